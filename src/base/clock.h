@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Time.  Wall time is microseconds since 1970 UTC (names end in _us); it goes into rows and may
+ * jump.  Intervals inside one run are measured on the monotonic clock (names end in _mono_ms).
+ * Any thread.
+ */
+#pragma once
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+#define US_PER_S INT64_C(1000000)
+
+/* "2026-11-23T22:12:49.000000Z" and the NUL. */
+#define TIME_TEXT_SIZE 28
+
+int64_t clock_wall_us(void);
+int64_t clock_mono_ms(void);
+
+/* RFC 3339, UTC, always 27 characters, for years 1970 to 9999. */
+void time_format(int64_t us, char out[TIME_TEXT_SIZE]);
+/* The inverse, for exactly that form; false otherwise. */
+bool time_parse(const char *text, int64_t *us);
