@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* base: sentences are cut on character boundaries, JSON is escaped, times are of fixed width. */
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/hash.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <string.h>
+
+static void err_sentences(void **state)
+{
+	struct ota_err err = {0};
+	char big[1000];
+
+	(void)state;
+	assert_int_equal(ota_fail(&err, OTA_ENOTFOUND, "no %s", "x"), OTA_ENOTFOUND);
+	assert_int_equal(ota_wrap(&err, "opening"), OTA_ENOTFOUND);
+	assert_string_equal(err.msg, "opening: no x");
+	memset(big, 'a', sizeof big);
+	memcpy(big + sizeof err.msg - 2, "\xC3\xA4", 2); /* torn by the cut */
+	big[999] = '\0';
+	ota_fail(&err, OTA_EINVAL, "%s", big);
+	assert_int_equal(strlen(err.msg), sizeof err.msg - 2);
+}
+
+static void json_escapes(void **state)
+{
+	struct buf b = BUF_INIT;
+
+	(void)state;
+	json_open(&b, NULL, '{');
+	json_str(&b, "a\"", "x\\\n\x01\xC3\xA4\xFF");
+	json_int(&b, "n", -5);
+	json_open(&b, "l", '[');
+	json_null(&b, NULL);
+	json_bool(&b, NULL, true);
+	json_close(&b, ']');
+	json_close(&b, '}');
+	assert_true(buf_ok(&b));
+	assert_string_equal(b.data, "{\"a\\\"\":\"x\\\\\\n\\u0001\xC3\xA4\xEF\xBF\xBD\",\"n\":-5,"
+				    "\"l\":[null,true]}");
+	buf_fini(&b);
+}
+
+static void times(void **state)
+{
+	char text[TIME_TEXT_SIZE];
+	int64_t us;
+
+	(void)state;
+	time_format(INT64_C(1764022369123456), text);
+	assert_string_equal(text, "2025-11-24T22:12:49.123456Z");
+	assert_true(time_parse(text, &us));
+	assert_true(us == INT64_C(1764022369123456));
+	assert_false(time_parse("2025-11-24T22:12:49Z", &us));
+	time_format(-1, text);
+	assert_string_equal(text, "1970-01-01T00:00:00.000000Z");
+}
+
+static void hashes(void **state)
+{
+	uint8_t d[SHA256_SIZE], back[SHA256_SIZE];
+	char hex[SHA256_HEX_SIZE];
+
+	(void)state;
+	assert_true(sha256_once("abc", 3, d)); /* FIPS 180-4, example 1 */
+	hex_encode(d, sizeof d, hex);
+	assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+	assert_true(hex_decode(hex, back, sizeof back));
+	assert_memory_equal(d, back, sizeof d);
+	hex[3] = 'g';
+	assert_false(hex_decode(hex, back, sizeof back));
+	/* Rollout membership depends on this value: it never changes. */
+	assert_true(hash64("esp32_001", 9) == UINT64_C(0x3b970bfd51feb4fe));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(err_sentences),
+		cmocka_unit_test(json_escapes),
+		cmocka_unit_test(times),
+		cmocka_unit_test(hashes),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
