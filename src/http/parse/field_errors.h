@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Collects what is wrong with a request's fields in the shape today's clients parse (FastAPI's,
+ * with pydantic 1 type words): [{"loc":["query","device_model"],"msg":"field
+ * required","type":"value_error.missing"}].
+ *
+ * Pure: any thread.  One request is checked whole, so its caller hears of every wrong field at
+ * once. Running out of memory loses the text and not the fact: field_errors_any() stays true and
+ * field_errors_text() is NULL.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "http/parse/query.h"
+
+#define FIELD_TYPE_MISSING "value_error.missing"
+#define FIELD_TYPE_NONE    "type_error.none.not_allowed"
+#define FIELD_TYPE_STRING  "type_error.str"
+#define FIELD_TYPE_INTEGER "type_error.integer"
+#define FIELD_TYPE_BOOL    "type_error.bool"
+#define FIELD_TYPE_LIST    "type_error.list"
+#define FIELD_TYPE_OBJECT  "type_error.dict"
+#define FIELD_TYPE_WORD    "value_error.const"
+#define FIELD_TYPE_RANGE   "value_error.number.not_in_range"
+#define FIELD_TYPE_SHORT   "value_error.any_str.min_length"
+#define FIELD_TYPE_LONG    "value_error.any_str.max_length"
+#define FIELD_TYPE_ITEMS   "value_error.list.max_items"
+#define FIELD_TYPE_VALUE   "value_error"
+#define FIELD_TYPE_JSON    "value_error.jsondecode"
+
+struct field_errors {
+	size_t count;
+	struct buf json; /* a whole array whenever count > 0 */
+};
+
+#define FIELD_ERRORS_INIT ((struct field_errors){0})
+
+void field_errors_fini(struct field_errors *fe);
+
+/* WHERE is "query", "body" or "path"; NAME NULL means the whole of it. */
+void field_errors_add(struct field_errors *fe, const char *where, const char *name,
+		      const char *type, const char *fmt, ...) OTA_PRINTF(5, 6);
+
+/* The full place: where, the object it is in (or NULL), the name (or NULL), the index (or < 0). */
+struct field_loc {
+	const char *where, *under, *name;
+	int64_t index;
+};
+
+void field_errors_add_at(struct field_errors *fe, const struct field_loc *loc, const char *type,
+			 const char *fmt, ...) OTA_PRINTF(4, 5);
+
+static inline bool field_errors_any(const struct field_errors *fe)
+{
+	return fe->count > 0;
+}
+
+/* The array, owned by *fe; NULL when there is no error, or no memory for its text. */
+const char *field_errors_text(const struct field_errors *fe);
+
+/*
+ * Query parameters.  Each answers whether *out was filled; what is wrong went into *fe.  An absent
+ * parameter is an error only where REQUIRED, and leaves *out as the caller set it.
+ * Lengths are in characters, not bytes.  *out of a string belongs to *q.
+ */
+bool field_query_string(struct field_errors *fe, const struct query *q, const char *name,
+			bool required, size_t min, size_t max, const char **out);
+bool field_query_int(struct field_errors *fe, const struct query *q, const char *name,
+		     bool required, int64_t min, int64_t max, int64_t *out);
+bool field_query_bool(struct field_errors *fe, const struct query *q, const char *name,
+		      bool required, bool *out);
+
+/* Adds the error, if any, that valid UTF-8 TEXT has not MIN..MAX characters; true when it fits. */
+bool field_check_length(struct field_errors *fe, const struct field_loc *loc, const char *text,
+			size_t min, size_t max);

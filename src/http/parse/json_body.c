@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+#include "http/parse/json_body.h"
+
+#include <string.h>
+
+/* ------------------------------------------------------------------ the scan before jansson */
+
+/*
+ * Walks the body once, copies it with raw control characters inside strings escaped, and keeps
+ * count of where it is.  A second walk with STOP_AT turns a place in the copy, which is what
+ * jansson reports, back into a line and column of what the client sent.
+ */
+struct scan {
+	struct buf *copy; /* NULL: only count */
+	size_t copied, stop_at;
+	size_t line, column;
+	int depth;
+	bool in_string, escaped;
+};
+
+static enum ota_code fail_at(const struct scan *s, struct ota_err *err, const char *what)
+{
+	return ota_fail(err, OTA_EINVAL, "the body is not valid JSON: %s, line %zu, column %zu",
+			what, s->line, s->column);
+}
+
+static void put(struct scan *s, char c)
+{
+	static const char hex[] = "0123456789abcdef";
+
+	/* After a backslash a raw newline is left as it stands, for jansson to refuse. */
+	if (s->in_string && !s->escaped && (unsigned char)c < 0x20) {
+		const char u[6] = {'\\', 'u', '0', '0', hex[(c >> 4) & 15], hex[c & 15]};
+		if (s->copy)
+			buf_add(s->copy, u, sizeof u);
+		s->copied += sizeof u;
+		return;
+	}
+	if (s->copy)
+		buf_addc(s->copy, c);
+	s->copied++;
+}
+
+static void step(struct scan *s, char c)
+{
+	if (s->in_string) {
+		if (s->escaped)
+			s->escaped = false;
+		else if (c == '\\')
+			s->escaped = true;
+		else if (c == '"')
+			s->in_string = false;
+	} else if (c == '"') {
+		s->in_string = true;
+	} else if (c == '{' || c == '[') {
+		s->depth++;
+	} else if (c == '}' || c == ']') {
+		s->depth--;
+	}
+	if (c == '\n') {
+		s->line++;
+		s->column = 1;
+	} else {
+		s->column++;
+	}
+}
+
+static enum ota_code scan(struct scan *s, const char *data, size_t len, struct ota_err *err)
+{
+	for (size_t i = 0; i < len; i++) {
+		char c = data[i];
+		if (c == '\0')
+			return fail_at(s, err, "it has a NUL byte");
+		if (!s->in_string && (c == '{' || c == '[') && s->depth >= JSON_BODY_MAX_DEPTH)
+			return fail_at(s, err, "it is nested deeper than 32 levels");
+		put(s, c);
+		if (s->copied >= s->stop_at)
+			break;
+		step(s, c);
+	}
+	return OTA_OK;
+}
+_Static_assert(JSON_BODY_MAX_DEPTH == 32, "the sentence above says 32");
+
+/* ------------------------------------------------------------------ parsing */
+
+/* jansson's own text where it adds something ("'}' expected near ..."), ours where it does not. */
+static const char *what_failed(const json_error_t *e)
+{
+	switch (json_error_code(e)) {
+	case json_error_premature_end_of_input: return "it ends too early";
+	case json_error_end_of_input_expected: return "something follows its end";
+	case json_error_duplicate_key: return "a key is given twice";
+	case json_error_numeric_overflow: return "a number is too large";
+	case json_error_invalid_utf8: return "it is not UTF-8";
+	case json_error_null_character:
+	case json_error_null_byte_in_key: return "it has a NUL character (\\u0000)";
+	default: return e->text;
+	}
+}
+
+/* jansson quotes the token it stumbled over, line breaks and all. */
+static void flatten(char *sentence)
+{
+	for (; *sentence; sentence++)
+		if ((unsigned char)*sentence < 0x20)
+			*sentence = ' ';
+}
+
+static enum ota_code fail_parse(const json_error_t *e, const char *data, size_t len,
+				struct ota_err *err)
+{
+	/*
+	 * The position counts the bytes read, so it names the last byte of the offending token; a
+	 * byte that is not UTF-8 has not been read yet.
+	 */
+	size_t at = e->position > 0 ? (size_t)e->position : 0;
+	at += json_error_code(e) == json_error_invalid_utf8;
+	struct scan s = {.line = 1, .column = 1, .stop_at = at ? at : 1};
+
+	if (json_error_code(e) == json_error_out_of_memory)
+		return ota_fail_nomem(err);
+	enum ota_code code = scan(&s, data, len, err);
+	if (!code)
+		code = fail_at(&s, err, what_failed(e));
+	if (err)
+		flatten(err->msg);
+	return code;
+}
+
+static const char *type_word(const json_t *v)
+{
+	switch (json_typeof(v)) {
+	case JSON_OBJECT: return "an object";
+	case JSON_ARRAY: return "an array";
+	case JSON_STRING: return "a string";
+	case JSON_INTEGER: return "a number";
+	case JSON_REAL: return "a number with a decimal point or exponent";
+	case JSON_TRUE:
+	case JSON_FALSE: return "a boolean";
+	case JSON_NULL: return "null";
+	}
+	return "something else";
+}
+
+enum ota_code json_body_parse(const char *data, size_t len, json_t **out, struct ota_err *err)
+{
+	struct buf copy = BUF_INIT;
+	struct scan s = {.copy = &copy, .stop_at = SIZE_MAX, .line = 1, .column = 1};
+	json_error_t jerr;
+	json_t *root;
+
+	*out = NULL;
+	if (len >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0) {
+		data += 3;
+		len -= 3;
+	}
+	enum ota_code code = scan(&s, data, len, err);
+	if (code)
+		goto out;
+	if (!buf_ok(&copy)) {
+		code = ota_fail_nomem(err);
+		goto out;
+	}
+	if (len == 0) {
+		code = ota_fail(err, OTA_EINVAL, "the body is empty: a JSON object is expected");
+		goto out;
+	}
+	root = json_loadb(copy.data, copy.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &jerr);
+	if (!root) {
+		code = fail_parse(&jerr, data, len, err);
+		goto out;
+	}
+	if (!json_is_object(root)) {
+		code = ota_fail(err, OTA_EINVAL, "the body must be a JSON object, not %s",
+				type_word(root));
+		json_decref(root);
+		goto out;
+	}
+	*out = root;
+out:
+	buf_fini(&copy);
+	return code;
+}
+
+/* ------------------------------------------------------------------ fields */
+
+static struct field_loc loc_of(const struct json_fields *f, const char *name)
+{
+	return (struct field_loc){.where = "body", .under = f->under, .name = name, .index = -1};
+}
+
+/* The value, or NULL after saying, where it is required, that it is missing. */
+static const json_t *value_of(const struct json_fields *f, const char *name, bool required)
+{
+	const json_t *v = json_object_get(f->object, name);
+	const struct field_loc loc = loc_of(f, name);
+
+	if (!v && required)
+		field_errors_add_at(f->errors, &loc, FIELD_TYPE_MISSING, "field required");
+	else if (json_is_null(v) && required)
+		field_errors_add_at(f->errors, &loc, FIELD_TYPE_NONE, "must not be null");
+	return json_is_null(v) ? NULL : v;
+}
+
+static bool wrong_type(const struct json_fields *f, const char *name, const char *type,
+		       const char *wanted, const json_t *v)
+{
+	const struct field_loc loc = loc_of(f, name);
+
+	field_errors_add_at(f->errors, &loc, type, "must be %s, not %s", wanted, type_word(v));
+	return false;
+}
+
+bool json_field_string(const struct json_fields *f, const char *name, bool required, size_t min,
+		       size_t max, const char **out)
+{
+	const json_t *v = value_of(f, name, required);
+	const struct field_loc loc = loc_of(f, name);
+
+	if (!v)
+		return false;
+	if (!json_is_string(v))
+		return wrong_type(f, name, FIELD_TYPE_STRING, "a string", v);
+	if (!field_check_length(f->errors, &loc, json_string_value(v), min, max))
+		return false;
+	*out = json_string_value(v);
+	return true;
+}
+
+bool json_field_int(const struct json_fields *f, const char *name, bool required, int64_t min,
+		    int64_t max, int64_t *out)
+{
+	const json_t *v = value_of(f, name, required);
+	const struct field_loc loc = loc_of(f, name);
+
+	if (!v)
+		return false;
+	if (!json_is_integer(v))
+		return wrong_type(f, name, FIELD_TYPE_INTEGER, "a whole number", v);
+	json_int_t n = json_integer_value(v);
+	if (n < min || n > max) {
+		field_errors_add_at(f->errors, &loc, FIELD_TYPE_RANGE,
+				    "must be between %lld and %lld", (long long)min,
+				    (long long)max);
+		return false;
+	}
+	*out = n;
+	return true;
+}
+
+bool json_field_bool(const struct json_fields *f, const char *name, bool required, bool *out)
+{
+	const json_t *v = value_of(f, name, required);
+
+	if (!v)
+		return false;
+	if (!json_is_boolean(v))
+		return wrong_type(f, name, FIELD_TYPE_BOOL, "true or false", v);
+	*out = json_is_true(v);
+	return true;
+}
+
+static void add_word_error(const struct json_fields *f, const char *name, const char *const *words,
+			   size_t word_count)
+{
+	const struct field_loc loc = loc_of(f, name);
+	struct buf list = BUF_INIT;
+
+	for (size_t i = 0; i < word_count; i++)
+		buf_printf(&list, "%s%s", i ? ", " : "", words[i]);
+	buf_addc(&list, '\0');
+	field_errors_add_at(f->errors, &loc, FIELD_TYPE_WORD, "must be one of: %s",
+			    buf_ok(&list) ? list.data : "(out of memory)");
+	buf_fini(&list);
+}
+
+bool json_field_word(const struct json_fields *f, const char *name, bool required,
+		     const char *const *words, size_t word_count, size_t *out)
+{
+	const json_t *v = value_of(f, name, required);
+
+	if (!v)
+		return false;
+	for (size_t i = 0; json_is_string(v) && i < word_count; i++)
+		if (strcmp(json_string_value(v), words[i]) == 0) {
+			*out = i;
+			return true;
+		}
+	add_word_error(f, name, words, word_count);
+	return false;
+}
+
+bool json_field_strings(const struct json_fields *f, const char *name, bool required,
+			size_t max_items, size_t min, size_t max, const json_t **out)
+{
+	const json_t *v = value_of(f, name, required);
+	struct field_loc loc = loc_of(f, name);
+	bool good = true;
+
+	if (!v)
+		return false;
+	if (!json_is_array(v))
+		return wrong_type(f, name, FIELD_TYPE_LIST, "a list of strings", v);
+	if (json_array_size(v) > max_items) {
+		field_errors_add_at(f->errors, &loc, FIELD_TYPE_ITEMS,
+				    "must have at most %zu items", max_items);
+		return false;
+	}
+	for (size_t i = 0; i < json_array_size(v); i++) {
+		const json_t *item = json_array_get(v, i);
+		loc.index = (int64_t)i;
+		if (json_is_string(item)) {
+			good &= field_check_length(f->errors, &loc, json_string_value(item), min,
+						   max);
+			continue;
+		}
+		field_errors_add_at(f->errors, &loc, FIELD_TYPE_STRING, "must be a string, not %s",
+				    type_word(item));
+		good = false;
+	}
+	if (good)
+		*out = v;
+	return good;
+}
+
+bool json_field_object(const struct json_fields *f, const char *name, bool required,
+		       const json_t **out)
+{
+	const json_t *v = value_of(f, name, required);
+
+	if (!v)
+		return false;
+	if (!json_is_object(v))
+		return wrong_type(f, name, FIELD_TYPE_OBJECT, "an object", v);
+	*out = v;
+	return true;
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/* http/parse/json_body and field_errors: what is forgiven, what is refused, and what the refusal
+ * says. */
+#include "http/parse/json_body.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *parse_ok(const char *text)
+{
+	struct ota_err err = {0};
+	json_t *root = NULL;
+
+	if (json_body_parse(text, strlen(text), &root, &err) != OTA_OK)
+		fail_msg("%s: %s", text, err.msg);
+	assert_non_null(root);
+	return root;
+}
+
+static void refused_bytes(const char *text, size_t len, const char *sentence)
+{
+	struct ota_err err = {0};
+	json_t *root = (json_t *)(uintptr_t)1;
+
+	assert_int_equal(json_body_parse(text, len, &root, &err), OTA_EINVAL);
+	assert_null(root);
+	if (!strstr(err.msg, sentence))
+		fail_msg("\"%s\" does not say \"%s\"", err.msg, sentence);
+}
+
+static void refused(const char *text, const char *sentence)
+{
+	refused_bytes(text, strlen(text), sentence);
+}
+
+static void control_characters_in_strings(void **state)
+{
+	json_t *root =
+		parse_ok("\xEF\xBB\xBF{\r\n\t\"m\": \"a\nb\tc\x01\x1f\", \"k\ney\": \"\\\\\n\"}");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(root, "m")), "a\nb\tc\x01\x1f");
+	assert_string_equal(json_string_value(json_object_get(root, "k\ney")), "\\\n");
+	json_decref(root);
+	/* Never made into something else: the backslash is not given a neighbour to escape. */
+	refused("{\"m\": \"a\\\n\"}", "near '\"a\\ ', line 1, column 10");
+	refused("{\x01\"m\": 1}", "line 1, column 2");
+}
+
+static void bodies_refused(void **state)
+{
+	(void)state;
+	refused("", "the body is empty");
+	refused("   ", "it ends too early");
+	refused("[]", "must be a JSON object, not an array");
+	refused("\"x\"", "must be a JSON object, not a string");
+	refused("5", "must be a JSON object, not a number");
+	refused("null", "must be a JSON object, not null");
+	refused("{\"a\": 1", "it ends too early, line 1, column 7");
+	refused("{\"a\": 1} x", "something follows its end, line 1, column 10");
+	refused("{\"a\": 1,\n \"a\": 2}", "a key is given twice, line 2");
+	refused("{\"a\":\n 1e400}", "a number is too large, line 2");
+	refused("{\"a\": 99999999999999999999}", "a number is too large, line 1");
+	refused("{\"a\": \"x\xFF\"}", "it is not UTF-8, line 1, column 9");
+	refused("{\"a\": \"\\u0000\"}", "NUL character");
+	refused("{'a': 1}", "line 1, column 2");
+	refused("{\"a\": NaN}", "line 1, column");
+	/* The raw newlines before the mistake became escapes: the place is still the sender's. */
+	refused("{\"a\": \"x\ny\n\", \"b\": !}", "line 3, column 9");
+	refused_bytes("{\"a\": \"x\0\"}", 11, "it has a NUL byte, line 1, column 9");
+	refused_bytes("{}\0", 3, "it has a NUL byte, line 1, column 3");
+}
+
+static void nesting(void **state)
+{
+	char text[200] = "{\"a\":";
+	struct ota_err err = {0};
+	json_t *root;
+
+	(void)state;
+	memset(text + 5, '[', 31);
+	memset(text + 36, ']', 31);
+	text[67] = '}';
+	json_decref(parse_ok(text));
+	memset(text + 5, '[', 32);
+	memset(text + 37, ']', 32);
+	text[69] = '}';
+	refused(text, "nested deeper than 32 levels, line 1, column 37");
+	json_decref(parse_ok("{\"a\":\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[[[[[[[[\"}"));
+	/* A million brackets are refused by the scan, whatever the stack is. */
+	char *deep = malloc(1000000);
+	assert_non_null(deep);
+	memset(deep, '[', 1000000);
+	assert_int_equal(json_body_parse(deep, 1000000, &root, &err), OTA_EINVAL);
+	free(deep);
+}
+
+static void good_fields(void **state)
+{
+	static const char *const words[] = {"all", "group", "canary"};
+	json_t *root = parse_ok(
+		"{\"name\": \"\xC3\xA4\xC3\xB6\", \"n\": 50, \"b\": false, \"t\": \"canary\","
+		" \"l\": [\"x\", \"y\"], \"o\": {\"g\": 1}, \"nil\": null}");
+	struct field_errors fe = FIELD_ERRORS_INIT;
+	struct json_fields f = {.object = root, .errors = &fe};
+	const char *s = "unset";
+	const json_t *j = NULL;
+	int64_t n = 7;
+	bool b = true;
+	size_t w = 9;
+
+	(void)state;
+	assert_false(json_field_string(&f, "absent", false, 1, 2, &s));
+	assert_false(json_field_string(&f, "nil", false, 1, 2, &s));
+	assert_string_equal(s, "unset");
+	assert_true(json_field_string(&f, "name", true, 1, 2, &s)); /* two characters, four bytes */
+	assert_string_equal(s, "\xC3\xA4\xC3\xB6");
+	assert_false(json_field_int(&f, "nil", false, 0, 100, &n));
+	assert_int_equal(n, 7);
+	assert_true(json_field_int(&f, "n", true, 0, 100, &n));
+	assert_int_equal(n, 50);
+	assert_true(json_field_bool(&f, "b", true, &b));
+	assert_false(b);
+	assert_true(json_field_word(&f, "t", true, words, 3, &w));
+	assert_int_equal(w, 2);
+	assert_true(json_field_strings(&f, "l", true, 2, 1, 1, &j));
+	assert_int_equal(json_array_size(j), 2);
+	assert_true(json_field_object(&f, "o", true, &j));
+	assert_true(json_is_object(j));
+	assert_false(field_errors_any(&fe));
+	assert_null(field_errors_text(&fe));
+	field_errors_fini(&fe);
+	json_decref(root);
+}
+
+/* Fresh collector, one getter, the exact text it must leave. */
+#define ONE_ERROR(call, expected)                                                                  \
+	do {                                                                                       \
+		struct field_errors fe = FIELD_ERRORS_INIT;                                        \
+		f.errors = &fe;                                                                    \
+		assert_false(call);                                                                \
+		assert_true(field_errors_any(&fe));                                                \
+		assert_string_equal(field_errors_text(&fe), expected);                             \
+		field_errors_fini(&fe);                                                            \
+	} while (0)
+
+static void wrong_fields(void **state)
+{
+	static const char *const words[] = {"all", "group"};
+	json_t *root = parse_ok(
+		"{\"s\": \"\", \"n\": \"5\", \"r\": 50.0, \"big\": 101, \"b\": 1, \"t\": \"ALL\","
+		" \"l\": [\"x\", 5, \"\"], \"o\": [], \"nil\": null, \"long\": \"abcd\"}");
+	struct json_fields f = {.object = root};
+	const char *s = "unset";
+	const json_t *j = NULL;
+	int64_t n = 7;
+	bool b = true;
+	size_t w = 9;
+
+	(void)state;
+	ONE_ERROR(json_field_string(&f, "x", true, 1, 2, &s),
+		  "[{\"loc\":[\"body\",\"x\"],\"msg\":\"field "
+		  "required\",\"type\":\"value_error.missing\"}]");
+	ONE_ERROR(json_field_string(&f, "nil", true, 1, 2, &s),
+		  "[{\"loc\":[\"body\",\"nil\"],\"msg\":\"must not be "
+		  "null\",\"type\":\"type_error.none.not_allowed\"}]");
+	ONE_ERROR(json_field_string(&f, "s", true, 1, 2, &s),
+		  "[{\"loc\":[\"body\",\"s\"],\"msg\":\"must not be "
+		  "empty\",\"type\":\"value_error.any_str.min_length\"}]");
+	ONE_ERROR(json_field_string(&f, "long", true, 1, 3, &s),
+		  "[{\"loc\":[\"body\",\"long\"],\"msg\":\"must have at most 3 characters (it has "
+		  "4)\",\"type\":\"value_error.any_str.max_length\"}]");
+	ONE_ERROR(json_field_string(&f, "big", false, 1, 2, &s),
+		  "[{\"loc\":[\"body\",\"big\"],\"msg\":\"must be a string, not a "
+		  "number\",\"type\":\"type_error.str\"}]");
+	ONE_ERROR(json_field_int(&f, "n", true, 0, 100, &n),
+		  "[{\"loc\":[\"body\",\"n\"],\"msg\":\"must be a whole number, not a "
+		  "string\",\"type\":\"type_error.integer\"}]");
+	ONE_ERROR(json_field_int(&f, "r", true, 0, 100, &n),
+		  "[{\"loc\":[\"body\",\"r\"],\"msg\":\"must be a whole number, not a number with "
+		  "a decimal point or exponent\",\"type\":\"type_error.integer\"}]");
+	ONE_ERROR(json_field_int(&f, "big", true, 0, 100, &n),
+		  "[{\"loc\":[\"body\",\"big\"],\"msg\":\"must be between 0 and "
+		  "100\",\"type\":\"value_error.number.not_in_range\"}]");
+	ONE_ERROR(json_field_bool(&f, "b", true, &b),
+		  "[{\"loc\":[\"body\",\"b\"],\"msg\":\"must be true or false, not a "
+		  "number\",\"type\":\"type_error.bool\"}]");
+	ONE_ERROR(json_field_word(&f, "t", true, words, 2, &w),
+		  "[{\"loc\":[\"body\",\"t\"],\"msg\":\"must be one of: all, "
+		  "group\",\"type\":\"value_error.const\"}]");
+	ONE_ERROR(json_field_word(&f, "big", true, words, 2, &w),
+		  "[{\"loc\":[\"body\",\"big\"],\"msg\":\"must be one of: all, "
+		  "group\",\"type\":\"value_error.const\"}]");
+	ONE_ERROR(json_field_strings(&f, "l", true, 3, 1, 9, &j),
+		  "[{\"loc\":[\"body\",\"l\",1],\"msg\":\"must be a string, not a "
+		  "number\",\"type\":\"type_error.str\"},"
+		  "{\"loc\":[\"body\",\"l\",2],\"msg\":\"must not be "
+		  "empty\",\"type\":\"value_error.any_str.min_length\"}]");
+	ONE_ERROR(json_field_strings(&f, "l", true, 2, 0, 9, &j),
+		  "[{\"loc\":[\"body\",\"l\"],\"msg\":\"must have at most 2 "
+		  "items\",\"type\":\"value_error.list.max_items\"}]");
+	f.under = "target_filter";
+	ONE_ERROR(json_field_object(&f, "o", true, &j),
+		  "[{\"loc\":[\"body\",\"target_filter\",\"o\"],\"msg\":\"must be an object, not "
+		  "an array\",\"type\":\"type_error.dict\"}]");
+	assert_string_equal(s, "unset");
+	assert_true(n == 7 && b && w == 9 && !j);
+	json_decref(root);
+}
+
+static void query_fields(void **state)
+{
+	struct field_errors fe = FIELD_ERRORS_INIT;
+	struct ota_err err = {0};
+	struct query q;
+	const char *s = NULL;
+	int64_t n = 100;
+	bool b = false;
+
+	(void)state;
+	assert_int_equal(query_parse(&q, "/p?m=abc&limit=5&on=yes&l=a&over=2000&v=", &err), OTA_OK);
+	assert_true(field_query_string(&fe, &q, "m", true, 1, 3, &s));
+	assert_string_equal(s, "abc");
+	assert_true(field_query_int(&fe, &q, "limit", false, 1, 1000, &n));
+	assert_int_equal(n, 5);
+	assert_true(field_query_bool(&fe, &q, "on", false, &b));
+	assert_true(b);
+	assert_false(field_query_string(&fe, &q, "absent", false, 1, 3, &s));
+	assert_false(field_errors_any(&fe));
+
+	assert_false(field_query_string(&fe, &q, "device_model", true, 1, 3, &s));
+	assert_string_equal(field_errors_text(&fe),
+			    "[{\"loc\":[\"query\",\"device_model\"],\"msg\":\"field required\","
+			    "\"type\":\"value_error.missing\"}]");
+	assert_false(field_query_int(&fe, &q, "l", false, 1, 1000, &n));
+	assert_false(field_query_int(&fe, &q, "over", false, 1, 1000, &n));
+	assert_false(field_query_bool(&fe, &q, "m", false, &b));
+	assert_false(field_query_string(&fe, &q, "v", false, 1, 3, &s));
+	field_errors_add(&fe, "body", NULL, FIELD_TYPE_JSON, "bad \"%s\"", "x");
+	assert_int_equal(fe.count, 6);
+	/* What was written is JSON, each error an object of the three members. */
+	json_t *list = json_loads(field_errors_text(&fe), 0, NULL);
+	assert_int_equal(json_array_size(list), 6);
+	const json_t *last = json_array_get(list, 5);
+	assert_int_equal(json_array_size(json_object_get(last, "loc")), 1);
+	assert_string_equal(json_string_value(json_object_get(last, "msg")), "bad \"x\"");
+	assert_string_equal(json_string_value(json_object_get(last, "type")),
+			    "value_error.jsondecode");
+	json_decref(list);
+	assert_int_equal(n, 5);
+	field_errors_fini(&fe);
+	query_fini(&q);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(control_characters_in_strings),
+		cmocka_unit_test(bodies_refused),
+		cmocka_unit_test(nesting),
+		cmocka_unit_test(good_fields),
+		cmocka_unit_test(wrong_fields),
+		cmocka_unit_test(query_fields),
+	};
+	return cmocka_run_group_tests_name("parse_json_body", tests, NULL, NULL);
+}
