@@ -49,11 +49,13 @@ static enum ota_code read_header(const struct image_source *src, struct esp32_he
 				"this is no ESP image: the first byte is 0x%02X, not 0xE9", raw[0]);
 	if (h->hash_appended > 1)
 		return ota_fail(err, OTA_EUNPROCESSABLE,
-				"the image header is damaged: its hash_appended is %d, not 0 or 1",
+				"the image header is damaged: its hash_appended is %d, not 0 or "
+				"1" IMAGE_OR_RAW,
 				h->hash_appended);
 	if (chip_from_esp_id(h->chip_id) == CHIP_NONE)
 		return ota_fail(err, OTA_EUNPROCESSABLE,
-				"the image header names chip number %d, which is unknown here",
+				"the image header names chip number %d, which is unknown "
+				"here" IMAGE_OR_RAW,
 				h->chip_id);
 	return OTA_OK;
 }

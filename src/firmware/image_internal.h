@@ -18,6 +18,9 @@
 #define PARTITION_MAGIC_0   0xAA
 #define PARTITION_MAGIC_1   0x50
 
+/* Ends the sentences that a bundle meets which begins with 0xE9 by chance. */
+#define IMAGE_OR_RAW "; if it is no ESP image, say image_type=raw"
+
 struct image_segment {
 	uint32_t addr, len;
 	uint64_t off; /* of its data in the file */
@@ -68,8 +71,8 @@ enum ota_code image_walk(const struct image_source *src, uint64_t base, uint64_t
 			 bool align, struct image_layout *layout, struct ota_err *err);
 enum ota_code image_run_pass(const struct image_source *src, struct image_pass *pass,
 			     struct ota_err *err);
-/* CRC-32 as zlib's, of a small buffer. */
-uint32_t image_crc32(const uint8_t *data, size_t len);
+/* CRC-32 as zlib's, of a small buffer; zlib's own start is 0xFFFFFFFF. */
+uint32_t image_crc32(uint32_t start, const uint8_t *data, size_t len);
 
 /* "the image is for ESP32-S3, the model esp32-c3 is ESP32-C3", when they differ. */
 enum ota_code image_check_chip(enum chip chip, const char *model, enum chip wanted,

@@ -52,8 +52,7 @@ static bool is_markup(const uint8_t *head, size_t len)
 	return i < len && head[i] == '<';
 }
 
-/* SPIFFS pages of 256 bytes: the lookup table's first entry is an object header, which page 1 is.
- */
+/* SPIFFS, pages of 256 bytes: the lookup table begins with an object header, which page 1 is. */
 static bool is_spiffs(const uint8_t *head, size_t len)
 {
 	return len >= 0x106 && (head[1] & 0x80) && le16(head) != 0xFFFF &&
@@ -62,22 +61,13 @@ static bool is_spiffs(const uint8_t *head, size_t len)
 }
 
 /*
- * esp_ota_select_entry_t: sequence number, label, state, CRC-32 (of the number, started with all
- * ones and not inverted: bootloader_common_ota_select_crc()).  Two sectors of 4 KiB.
+ * esp_ota_select_entry_t: sequence number, label, state, CRC-32 of the number; two sectors of 4
+ * KiB. The CRC is esp_rom_crc32_le(UINT32_MAX, ...), which inverts its start value: zlib's, begun
+ * with 0 (ESP-IDF, bootloader_common_ota_select_crc()).
  */
 static bool is_otadata(const struct image_source *src, const uint8_t *head, size_t len)
 {
-	if (src->size != 0x2000 || len < 32)
-		return false;
-	/* That CRC is zlib's of the number with another start: the ROM's function inverts its start
-	 * value first, so all ones begin as zero. */
-	uint32_t crc = 0;
-	for (int i = 0; i < 4; i++) {
-		crc ^= head[i];
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-	}
-	return ~crc == le32(head + 28);
+	return src->size == 0x2000 && len >= 32 && image_crc32(0, head, 4) == le32(head + 28);
 }
 
 /* Every byte the same, 0x00 or 0xFF. */

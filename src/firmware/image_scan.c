@@ -43,10 +43,10 @@ enum ota_code image_walk(const struct image_source *src, uint64_t base, uint64_t
 			 bool align, struct image_layout *layout, struct ota_err *err)
 {
 	if (count < 1 || count > IMAGE_MAX_SEGMENTS)
-		return ota_fail(
-			err, OTA_EUNPROCESSABLE,
-			"the image header is damaged: it says %d segments, 1 to %d are possible",
-			count, IMAGE_MAX_SEGMENTS);
+		return ota_fail(err, OTA_EUNPROCESSABLE,
+				"the image header is damaged: it says %d segments, 1 to %d are "
+				"possible" IMAGE_OR_RAW,
+				count, IMAGE_MAX_SEGMENTS);
 	for (int i = 0; i < count; i++) {
 		uint8_t head[8];
 		char what[32];
@@ -153,12 +153,12 @@ static uint32_t crc_zlib(const uint32_t table[256], uint32_t crc, const uint8_t 
 	return crc;
 }
 
-uint32_t image_crc32(const uint8_t *data, size_t len)
+uint32_t image_crc32(uint32_t start, const uint8_t *data, size_t len)
 {
 	uint32_t table[256];
 
 	crc_table_zlib(table);
-	return ~crc_zlib(table, 0xFFFFFFFFu, data, len);
+	return ~crc_zlib(table, start, data, len);
 }
 
 /* Zeroes what of [at, at + 8) lies in buf. */

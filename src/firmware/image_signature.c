@@ -56,7 +56,7 @@ static bool block_is_valid(const uint8_t *b, const uint8_t sha256[32])
 {
 	if (b[0] != V2_MAGIC || (b[1] != V2_RSA && b[1] != V2_ECDSA))
 		return false;
-	if (image_crc32(b, V2_CRC_AT) != le32(b + V2_CRC_AT))
+	if (image_crc32(0xFFFFFFFFu, b, V2_CRC_AT) != le32(b + V2_CRC_AT))
 		return false;
 	if (b[1] == V2_ECDSA && b[V2_CURVE_AT] > V2_CURVE_P256)
 		return true;

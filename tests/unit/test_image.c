@@ -270,6 +270,7 @@ static void test_every_bit_flipped(void **state)
 	len = build_esp8266_v2(image, false);
 	flip_every_bit(16 + 160 + 8 + 8, 16 + 160 + 8 + 8 + 72, len, CHIP_ESP8266);
 	len = build_esp8266_arduino(image, false);
+	flip_every_bit(8 + 8, 8 + 8 + 101, len, CHIP_ESP8266); /* of the boot loader */
 	flip_every_bit(0x1010, 0x1010 + 301, len, CHIP_ESP8266);
 	len = build_esp8266_arduino(image, true);
 	flip_every_bit(0, 0x100, len, CHIP_ESP8266);
