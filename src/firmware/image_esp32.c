@@ -189,7 +189,7 @@ enum ota_code image_parse_esp32(const struct image_source *src, const char *mode
 				struct image_info *info, struct ota_err *err)
 {
 	struct esp32_header header;
-	struct image_layout layout;
+	struct image_layout layout = {0};
 	enum ota_code code = read_header(src, &header, err);
 
 	if (!code)

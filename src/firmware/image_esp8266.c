@@ -165,7 +165,7 @@ static enum ota_code refuse_single_part(const struct image_layout *part, struct 
 static enum ota_code parse_arduino(const struct image_source *src, struct image_info *info,
 				   struct ota_err *err)
 {
-	struct image_layout eboot, app;
+	struct image_layout eboot = {0}, app = {0};
 	enum ota_code code = walk_part(src, 0, 0, "the boot loader", &eboot, err);
 
 	if (code)
@@ -223,7 +223,7 @@ static enum ota_code check_v2_sums(const struct image_source *src, const struct 
 static enum ota_code parse_v2(const struct image_source *src, struct image_info *info,
 			      struct ota_err *err)
 {
-	struct image_layout irom, part;
+	struct image_layout irom = {0}, part = {0};
 	uint8_t head[V2_IROM_AT];
 	enum ota_code code = image_read(src, 0, head, sizeof head, "the header", err);
 

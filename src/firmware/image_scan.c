@@ -48,7 +48,7 @@ enum ota_code image_walk(const struct image_source *src, uint64_t base, uint64_t
 				"possible" IMAGE_OR_RAW,
 				count, IMAGE_MAX_SEGMENTS);
 	for (int i = 0; i < count; i++) {
-		uint8_t head[8];
+		uint8_t head[8] = {0};
 		char what[32];
 
 		snprintf(what, sizeof what, "segment %d", i + 1);

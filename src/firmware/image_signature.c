@@ -17,7 +17,7 @@
 
 #define V1_SIZE       68
 #define V2_SECTOR     4096
-#define V2_BLOCK      1216
+#define V2_BLOCK      ((size_t)1216)
 #define V2_BLOCKS     3
 #define V2_MAGIC      0xE7
 #define V2_DIGEST_AT  4
@@ -67,8 +67,8 @@ static bool sector_is_valid(const uint8_t *sector, const uint8_t sha256[32])
 {
 	if (!block_is_valid(sector, sha256))
 		return false;
-	for (int i = 1; i < V2_BLOCKS; i++) {
-		const uint8_t *b = sector + (size_t)i * V2_BLOCK;
+	for (size_t i = 1; i < V2_BLOCKS; i++) {
+		const uint8_t *b = sector + i * V2_BLOCK;
 
 		if (!all_ff(b, V2_BLOCK) && !block_is_valid(b, sha256))
 			return false;
