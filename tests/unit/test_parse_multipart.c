@@ -77,15 +77,27 @@ static void forget(void)
 	seen = (struct seen){0};
 }
 
-/* Feeds [0,cut) and [cut,len); with cut == len in one piece. */
+/* A chunk in memory of its own, so that a look past its end finds nothing good. */
+static enum ota_code feed_copy(const char *data, size_t len, struct ota_err *err)
+{
+	char *copy = malloc(len ? len : 1);
+
+	assert_non_null(copy);
+	memcpy(copy, data, len);
+	enum ota_code code = multipart_feed(&parser, copy, len, err);
+	free(copy);
+	return code;
+}
+
+/* Feeds [0,cut) and [cut,len). */
 static enum ota_code feed_cut(const char *boundary, const char *body, size_t len, size_t cut,
 			      struct ota_err *err)
 {
 	forget();
 	multipart_init(&parser, boundary, &OPS, &seen);
-	enum ota_code code = multipart_feed(&parser, body, cut, err);
+	enum ota_code code = feed_copy(body, cut, err);
 	if (!code)
-		code = multipart_feed(&parser, body + cut, len - cut, err);
+		code = feed_copy(body + cut, len - cut, err);
 	return code ? code : multipart_finish(&parser, err);
 }
 
@@ -97,7 +109,7 @@ static enum ota_code feed_bytes(const char *boundary, const char *body, size_t l
 	forget();
 	multipart_init(&parser, boundary, &OPS, &seen);
 	for (size_t i = 0; i < len && !code; i++)
-		code = multipart_feed(&parser, body + i, 1, err);
+		code = feed_copy(body + i, 1, err);
 	return code ? code : multipart_finish(&parser, err);
 }
 
@@ -162,6 +174,9 @@ static void lookalikes_are_data(void **state)
 		"--XY",
 		"-",
 		"--",
+		"\r\n--X--\r \nab",
+		"\r\n--X--\r\r\n",
+		"\r\n--X--\t-",
 		"--X--x",
 		"x--X\r\n",
 		"\r\n--\r\n--",
@@ -215,6 +230,17 @@ static void other_shapes(void **state)
 	one_part_any_cut("--X\r\nContent-Disposition: form-data; x=\"; name=no\"; name=f; "
 			 "filename=\"\"\r\n\r\nd\r\n--X--\r\n",
 			 "f", "", "d");
+	/* An extended name that cannot be decoded counts as none. */
+	static const char *const broken[] = {"utf-8''%4", "utf-8''%zz", "utf-8''a%0Ab", "utf-8'x",
+					     "latin''x"};
+	for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+		char body[300];
+		snprintf(body, sizeof body,
+			 "--X\r\nContent-Disposition: form-data; name=f; flag; filename*=%s; "
+			 "filename=b \r\nContent-Transfer-Encoding: Binary \r\n\r\nd\r\n--X--\r\n",
+			 broken[i]);
+		one_part_any_cut(body, "f", "b", "d");
+	}
 }
 
 static void refused(const char *body, enum ota_code code, const char *says)
@@ -290,6 +316,12 @@ static void limits(void **state)
 	buf_reset(&body);
 	buf_printf(&body, "--X\r\nContent-Disposition: x; name=%s\r\n\r\n", name);
 	assert_int_equal(feed_bytes("X", body.data, body.len, &err), OTA_ETOOLARGE);
+	buf_reset(&body);
+	buf_printf(&body, "--X\r\nContent-Disposition: x; name=a; filename=%s%s%s%s\r\n\r\n", name,
+		   name, name, name);
+	assert_int_equal(feed_bytes("X", body.data, body.len, &err), OTA_ETOOLARGE);
+	assert_int_equal(feed_bytes("X", "--X\r\nA\0: b\r\n", 13, &err), OTA_EINVAL);
+	assert_non_null(strstr(err.msg, "NUL byte"));
 
 	/* White space after a boundary: 128 bytes are padding, more of it is data. */
 	for (size_t spaces = 128; spaces <= 129; spaces++) {
@@ -414,6 +446,23 @@ static void random_parts(void **state)
 	}
 }
 
+/* A whole image in one chunk comes out in few pieces, though every 100th byte is a CR. */
+static void large_pieces(void **state)
+{
+	struct buf body = BUF_INIT;
+	struct ota_err err = {0};
+
+	(void)state;
+	buf_adds(&body, HEAD);
+	for (int i = 0; i < 100000; i++)
+		buf_addc(&body, i % 100 ? 'x' : '\r');
+	buf_adds(&body, "\r\n--X--");
+	assert_int_equal(feed_cut("X", body.data, body.len, 0, &err), OTA_OK);
+	assert_int_equal(seen.parts[0].data.len, 100000);
+	assert_int_equal(seen.calls, 3);
+	buf_fini(&body);
+}
+
 /* Bodies as real clients made them; a Content-Type line, then the body as it was on the wire. */
 static void real_clients(void **state)
 {
@@ -481,6 +530,7 @@ int main(void)
 		cmocka_unit_test(boundaries),
 		cmocka_unit_test(a_callback_stops_it),
 		cmocka_unit_test(random_parts),
+		cmocka_unit_test(large_pieces),
 		cmocka_unit_test(real_clients),
 	};
 	return cmocka_run_group_tests_name("parse_multipart", tests, NULL, tidy);

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdio.h>
 
 #define BIG UINT64_C(18446744073709551615)
 
@@ -161,6 +162,10 @@ static void accept_cases(void **state)
 	};
 
 	(void)state;
+	/* A range too long to be meant is passed over, what follows it is not. */
+	char lengthy[400];
+	snprintf(lengthy, sizeof lengthy, "application/json;x=%0300d, text/plain;q=0.1", 0);
+	assert_true(accept_prefers_text(lengthy));
 	assert_false(accept_prefers_text(NULL));
 	for (size_t i = 0; i < sizeof text / sizeof *text; i++)
 		if (!accept_prefers_text(text[i]))

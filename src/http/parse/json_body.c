@@ -118,7 +118,8 @@ static enum ota_code fail_parse(const json_error_t *e, const char *data, size_t 
 	at += json_error_code(e) == json_error_invalid_utf8;
 	struct scan s = {.line = 1, .column = 1, .stop_at = at ? at : 1};
 
-	if (json_error_code(e) == json_error_out_of_memory)
+	/* Where an allocation failed jansson often leaves no text at all. */
+	if (json_error_code(e) == json_error_out_of_memory || e->text[0] == '\0')
 		return ota_fail_nomem(err);
 	enum ota_code code = scan(&s, data, len, err);
 	if (!code)
@@ -147,7 +148,7 @@ enum ota_code json_body_parse(const char *data, size_t len, json_t **out, struct
 {
 	struct buf copy = BUF_INIT;
 	struct scan s = {.copy = &copy, .stop_at = SIZE_MAX, .line = 1, .column = 1};
-	json_error_t jerr;
+	json_error_t jerr = {0}; /* without memory for its lexer jansson does not fill it */
 	json_t *root;
 
 	*out = NULL;

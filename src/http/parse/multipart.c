@@ -313,13 +313,33 @@ static enum ota_code step_delimiter(struct multipart *m, char c, bool *again, st
 	return give_back(m, err);
 }
 
+/*
+ * The first line break in the chunk that may begin a delimiter, as far as the chunk shows; NULL:
+ * none.  An image is full of lone CRs: going past them here hands it on in large pieces.
+ */
+static const char *find_break(const char *data, size_t len, bool lf)
+{
+	const char *pattern = lf ? "\n--" : "\r\n--", *end = data + len;
+	size_t pattern_len = strlen(pattern);
+
+	for (const char *at = data; at < end; at++) {
+		at = memchr(at, pattern[0], (size_t)(end - at));
+		if (!at)
+			return NULL;
+		size_t left = (size_t)(end - at);
+		if (memcmp(at, pattern, left < pattern_len ? left : pattern_len) == 0)
+			return at;
+	}
+	return NULL;
+}
+
 /* As many bytes as are plainly data; the line break that stops them is held.  Returns how many. */
 static size_t run_text(struct multipart *m, const char *data, size_t len, struct ota_err *err,
 		       enum ota_code *code)
 {
 	/* Before the style is known (in the preamble) every LF ends a line. */
 	bool lf = m->lf_style || !m->style_known;
-	const char *stop = memchr(data, lf ? '\n' : '\r', len);
+	const char *stop = find_break(data, len, lf);
 	size_t n = stop ? (size_t)(stop - data) : len;
 
 	*code = emit(m, data, n, err);
