@@ -185,7 +185,7 @@ void json_str(struct buf *b, const char *key, const char *value)
 	if (value)
 		json_strn(b, key, value, strlen(value));
 	else
-		json_null(b, key);
+		json_nil(b, key);
 }
 
 void json_int(struct buf *b, const char *key, int64_t value)
@@ -197,7 +197,7 @@ void json_int(struct buf *b, const char *key, int64_t value)
 	buf_add(b, digits, (size_t)n);
 }
 
-void json_real(struct buf *b, const char *key, double value)
+void json_float(struct buf *b, const char *key, double value)
 {
 	begin_member(b, key);
 	buf_printf(b, "%.6g", value);
@@ -209,7 +209,7 @@ void json_bool(struct buf *b, const char *key, bool value)
 	buf_adds(b, value ? "true" : "false");
 }
 
-void json_null(struct buf *b, const char *key)
+void json_nil(struct buf *b, const char *key)
 {
 	begin_member(b, key);
 	buf_adds(b, "null");

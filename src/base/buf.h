@@ -45,7 +45,7 @@ void json_close(struct buf *b, char bracket);                 /* '}' or ']' */
 void json_str(struct buf *b, const char *key, const char *value);
 void json_strn(struct buf *b, const char *key, const char *value, size_t len);
 void json_int(struct buf *b, const char *key, int64_t value);
-void json_real(struct buf *b, const char *key, double value);
+void json_float(struct buf *b, const char *key, double value);
 void json_bool(struct buf *b, const char *key, bool value);
-void json_null(struct buf *b, const char *key);
+void json_nil(struct buf *b, const char *key);
 void json_raw(struct buf *b, const char *key, const char *json); /* JSON as it stands; NULL: null */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/clock.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -19,6 +20,22 @@ int64_t clock_mono_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int64_t clock_service_us(void)
+{
+	static _Atomic int64_t offset_us; /* service time minus monotonic time */
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	int64_t mono = (int64_t)ts.tv_sec * US_PER_S + ts.tv_nsec / 1000;
+	int64_t wall = clock_wall_us(), offset = atomic_load(&offset_us);
+	if (wall - mono > offset) {
+		/* Two threads may race here: the larger one stands in the end, by the next call. */
+		atomic_store(&offset_us, wall - mono);
+		return wall;
+	}
+	return mono + offset;
 }
 
 void time_format(int64_t us, char out[TIME_TEXT_SIZE])

@@ -16,6 +16,12 @@
 #define TIME_TEXT_SIZE 28
 
 int64_t clock_wall_us(void);
+/*
+ * The service's time: starts at the wall clock and runs on by the monotonic one, so that a clock set back
+ * does not turn the order of things round; a wall clock that jumps ahead (a Pi that boots in 1970 and
+ * then meets NTP) is followed.
+ */
+int64_t clock_service_us(void);
 int64_t clock_mono_ms(void);
 
 /* RFC 3339, UTC, always 27 characters, for years 1970 to 9999. */

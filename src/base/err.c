@@ -20,6 +20,7 @@ static void cut_torn_utf8(char *s)
 		s[i - 1] = '\0';
 }
 
+OTA_PRINTF(3, 0)
 static void fill(struct ota_err *err, enum ota_code code, const char *fmt, va_list ap)
 {
 	err->code = code;

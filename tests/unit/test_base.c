@@ -35,7 +35,7 @@ static void json_escapes(void **state)
 	json_str(&b, "a\"", "x\\\n\x01\xC3\xA4\xFF");
 	json_int(&b, "n", -5);
 	json_open(&b, "l", '[');
-	json_null(&b, NULL);
+	json_nil(&b, NULL);
 	json_bool(&b, NULL, true);
 	json_close(&b, ']');
 	json_close(&b, '}');

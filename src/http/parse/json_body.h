@@ -13,16 +13,7 @@
 #include "base/err.h"
 #include "http/parse/field_errors.h"
 
-/*
- * base/buf.h's writer and jansson both have a json_real() and a json_null(), with other arguments.
- * Nobody here builds jansson values, so jansson's two are put out of the way: include this header
- * instead of <jansson.h>.
- */
-#define json_real jansson_json_real
-#define json_null jansson_json_null
 #include <jansson.h>
-#undef json_real
-#undef json_null
 
 #define JSON_BODY_MAX_DEPTH 32
 

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Attempts, as the committer changes them: one function opens one, one function moves one, and each
+ * change is a row, an event and the device's new state at once.
+ */
+#include "commit/batch.h"
+
+#include "base/buf.h"
+#include "base/hash.h"
+#include "core/runs.h"
+#include "core/version.h"
+#include "fleet/intern.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* 13 characters of base 32 (RFC 4648, lower case): 65 bits nobody can guess. */
+static bool make_token(char out[ATTEMPT_TOKEN_LEN + 1])
+{
+	uint8_t bytes[ATTEMPT_TOKEN_LEN];
+
+	if (!random_bytes(bytes, sizeof bytes))
+		return false;
+	for (int i = 0; i < ATTEMPT_TOKEN_LEN; i++)
+		out[i] = "abcdefghijklmnopqrstuvwxyz234567"[bytes[i] & 31];
+	out[ATTEMPT_TOKEN_LEN] = '\0';
+	return true;
+}
+
+/* event_data: what an operator asks later.  Only words of ours and escaped text go in. */
+static const char *event_data(struct committer *c, const struct attempt *a, const char *error,
+			      const char *why)
+{
+	struct buf b = BUF_INIT;
+	char *copy = NULL;
+
+	json_open(&b, NULL, '{');
+	json_str(&b, "attempt_id", a->token[0] ? a->token : NULL);
+	json_int(&b, "update_id", a->id);
+	json_str(&b, "status", attempt_status_word(a->state));
+	if (a->from_version[0])
+		json_str(&b, "from_version", a->from_version);
+	if (error)
+		json_str(&b, "error_message", error);
+	if (why)
+		json_str(&b, "why", why);
+	if (a->unsolicited)
+		json_bool(&b, "unsolicited", true);
+	json_close(&b, '}');
+	if (buf_ok(&b))
+		copy = batch_alloc(&c->batch, b.len + 1);
+	if (copy)
+		memcpy(copy, b.data, b.len + 1);
+	buf_fini(&b);
+	return copy;
+}
+
+static struct change *put_attempt(struct committer *c, struct device_work *w,
+				  enum change_kind kind, const struct attempt *a)
+{
+	/* The change outlives this call: its attempt lives in the batch, its strings in the state. */
+	struct attempt *copy = batch_alloc(&c->batch, sizeof *copy);
+	char *version = batch_printf(&c->batch, "%s", a->version);
+	char *from = batch_printf(&c->batch, "%s", a->from_version);
+	struct change *ch = copy && version && from ? batch_change(&c->batch, kind) : NULL;
+
+	if (!ch)
+		return NULL;
+	*copy = *a;
+	copy->version = version;
+	copy->from_version = from;
+	ch->attempt.device_id = w->device->device_id;
+	ch->attempt.attempt = copy;
+	return ch;
+}
+
+bool attempt_open(struct committer *c, struct device_work *w, const struct release *r,
+		  const struct rollout *by)
+{
+	struct attempt a = {
+		.id = c->store->ops->next_id(c->store, ID_ATTEMPT),
+		.release_id = r->id,
+		.rollout_id = by ? by->id : 0,
+		.state = ATTEMPT_PENDING,
+		.percent = -1,
+		.opened_us = c->batch.now_us,
+		.reported_us = c->batch.now_us,
+		.version = r->version,
+		.from_version = w->next.version,
+	};
+	const char *data;
+
+	/* A try after a success that stood begins a new row of failures. */
+	if (w->next.ran_release_id == r->id && state_failures(&w->next, r->id) > 0) {
+		struct change *f = batch_change(&c->batch, CHANGE_FAILURES);
+		if (!f || !state_set_failures(&w->next, r->id, 0))
+			return false;
+		f->failures.device_id = w->device->device_id;
+		f->failures.release_id = r->id;
+	}
+	return make_token(a.token) && put_attempt(c, w, CHANGE_ATTEMPT_INSERT, &a) &&
+	       (data = event_data(c, &a, NULL, NULL)) &&
+	       batch_event(&c->batch, "update_offered", w->device->device_id, a.version,
+			   a.rollout_id, data) &&
+	       state_set_attempt(&w->next, &a);
+}
+
+/* The event type of the contract that a state's begin is written as. */
+static const char *event_type(enum attempt_state was, enum attempt_state is)
+{
+	switch (is) {
+	case ATTEMPT_DOWNLOADING:
+	case ATTEMPT_DOWNLOADED:
+	case ATTEMPT_INSTALLING:
+		return was == ATTEMPT_PENDING || was == ATTEMPT_LAPSED ? "update_started"
+								       : "update_progressed";
+	case ATTEMPT_SUCCESS: return "update_completed";
+	case ATTEMPT_FAILED: return "update_failed";
+	case ATTEMPT_ROLLED_BACK: return "rollback_initiated";
+	case ATTEMPT_LAPSED: return "update_lapsed";
+	case ATTEMPT_WITHDRAWN: return "update_withdrawn";
+	case ATTEMPT_PENDING:
+	case ATTEMPT_STATES: break;
+	}
+	return "update_progressed";
+}
+
+/* What a finished attempt means for its device: failures in a row, what it runs. */
+static bool note_outcome(struct committer *c, struct device_work *w, const struct attempt *a)
+{
+	struct device_state *n = &w->next;
+
+	if (a->unsolicited)
+		return a->state != ATTEMPT_SUCCESS || state_set_string(&n->version, a->version);
+	if (attempt_is_failure(a->state)) {
+		int count = state_failures(n, a->release_id) + 1;
+		struct change *f = batch_change(&c->batch, CHANGE_FAILURES);
+		if (!f || !state_set_failures(n, a->release_id, count))
+			return false;
+		f->failures.device_id = w->device->device_id;
+		f->failures.release_id = a->release_id;
+		f->failures.count = count;
+	}
+	if (a->state == ATTEMPT_ROLLED_BACK) {
+		if (n->ran_release_id == a->release_id) {
+			n->ran_release_id = 0;
+			if (!state_set_string(&n->ran_as, ""))
+				return false;
+		}
+		if (a->from_version[0] && version_equal(n->version, a->version))
+			return state_set_string(&n->version, a->from_version);
+	}
+	if (a->state == ATTEMPT_SUCCESS) {
+		n->ran_release_id = a->release_id;
+		return state_set_string(&n->ran_as, "");
+	}
+	return true;
+}
+
+/* The attempt in memory: what is open, or a success that is yet to be seen. */
+static bool keep_in_memory(struct device_work *w, const struct attempt *a)
+{
+	const struct attempt *held = w->next.attempt;
+	bool belongs = !a->unsolicited && (attempt_is_open(a->state) ||
+					   (a->state == ATTEMPT_SUCCESS && !a->settled));
+
+	if (held && held->id != a->id)
+		return true; /* another one is open: this one is history */
+	if (!belongs && !held)
+		return true;
+	return state_set_attempt(&w->next, belongs ? a : NULL);
+}
+
+enum stepped attempt_step(struct committer *c, struct device_work *w, const struct attempt *old,
+			  const struct attempt_word *word)
+{
+	struct attempt a = *old;
+	const struct attempt *held = w->next.attempt;
+	bool grew = word->percent > a.percent;
+
+	a.state = attempt_next(old->state, word->event);
+	/* LAPSED may begin again, but not beside another that is open. */
+	if (!attempt_is_open(old->state) && attempt_is_open(a.state) && held &&
+	    held->id != a.id && attempt_is_open(held->state))
+		return STEPPED_NOT;
+	if (a.state == old->state && (!grew || a.state != ATTEMPT_DOWNLOADING ||
+				      word->event != EVENT_REPORT_DOWNLOADING))
+		return STEPPED_NOT;
+
+	a.reported_us = c->batch.now_us;
+	if (a.state == ATTEMPT_SUCCESS)
+		a.percent = 100;
+	else if (grew && attempt_is_open(a.state))
+		a.percent = word->percent;
+	if (!a.installing_us && (a.state == ATTEMPT_INSTALLING || a.state == ATTEMPT_SUCCESS))
+		a.installing_us = c->batch.now_us;
+
+	struct change *ch = put_attempt(c, w, CHANGE_ATTEMPT_UPDATE, &a);
+	if (!ch)
+		return STEPPED_NOMEM;
+	ch->attempt.error_message = word->error;
+	ch->attempt.closed_why = word->why;
+	if (a.state != ATTEMPT_PENDING && a.state != ATTEMPT_LAPSED && a.state != ATTEMPT_WITHDRAWN)
+		ch->attempt.started_us = c->batch.now_us;
+	if (!attempt_is_open(a.state))
+		ch->attempt.completed_us = c->batch.now_us;
+	if (a.state != old->state) {
+		const char *data = event_data(c, &a, word->error, word->why);
+		if (!data ||
+		    !batch_event(&c->batch, event_type(old->state, a.state), w->device->device_id,
+				 ch->attempt.attempt->version, a.rollout_id, data) ||
+		    !note_outcome(c, w, ch->attempt.attempt))
+			return STEPPED_NOMEM;
+	}
+	return keep_in_memory(w, &a) ? STEPPED : STEPPED_NOMEM;
+}
+
+enum stepped attempt_withdraw(struct committer *c, struct device_work *w, const char *why)
+{
+	struct attempt_word word = {.event = EVENT_WITHDRAW, .percent = -1, .why = why};
+
+	if (!w->next.attempt)
+		return STEPPED_NOT;
+	return attempt_step(c, w, w->next.attempt, &word);
+}
+
+bool attempt_settle(struct committer *c, struct device_work *w, const char *runs_as)
+{
+	struct attempt a = *w->next.attempt;
+
+	a.settled = true;
+	if (!put_attempt(c, w, CHANGE_ATTEMPT_UPDATE, &a))
+		return false;
+	w->next.ran_release_id = a.release_id;
+	return state_set_string(&w->next.ran_as, runs_as) && state_set_attempt(&w->next, NULL);
+}

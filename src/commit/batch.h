@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside the committer: one batch, its memory, and what commands prepare.  The committer's thread only.
+ *
+ * A command is prepared against the fleet as it stands: its changes for the store, and the work that
+ * publishes it.  Two commands that touch the same device never share a batch: the later one waits for
+ * the next, in order.  A command that changes the plan is a batch by itself.
+ */
+#pragma once
+
+#include "commit/committer.h"
+#include "fleet/state.h"
+
+/* A device's new state, waiting for the commit. */
+struct device_work {
+	struct device *device;
+	struct device_state next;
+	bool added;   /* not born before */
+	bool removed; /* to be deleted */
+	/* A release has another name from now on: taken by the fleet at publication. */
+	struct release *learns;
+	struct string_list *learnt;
+	struct device_work *link;
+};
+
+/* A change of the plan, waiting for the commit. */
+struct plan_work {
+	struct model *model;
+	struct release *new_release;
+	struct rollout *new_rollout;
+	struct rollout *rollout;      /* set active */
+	bool active;
+	struct release *release;      /* set deleted */
+	bool deleted;
+};
+
+struct chunk;
+
+struct batch {
+	struct change_batch store;
+	size_t change_cap, group_cap;
+	struct chunk *memory; /* strings of the changes; freed with the batch */
+	uint64_t number;
+	int64_t now_us;
+};
+
+struct committer {
+	struct fleet *fleet;
+	struct store *store;
+	struct committer_config cfg;
+	struct batch batch;
+	/* New devices: a bucket of tokens, filled by the second. */
+	double new_device_tokens;
+	int64_t new_device_filled_ms;
+	struct committer_queue *queue; /* what other threads see: committer.c */
+};
+
+/* What became of a command in preparation. */
+enum prepared {
+	PREPARED,       /* its changes are in the batch (maybe none) */
+	PREPARED_DEFER, /* it touches a device that the batch has touched: next batch */
+	PREPARED_FAIL,  /* cmd->code and cmd->err say why; nothing of it is in the batch */
+};
+
+/* The kinds of command: one row each in committer.c. */
+typedef enum prepared prepare_fn(struct committer *c, struct command *cmd);
+prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse, prepare_edit,
+	prepare_device_delete, prepare_release_create, prepare_release_delete, prepare_rollout_create,
+	prepare_rollout_active, prepare_flush_seen;
+
+/* Fails the command; returns PREPARED_FAIL. */
+enum prepared prepare_fail(struct command *cmd, enum ota_code code, const char *fmt, ...)
+	OTA_PRINTF(3, 4);
+enum prepared prepare_fail_nomem(struct command *cmd);
+
+/* Gives the batch's memory back, but for its arrays. */
+void batch_reset(struct batch *b);
+/* Memory until the end of the batch; NULL when there is none. */
+void *batch_alloc(struct batch *b, size_t size);
+char *batch_printf(struct batch *b, const char *fmt, ...) OTA_PRINTF(2, 3);
+/* Room for one more change of the command being prepared; NULL when out of memory. */
+struct change *batch_change(struct batch *b, enum change_kind kind);
+/*
+ * An event row; DATA_JSON may be NULL and must live as long as the batch.  False: out of memory.
+ */
+OTA_MUST_USE bool batch_event(struct batch *b, const char *type, const char *device_id,
+			      const char *version, int64_t rollout_id, const char *data_json);
+
+/*
+ * Takes a device into the command: its state is copied to work->next.  NULL with *defer: the batch
+ * has touched it; NULL without: out of memory.
+ */
+struct device_work *work_on_device(struct committer *c, struct command *cmd, struct device *d,
+				   bool *defer);
+/* A device that is not there yet; refused (cmd fails, NULL) over the limits. */
+struct device_work *work_on_new_device(struct committer *c, struct command *cmd,
+				       const char *device_id);
+/* Frees what a command's work holds and takes back what it added. */
+void work_undo(struct committer *c, struct command *cmd);
+
+/* --- attempts, in attempts.c --- */
+
+/* Opens an attempt of the device at the release.  False: out of memory. */
+OTA_MUST_USE bool attempt_open(struct committer *c, struct device_work *w,
+			       const struct release *r, const struct rollout *by);
+
+struct attempt_word {
+	enum attempt_event event;
+	int percent;         /* -1 */
+	const char *error;   /* NULL */
+	const char *why;     /* for what the service ends: metadata.why */
+};
+enum stepped {
+	STEPPED,        /* something changed and is in the batch */
+	STEPPED_NOT,    /* late or repeated: nothing to write */
+	STEPPED_NOMEM,
+};
+/* Moves attempt A (the device's in memory, or one that the store found) by one event. */
+enum stepped attempt_step(struct committer *c, struct device_work *w, const struct attempt *a,
+			  const struct attempt_word *word);
+/* Ends what the device has open and has not begun (why: metadata.why). */
+enum stepped attempt_withdraw(struct committer *c, struct device_work *w, const char *why);
+/* Marks the success in memory as seen to be real. */
+OTA_MUST_USE bool attempt_settle(struct committer *c, struct device_work *w, const char *runs_as);
+
+/* Adds the row of the device to the batch, as work->next says. */
+OTA_MUST_USE bool put_device(struct committer *c, struct device_work *w);

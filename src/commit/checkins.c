@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Check-ins.  One that says nothing new is answered from memory by the door's thread
+ * (committer_soft_checkin); any other is a command.  After the command the door asks again and finds
+ * nothing new: so an offer that leaves the service is always one that is durable.
+ */
+#include "commit/batch.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "core/checkin.h"
+#include "core/runs.h"
+#include "core/version.h"
+
+#include <string.h>
+
+struct decide_params committer_decide_params(const struct committer *c)
+{
+	return (struct decide_params){
+		.now_us = clock_service_us(),
+		.stale_us = 3 * c->cfg.poll_interval_s * US_PER_S,
+	};
+}
+
+static const struct release *trying(const struct model *m, const struct device_state *s)
+{
+	for (const struct release *r = m && s->attempt ? m->releases : NULL; r; r = r->next)
+		if (r->id == s->attempt->release_id)
+			return r;
+	return NULL;
+}
+
+/* The offer stands as it was made: nothing to write. */
+static bool offer_stands(const struct decision *x, const struct attempt *a)
+{
+	bool open = a && attempt_is_open(a->state);
+
+	if (decision_offers(x))
+		return open && a->release_id == x->release->id;
+	return !open || a->state != ATTEMPT_PENDING;
+}
+
+static const struct release *latest_of(const struct model *m)
+{
+	const struct release *r = m ? m->releases : NULL;
+
+	while (r && r->deleted)
+		r = r->next;
+	return r;
+}
+
+static bool soft_under_lock(struct committer *c, const struct checkin *in, const struct device *d,
+			    struct soft_answer *out)
+{
+	struct decide_params p = committer_decide_params(c);
+	const struct model *m = fleet_model(c->fleet, d->state.model);
+	struct checkin_params cp = {p.now_us, c->cfg.install_grace_s * US_PER_S};
+
+	if (checkin_has_news(in, &d->state, p.now_us))
+		return false;
+	struct checkin_verdict v =
+		checkin_judge(d, trying(m, &d->state), m ? m->releases : NULL, &cp);
+	if (v.event != EVENT_NONE || v.settles)
+		return false;
+	out->decision = decide(d, m, &p);
+	if (!offer_stands(&out->decision, d->state.attempt))
+		return false;
+	out->latest = latest_of(m);
+	out->token[0] = '\0';
+	if (decision_offers(&out->decision))
+		strcpy(out->token, d->state.attempt->token);
+	fleet_touch(d, p.now_us);
+	return true;
+}
+
+bool committer_soft_checkin(struct committer *c, const struct checkin *in, struct soft_answer *out)
+{
+	const struct device *d = fleet_lock_device(c->fleet, in->device_id);
+
+	if (!d)
+		return false;
+	bool soft = soft_under_lock(c, in, d, out);
+	fleet_unlock_device(c->fleet, d);
+	return soft;
+}
+
+/* The device's facts, as told. */
+static bool apply_facts(struct committer *c, const struct checkin *in, struct device_state *n)
+{
+	int64_t now_us = c->batch.now_us;
+
+	if (!state_set_string(&n->model, in->model) || !state_set_string(&n->version, in->version) ||
+	    (in->hw[0] && !state_set_string(&n->hw, in->hw)) ||
+	    !state_set_digests(n, &in->digests))
+		return false;
+	if (in->mac)
+		n->mac = in->mac;
+	if (in->boot_hash && in->boot_hash != n->boot_hash) {
+		/* The first boot_id ever told is no evidence of a boot since. */
+		if (n->boot_hash)
+			n->boot_seen_us = now_us;
+		n->boot_hash = in->boot_hash;
+	}
+	if (in->has_uptime)
+		n->booted_us = now_us - in->uptime_s * US_PER_S;
+	return true;
+}
+
+/* The release has another name from now on. */
+static bool learn_name(struct committer *c, struct device_work *w, struct release *r)
+{
+	size_t n = r->learnt ? r->learnt->count : 0;
+	const char **names = batch_alloc(&c->batch, (n + 1) * sizeof *names);
+	struct buf json = BUF_INIT;
+	struct change *ch;
+
+	if (!names)
+		return false;
+	if (r->batch == c->batch.number)
+		return true; /* one name a batch: the next device teaches the other */
+	r->batch = c->batch.number;
+	for (size_t i = 0; i < n; i++)
+		names[i] = r->learnt->items[i];
+	names[n] = w->next.version;
+	w->learnt = string_list_new(names, n + 1);
+	w->learns = r;
+	json_open(&json, NULL, '[');
+	for (size_t i = 0; i <= n; i++)
+		json_str(&json, NULL, names[i]);
+	json_close(&json, ']');
+	char *text = buf_ok(&json) ? batch_printf(&c->batch, "%s", json.data) : NULL;
+	buf_fini(&json);
+	char *data = batch_printf(&c->batch, "{\"learnt_version\":\"%s\"}", w->next.version);
+	if (!w->learnt || !text || !data || !(ch = batch_change(&c->batch, CHANGE_RELEASE_LEARNT)))
+		return false;
+	ch->release_learnt.id = r->id;
+	ch->release_learnt.names = text;
+	return batch_event(&c->batch, "version_learnt", w->device->device_id, r->version, 0, data);
+}
+
+static struct device view_of(const struct device_work *w)
+{
+	return (struct device){.id = w->device->id, .hash = w->device->hash,
+			       .device_id = w->device->device_id, .state = w->next};
+}
+
+/* A success that had settled, and now the device calls itself something else: back, or on? */
+static enum stepped look_back(struct committer *c, struct device_work *w, const struct model *m)
+{
+	const struct release *ran = NULL;
+	struct device view = view_of(w);
+	struct stored_attempt found;
+	struct ota_err err;
+
+	for (const struct release *r = m ? m->releases : NULL; r; r = r->next)
+		if (r->id == w->next.ran_release_id)
+			ran = r;
+	if (w->next.attempt || !ran || runs_release(&view, ran))
+		return STEPPED_NOT;
+	w->next.ran_release_id = 0;
+	if (!state_set_string(&w->next.ran_as, ""))
+		return STEPPED_NOMEM;
+	if (c->store->ops->find_attempt(c->store, NULL, w->device->device_id, ran->version, &found,
+					&err) != OTA_OK ||
+	    !version_equal(found.a.from_version, w->next.version))
+		return STEPPED_NOT;
+	struct attempt_word word = {.event = EVENT_SEEN_OLD, .percent = -1,
+				    .error = "the device is back on the version it had before"};
+	return attempt_step(c, w, &found.a, &word);
+}
+
+/* What the check-in means for the attempt in memory. */
+static bool apply_verdict(struct committer *c, struct device_work *w, struct model *m)
+{
+	struct device view = view_of(w);
+	const struct release *target = trying(m, &w->next);
+	struct checkin_params p = {c->batch.now_us, c->cfg.install_grace_s * US_PER_S};
+	struct checkin_verdict v = checkin_judge(&view, target, m ? m->releases : NULL, &p);
+	struct attempt_word word = {.event = v.event, .percent = -1};
+
+	if (v.event == EVENT_SEEN_OLD)
+		word.error = "the device runs the version it had before";
+	if (v.event != EVENT_NONE &&
+	    attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
+		return false;
+	if (v.learns && !learn_name(c, w, (struct release *)(uintptr_t)target))
+		return false;
+	if (v.settles && !attempt_settle(c, w, v.moved_on ? "" : w->next.version))
+		return false;
+	if (v.moved_on)
+		w->next.ran_release_id = 0;
+	return true;
+}
+
+/* The offer that follows: opened, kept, or an older one taken back. */
+static bool apply_decision(struct committer *c, struct device_work *w, const struct model *m)
+{
+	struct device view = view_of(w);
+	struct decide_params p = {.now_us = c->batch.now_us,
+				  .stale_us = 3 * c->cfg.poll_interval_s * US_PER_S};
+	struct decision x = decide(&view, m, &p);
+
+	if (offer_stands(&x, w->next.attempt))
+		return true;
+	if (w->next.attempt && attempt_is_open(w->next.attempt->state)) {
+		struct attempt_word word = {.event = EVENT_SUPERSEDE, .percent = -1};
+		word.why = decision_offers(&x) ? "another release took its place"
+					       : reason_name(x.reason);
+		if (w->next.attempt->state != ATTEMPT_PENDING)
+			word.error = "the download stopped and another release took its place";
+		if (attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
+			return false;
+	}
+	return !decision_offers(&x) || attempt_open(c, w, x.release, x.rollout);
+}
+
+static bool note_arrival(struct committer *c, struct device_work *w, const char *old_version)
+{
+	const char *data, *id = w->device->device_id;
+
+	if (w->added)
+		return batch_event(&c->batch, "device_registered", id, w->next.version, 0, NULL);
+	if (strcmp(old_version, w->next.version) == 0)
+		return true;
+	struct buf b = BUF_INIT;
+	json_open(&b, NULL, '{');
+	json_str(&b, "from_version", old_version);
+	json_close(&b, '}');
+	data = buf_ok(&b) ? batch_printf(&c->batch, "%s", b.data) : NULL;
+	buf_fini(&b);
+	return data && batch_event(&c->batch, "version_changed", id, w->next.version, 0, data);
+}
+
+enum prepared prepare_checkin(struct committer *c, struct command *cmd)
+{
+	const struct checkin *in = &cmd->checkin;
+	struct device *d = fleet_find(c->fleet, in->device_id);
+	bool defer = false;
+	struct device_work *w = d ? work_on_device(c, cmd, d, &defer)
+				  : work_on_new_device(c, cmd, in->device_id);
+
+	if (defer)
+		return PREPARED_DEFER;
+	if (!w)
+		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
+	const char *old_version = batch_printf(&c->batch, "%s", w->next.version);
+	if (!old_version || !apply_facts(c, in, &w->next))
+		return prepare_fail_nomem(cmd);
+	w->device->last_seen_us = c->batch.now_us;
+	struct model *m = fleet_model_ensure(c->fleet, w->next.model);
+	if (!m || look_back(c, w, m) == STEPPED_NOMEM || !apply_verdict(c, w, m) ||
+	    !apply_decision(c, w, m) || !note_arrival(c, w, old_version) || !put_device(c, w))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Commands: every fact that changes the world, whatever door it came through.
+ *
+ * A door fills a command, submits it, and hears of its outcome by done(), which runs on the committer's
+ * thread and must not block.  All that a command points to belongs to the door and lives until done().
+ */
+#pragma once
+
+#include "base/err.h"
+#include "core/attempt.h"
+#include "core/checkin.h"
+#include "core/decide.h"
+#include "core/domain.h"
+
+enum command_kind {
+	COMMAND_CHECKIN,
+	COMMAND_REPORT,
+	COMMAND_FETCH,
+	COMMAND_RETRY,
+	COMMAND_LAPSE,
+	COMMAND_DEVICE_EDIT,
+	COMMAND_DEVICE_DELETE,
+	COMMAND_RELEASE_CREATE,
+	COMMAND_RELEASE_DELETE,
+	COMMAND_ROLLOUT_CREATE,
+	COMMAND_ROLLOUT_ACTIVE,
+	COMMAND_FLUSH_SEEN,
+	COMMAND_KINDS,
+};
+
+/* A device's word about an update. */
+struct report {
+	const char *device_id, *version, *error_message, *attempt_token; /* the last two may be NULL */
+	enum attempt_event event; /* one of EVENT_REPORT_* */
+	int percent;              /* -1: not told */
+};
+
+/* Edits of one device, or of many at once; each field only where its flag is set. */
+struct device_edit {
+	const char *device_id;
+	bool set_groups, set_label, set_notes;
+	const char *const *groups; /* the whole new set ... */
+	size_t group_count;
+	const char *add_group, *remove_group; /* ... or one more, one less; may be NULL */
+	const char *label, *notes;            /* NULL removes */
+};
+
+struct release_new {
+	const char *version, *model, *min_version, *changelog, *release_notes, *file_path;
+	const char *image_json; /* what the inspection found, for metadata.image; NULL: raw */
+	const char *image_type; /* "esp" or "raw" */
+	const char *inner_version, *project; /* "" unknown */
+	bool is_signed, has_image_digest, has_elf_digest;
+	uint8_t sha256[DIGEST_SIZE], image_digest[DIGEST_SIZE], elf_digest[DIGEST_SIZE];
+	int64_t file_size;
+	uint32_t secure_version;
+	enum chip chip;
+};
+
+struct rollout_new {
+	const char *name, *version, *model, *group; /* group "" unless TARGET_GROUP */
+	enum target_type type;
+	int percent, max_attempts;
+	bool active, allow_downgrade;
+	const char *const *device_ids;
+	size_t device_id_count;
+	const uint64_t *macs;
+	size_t mac_count;
+};
+
+#define WARNINGS_SIZE 1024
+
+struct device_work;
+struct plan_work;
+
+struct command {
+	enum command_kind kind;
+	union {
+		struct checkin checkin;
+		struct report report;
+		struct {
+			const char *token;
+			bool peek; /* HEAD: look, do not begin */
+		} fetch;
+		struct {
+			const char *device_id;
+			const char *version; /* NULL: at every release */
+		} retry;
+		struct {
+			const char *device_id;
+			int64_t not_after_us; /* only if it was last offered before this */
+		} lapse;
+		struct {
+			const struct device_edit *edits;
+			size_t count;
+		} edit;
+		struct {
+			const char *device_id;
+		} device_delete;
+		struct release_new release;
+		struct {
+			const char *version, *model;
+		} release_delete;
+		struct rollout_new rollout;
+		struct {
+			int64_t id;
+			bool active;
+		} rollout_active;
+		struct {
+			int from, to; /* shards of the fleet */
+		} flush_seen;
+	};
+
+	/* The outcome, valid in done(). */
+	enum ota_code code;
+	struct ota_err err;
+	int retry_after_s; /* with OTA_EUNAVAIL: when to come again; 0 unknown */
+	struct {
+		int64_t id;      /* of the release or rollout */
+		bool existed;    /* it was there already, identical; or nothing had to change */
+		size_t count;    /* devices edited, attempts withdrawn */
+		char warnings[WARNINGS_SIZE]; /* JSON array of sentences, for a release */
+	} out;
+
+	/* The door's. */
+	void (*done)(struct command *c);
+	void *owner;
+
+	/* The committer's. */
+	struct command *next;
+	struct device_work *devices; /* what becomes of devices at publication */
+	struct plan_work *plan;
+	size_t first_change, change_count;
+};

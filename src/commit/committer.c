@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: MIT */
+#include "commit/batch.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH_MAX 1000
+#define TICK_MS 1000
+/* A fleet of up to this size is looked through for lapsed offers at each tick, a larger one in turns. */
+#define SMALL_FLEET 20000
+#define LAPSES_PER_TICK 500
+
+struct command_list {
+	struct command *first, **end;
+	size_t count;
+};
+
+struct committer_queue {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	/* under lock: */
+	struct command_list waiting;
+	bool stopping;
+	struct ota_err sickness; /* code OTA_OK: the store takes writes */
+	struct committer_stats stats;
+	/* the committer's: */
+	struct command_list deferred;
+	int64_t next_tick_ms, sick_since_us;
+	int tick_shard;
+};
+
+static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
+	[COMMAND_CHECKIN] = prepare_checkin,
+	[COMMAND_REPORT] = prepare_report,
+	[COMMAND_FETCH] = prepare_fetch,
+	[COMMAND_RETRY] = prepare_retry,
+	[COMMAND_LAPSE] = prepare_lapse,
+	[COMMAND_DEVICE_EDIT] = prepare_edit,
+	[COMMAND_DEVICE_DELETE] = prepare_device_delete,
+	[COMMAND_RELEASE_CREATE] = prepare_release_create,
+	[COMMAND_RELEASE_DELETE] = prepare_release_delete,
+	[COMMAND_ROLLOUT_CREATE] = prepare_rollout_create,
+	[COMMAND_ROLLOUT_ACTIVE] = prepare_rollout_active,
+	[COMMAND_FLUSH_SEEN] = prepare_flush_seen,
+};
+
+/* Changes releases or rollouts, or speaks of every device: a batch by itself. */
+static bool stands_alone(enum command_kind kind)
+{
+	switch (kind) {
+	case COMMAND_RELEASE_CREATE:
+	case COMMAND_RELEASE_DELETE:
+	case COMMAND_ROLLOUT_CREATE:
+	case COMMAND_ROLLOUT_ACTIVE:
+	case COMMAND_FLUSH_SEEN:
+	case COMMAND_DEVICE_DELETE: return true;
+	default: return false;
+	}
+}
+
+static void list_init(struct command_list *l)
+{
+	l->first = NULL;
+	l->end = &l->first;
+	l->count = 0;
+}
+
+static void list_push(struct command_list *l, struct command *cmd)
+{
+	cmd->next = NULL;
+	*l->end = cmd;
+	l->end = &cmd->next;
+	l->count++;
+}
+
+static struct command *list_pop(struct command_list *l)
+{
+	struct command *cmd = l->first;
+
+	if (cmd) {
+		l->first = cmd->next;
+		if (!l->first)
+			l->end = &l->first;
+		l->count--;
+	}
+	return cmd;
+}
+
+/* --- one batch --- */
+
+static enum prepared prepare(struct committer *c, struct command *cmd)
+{
+	struct batch *b = &c->batch;
+
+	cmd->devices = NULL;
+	cmd->plan = NULL;
+	cmd->first_change = b->store.change_count;
+	cmd->code = OTA_OK;
+	memset(&cmd->out, 0, sizeof cmd->out);
+	enum prepared p = prepare_kind[cmd->kind](c, cmd);
+	for (struct device_work *w = cmd->devices; w && p == PREPARED; w = w->link)
+		if (!w->removed && !fleet_reserve(c->fleet, &w->next))
+			p = prepare_fail_nomem(cmd);
+	if (p != PREPARED)
+		b->store.change_count = cmd->first_change;
+	cmd->change_count = b->store.change_count - cmd->first_change;
+	if (cmd->change_count == 0)
+		work_undo(c, cmd);
+	return p;
+}
+
+static bool add_group(struct batch *b, const struct command *cmd)
+{
+	if (b->store.group_count == b->group_cap) {
+		size_t cap = b->group_cap ? b->group_cap * 2 : 64;
+		struct change_group *p = realloc(b->store.groups, cap * sizeof *p);
+		if (!p)
+			return false;
+		b->store.groups = p;
+		b->group_cap = cap;
+	}
+	b->store.groups[b->store.group_count++] = (struct change_group){
+		.first = cmd->first_change,
+		.count = cmd->change_count,
+		.result = OTA_EINTERNAL,
+	};
+	return true;
+}
+
+/* Fills the batch from the deferred and the taken; what does not fit goes to deferred, in order. */
+static void batch_prepare(struct committer *c, struct command_list *taken, struct command_list *done)
+{
+	struct command_list later, *sources[2] = {&c->queue->deferred, taken};
+	bool closed = false;
+	struct command *cmd;
+
+	list_init(&later);
+	for (int i = 0; i < 2; i++)
+		while ((cmd = list_pop(sources[i])) != NULL) {
+			if (closed || (stands_alone(cmd->kind) && done->count > 0)) {
+				list_push(&later, cmd);
+				closed = true;
+				continue;
+			}
+			closed = stands_alone(cmd->kind);
+			enum prepared p = prepare(c, cmd);
+			if (p == PREPARED && cmd->change_count > 0 && !add_group(&c->batch, cmd)) {
+				work_undo(c, cmd);
+				c->batch.store.change_count = cmd->first_change;
+				cmd->change_count = 0;
+				prepare_fail_nomem(cmd);
+			}
+			list_push(p == PREPARED_DEFER ? &later : done, cmd);
+		}
+	c->queue->deferred = later;
+	if (!later.first)
+		list_init(&c->queue->deferred);
+}
+
+/* The fleet gets what is durable.  Cannot fail. */
+static void publish(struct committer *c, struct command *cmd)
+{
+	for (struct device_work *w = cmd->devices; w; w = w->link) {
+		if (w->removed) {
+			state_fini(&w->next);
+			fleet_remove(c->fleet, w->device);
+			continue;
+		}
+		fleet_publish(c->fleet, w->device, &w->next);
+		if (w->learns)
+			fleet_set_learnt(c->fleet, w->learns, w->learnt);
+	}
+	struct plan_work *p = cmd->plan;
+	if (p && p->new_release)
+		fleet_publish_release(c->fleet, p->model, p->new_release);
+	if (p && p->new_rollout)
+		fleet_publish_rollout(c->fleet, p->model, p->new_rollout);
+	if (p && p->rollout)
+		fleet_set_active(c->fleet, p->rollout, p->active);
+	if (p && p->release)
+		fleet_set_deleted(c->fleet, p->release, p->deleted);
+	cmd->devices = NULL;
+	cmd->plan = NULL;
+}
+
+static void note_health(struct committer *c, enum ota_code rc, const struct ota_err *err)
+{
+	struct committer_queue *q = c->queue;
+	bool was_sick = q->sickness.code != OTA_OK;
+
+	if (rc == OTA_OK && !was_sick)
+		return;
+	pthread_mutex_lock(&q->lock);
+	if (rc == OTA_OK)
+		q->sickness.code = OTA_OK;
+	else
+		q->sickness = *err;
+	pthread_mutex_unlock(&q->lock);
+	if (rc != OTA_OK && !was_sick) {
+		q->sick_since_us = clock_service_us();
+		log_event(LOG_ERROR, "store", "write_failed", "%s", err->msg);
+	} else if (rc == OTA_OK) {
+		log_event(LOG_INFO, "store", "write_works_again", "after %lld s",
+			  (long long)((clock_service_us() - q->sick_since_us) / US_PER_S));
+	}
+}
+
+static void note_batch(struct committer *c, int64_t took_us, size_t commands)
+{
+	struct committer_stats *s = &c->queue->stats;
+
+	pthread_mutex_lock(&c->queue->lock);
+	s->batches++;
+	s->commands += (int64_t)commands;
+	s->commit_us_total += took_us;
+	if (took_us > s->commit_us_max)
+		s->commit_us_max = took_us;
+	if ((int64_t)commands > s->batch_max)
+		s->batch_max = (int64_t)commands;
+	pthread_mutex_unlock(&c->queue->lock);
+}
+
+static bool mark_unsaid(const struct device *d, void *ctx)
+{
+	(void)ctx;
+	((struct device *)(uintptr_t)d)->seen_dirty = true;
+	return true;
+}
+
+/* Makes the batch durable; afterwards each command has its code, and its work is published or undone. */
+static void batch_commit(struct committer *c, struct command_list *done)
+{
+	struct batch *b = &c->batch;
+	struct ota_err err = {0};
+	enum ota_code rc = OTA_OK;
+	size_t g = 0;
+
+	if (b->store.group_count > 0) {
+		int64_t begin_us = clock_service_us();
+		rc = c->store->ops->commit(c->store, &b->store, &err);
+		note_batch(c, clock_service_us() - begin_us, b->store.group_count);
+		note_health(c, rc, &err);
+	}
+	for (struct command *cmd = done->first; cmd; cmd = cmd->next) {
+		if (cmd->change_count == 0)
+			continue;
+		struct change_group *group = &b->store.groups[g++];
+		if (rc == OTA_OK && group->result == OTA_OK) {
+			publish(c, cmd);
+			continue;
+		}
+		cmd->err = rc != OTA_OK ? err : group->err;
+		cmd->code = rc != OTA_OK ? OTA_EUNAVAIL : group->result;
+		if (cmd->kind == COMMAND_FLUSH_SEEN)
+			fleet_visit(c->fleet, 0, FLEET_SHARDS, mark_unsaid, NULL);
+		work_undo(c, cmd);
+	}
+}
+
+/*
+ * One batch.  The order is the contract: check and prepare; make it durable; show it to readers; only
+ * then answer.  Nobody hears "ok" about a change that a restart could lose.
+ */
+static void run_batch(struct committer *c, struct command_list *taken)
+{
+	struct command_list done;
+	struct command *cmd;
+
+	list_init(&done);
+	c->batch.number++;
+	c->batch.now_us = clock_service_us();
+	batch_prepare(c, taken, &done);
+	batch_commit(c, &done);
+	batch_reset(&c->batch);
+	while ((cmd = list_pop(&done)) != NULL)
+		cmd->done(cmd);
+}
+
+/* --- the slow clock --- */
+
+static void free_command(struct command *cmd)
+{
+	free(cmd);
+}
+
+struct lapse_scan {
+	struct command_list *out;
+	int64_t not_after_us;
+};
+
+static bool find_lapsed(const struct device *d, void *ctx)
+{
+	struct lapse_scan *s = ctx;
+	const struct attempt *a = d->state.attempt;
+
+	if (!a || a->state != ATTEMPT_PENDING || d->last_seen_us > s->not_after_us)
+		return true;
+	size_t len = strlen(d->device_id) + 1;
+	struct command *cmd = calloc(1, sizeof *cmd + len);
+	if (!cmd)
+		return false;
+	cmd->kind = COMMAND_LAPSE;
+	cmd->lapse.device_id = memcpy(cmd + 1, d->device_id, len);
+	cmd->lapse.not_after_us = s->not_after_us;
+	cmd->done = free_command;
+	list_push(s->out, cmd);
+	return s->out->count < LAPSES_PER_TICK;
+}
+
+static void tick(struct committer *c, struct command_list *out)
+{
+	struct committer_queue *q = c->queue;
+	int step = (int)((FLEET_SHARDS + c->cfg.last_seen_flush_s - 1) / c->cfg.last_seen_flush_s);
+	int from = q->tick_shard, to = from + step < FLEET_SHARDS ? from + step : FLEET_SHARDS;
+	bool small = fleet_device_count(c->fleet) <= SMALL_FLEET;
+	struct lapse_scan scan = {
+		.out = out,
+		.not_after_us = clock_service_us() - 3 * c->cfg.poll_interval_s * US_PER_S,
+	};
+
+	fleet_visit(c->fleet, small ? 0 : from, small ? FLEET_SHARDS : to, find_lapsed, &scan);
+	struct command *flush = calloc(1, sizeof *flush);
+	if (flush) {
+		flush->kind = COMMAND_FLUSH_SEEN;
+		flush->flush_seen.from = from;
+		flush->flush_seen.to = to;
+		flush->done = free_command;
+		list_push(out, flush);
+	}
+	q->tick_shard = to < FLEET_SHARDS ? to : 0;
+	if (q->sickness.code != OTA_OK) {
+		struct change_batch probe = {0};
+		struct ota_err err = {0};
+		enum ota_code rc = c->store->ops->commit(c->store, &probe, &err);
+		note_health(c, rc, &err);
+	}
+}
+
+/* --- the thread --- */
+
+/* Takes what waits; false when it is time to end and nothing is left. */
+static bool take(struct committer *c, struct command_list *out)
+{
+	struct committer_queue *q = c->queue;
+	struct timespec until;
+	bool stop;
+
+	list_init(out);
+	pthread_mutex_lock(&q->lock);
+	while (!q->waiting.first && !q->deferred.first && !q->stopping &&
+	       clock_mono_ms() < q->next_tick_ms) {
+		int64_t wait_ms = q->next_tick_ms - clock_mono_ms();
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += wait_ms / 1000;
+		until.tv_nsec += (wait_ms % 1000) * 1000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_sec++;
+			until.tv_nsec -= 1000000000;
+		}
+		pthread_cond_timedwait(&q->work, &q->lock, &until);
+	}
+	while (out->count < BATCH_MAX && q->waiting.first)
+		list_push(out, list_pop(&q->waiting));
+	stop = q->stopping && !out->first && !q->deferred.first;
+	pthread_mutex_unlock(&q->lock);
+	return !stop;
+}
+
+static void *committer_thread(void *arg)
+{
+	struct committer *c = arg;
+	struct command_list taken;
+
+	while (take(c, &taken)) {
+		if (clock_mono_ms() >= c->queue->next_tick_ms) {
+			tick(c, &taken);
+			c->queue->next_tick_ms = clock_mono_ms() + TICK_MS;
+		}
+		if (taken.first || c->queue->deferred.first)
+			run_batch(c, &taken);
+	}
+	/* The soft state, so that a restart knows when devices were last seen. */
+	struct command flush = {.kind = COMMAND_FLUSH_SEEN, .done = NULL};
+	flush.flush_seen.to = FLEET_SHARDS;
+	c->batch.number++;
+	c->batch.now_us = clock_service_us();
+	struct command_list last;
+	list_init(&last);
+	if (prepare(c, &flush) == PREPARED && flush.change_count > 0 && add_group(&c->batch, &flush)) {
+		list_push(&last, &flush);
+		batch_commit(c, &last);
+	}
+	batch_reset(&c->batch);
+	return NULL;
+}
+
+static void committer_free(struct committer *c)
+{
+	if (c->queue) {
+		pthread_mutex_destroy(&c->queue->lock);
+		pthread_cond_destroy(&c->queue->work);
+		free(c->queue);
+	}
+	free(c->batch.store.changes);
+	free(c->batch.store.groups);
+	free(c);
+}
+
+enum ota_code committer_start(struct fleet *f, struct store *s, const struct committer_config *cfg,
+			      struct committer **out, struct ota_err *err)
+{
+	struct committer *c = calloc(1, sizeof *c);
+	struct committer_queue *q = calloc(1, sizeof *q);
+	pthread_condattr_t attr;
+
+	if (!c || !q) {
+		free(c);
+		free(q);
+		return ota_fail_nomem(err);
+	}
+	c->fleet = f;
+	c->store = s;
+	c->cfg = *cfg;
+	c->new_device_tokens = (double)cfg->new_devices_per_second;
+	c->new_device_filled_ms = clock_mono_ms();
+	c->queue = q;
+	pthread_mutex_init(&q->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&q->work, &attr);
+	pthread_condattr_destroy(&attr);
+	list_init(&q->waiting);
+	list_init(&q->deferred);
+	q->next_tick_ms = clock_mono_ms() + TICK_MS;
+	int rc = pthread_create(&q->thread, NULL, committer_thread, c);
+	if (rc != 0) {
+		committer_free(c);
+		return ota_fail_errno(err, rc, "starting the committer");
+	}
+	*out = c;
+	return OTA_OK;
+}
+
+void committer_stop(struct committer **cp)
+{
+	struct committer *c = *cp;
+
+	if (!c)
+		return;
+	pthread_mutex_lock(&c->queue->lock);
+	c->queue->stopping = true;
+	pthread_cond_signal(&c->queue->work);
+	pthread_mutex_unlock(&c->queue->lock);
+	pthread_join(c->queue->thread, NULL);
+	committer_free(c);
+	*cp = NULL;
+}
+
+enum ota_code committer_submit(struct committer *c, struct command *cmd, struct ota_err *err)
+{
+	struct committer_queue *q = c->queue;
+	enum ota_code rc = OTA_OK;
+
+	pthread_mutex_lock(&q->lock);
+	if (q->stopping) {
+		rc = ota_fail(err, OTA_EUNAVAIL, "the service is shutting down");
+	} else if (q->waiting.count >= c->cfg.queue_max) {
+		q->stats.refused++;
+		rc = ota_fail(err, OTA_EUNAVAIL, "the service has too much to do; come again");
+	} else {
+		list_push(&q->waiting, cmd);
+		pthread_cond_signal(&q->work);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return rc;
+}
+
+struct waiter {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+};
+
+static void wake_waiter(struct command *cmd)
+{
+	struct waiter *w = cmd->owner;
+
+	pthread_mutex_lock(&w->lock);
+	w->done = true;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+enum ota_code committer_run(struct committer *c, struct command *cmd)
+{
+	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+
+	cmd->owner = &w;
+	cmd->done = wake_waiter;
+	cmd->code = committer_submit(c, cmd, &cmd->err);
+	if (cmd->code != OTA_OK)
+		return cmd->code;
+	pthread_mutex_lock(&w.lock);
+	while (!w.done)
+		pthread_cond_wait(&w.cond, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	return cmd->code;
+}
+
+bool committer_healthy(struct committer *c, char *reason, size_t size)
+{
+	pthread_mutex_lock(&c->queue->lock);
+	bool well = c->queue->sickness.code == OTA_OK;
+	if (!well && size > 0)
+		snprintf(reason, size, "%s", c->queue->sickness.msg);
+	pthread_mutex_unlock(&c->queue->lock);
+	return well;
+}
+
+void committer_stats(struct committer *c, struct committer_stats *out)
+{
+	pthread_mutex_lock(&c->queue->lock);
+	*out = c->queue->stats;
+	out->queue_length = (int64_t)c->queue->waiting.count;
+	pthread_mutex_unlock(&c->queue->lock);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The committer: one thread; takes all commands that wait, makes them durable in one transaction,
+ * publishes them to the fleet, and only then answers.  A batch is what piled up during the last write.
+ *
+ * It also owns the service's slow clock: last_seen is written about once a minute, offers lapse, and a store
+ * that failed is probed until it answers.
+ */
+#pragma once
+
+#include "commit/command.h"
+#include "fleet/fleet.h"
+#include "store/store.h"
+
+struct committer;
+
+struct committer_config {
+	int64_t poll_interval_s;
+	int64_t install_grace_s;
+	int64_t max_devices;
+	int64_t new_devices_per_second;
+	int64_t last_seen_flush_s;
+	size_t queue_max; /* commands waiting; beyond it submit refuses */
+};
+
+/* Loads the fleet from the store. */
+enum ota_code commit_load(struct fleet *f, struct store *s, struct ota_err *err);
+
+/* Starts the thread.  Fleet and store stay the caller's and outlive the committer. */
+enum ota_code committer_start(struct fleet *f, struct store *s, const struct committer_config *cfg,
+			      struct committer **out, struct ota_err *err);
+/* Commits what waits, writes the soft state, ends the thread. */
+void committer_stop(struct committer **c);
+
+/*
+ * Any thread.  OTA_OK: the command is taken, done() will be called, perhaps before this returns.
+ * OTA_EUNAVAIL (queue full, store down, stopping): it is not, *err says why.
+ */
+enum ota_code committer_submit(struct committer *c, struct command *cmd, struct ota_err *err);
+/* The same, and waits for the outcome.  Not for HTTP workers. */
+enum ota_code committer_run(struct committer *c, struct command *cmd);
+
+/* Whether the store takes writes; if not, REASON tells (and since when). */
+bool committer_healthy(struct committer *c, char *reason, size_t size);
+
+struct committer_stats {
+	int64_t batches, commands, refused, commit_us_total, commit_us_max, queue_length;
+	int64_t batch_max;
+};
+void committer_stats(struct committer *c, struct committer_stats *out);
+
+/*
+ * A check-in that is nothing new is answered from memory.  With the plan held by the caller: true and
+ * *out is the decision (pointers valid while the plan is held; TOKEN is set when it is an offer), or false:
+ * submit a COMMAND_CHECKIN.
+ */
+struct soft_answer {
+	struct decision decision;
+	const struct release *latest; /* newest of the model, NULL: none */
+	char token[ATTEMPT_TOKEN_LEN + 1];
+};
+bool committer_soft_checkin(struct committer *c, const struct checkin *in, struct soft_answer *out);
+struct decide_params committer_decide_params(const struct committer *c);

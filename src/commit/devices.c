@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/* What operators do to devices: another try, labels and groups, removal; and the soft state's flush. */
+#include "commit/batch.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+enum prepared prepare_retry(struct committer *c, struct command *cmd)
+{
+	struct device *d = fleet_find(c->fleet, cmd->retry.device_id);
+	bool defer = false;
+
+	if (!d)
+		return prepare_fail(cmd, OTA_ENOTFOUND, "no device is called %s",
+				    cmd->retry.device_id);
+	struct device_work *w = work_on_device(c, cmd, d, &defer);
+	if (defer)
+		return PREPARED_DEFER;
+	if (!w)
+		return prepare_fail_nomem(cmd);
+	for (const struct failure_count *f = d->state.failures; f && f->release_id; f++) {
+		const struct release *r = fleet_release(c->fleet, f->release_id);
+		if (cmd->retry.version && (!r || strcmp(r->version, cmd->retry.version) != 0))
+			continue;
+		struct change *ch = batch_change(&c->batch, CHANGE_FAILURES);
+		if (!ch || !state_set_failures(&w->next, f->release_id, 0) ||
+		    !batch_event(&c->batch, "retry_allowed", d->device_id, r ? r->version : NULL, 0,
+				 NULL))
+			return prepare_fail_nomem(cmd);
+		ch->failures.device_id = d->device_id;
+		ch->failures.release_id = f->release_id;
+		cmd->out.count++;
+	}
+	return PREPARED;
+}
+
+/* The groups after the edit, into the new state. */
+static bool edit_groups(struct committer *c, struct device_work *w, const struct device_edit *e)
+{
+	const struct string_list *had = w->next.groups;
+	size_t n = 0, had_count = had ? had->count : 0;
+	const char **names;
+
+	if (e->set_groups)
+		return state_set_groups(&w->next, e->groups, e->group_count);
+	names = batch_alloc(&c->batch, (had_count + 1) * sizeof *names);
+	if (!names)
+		return false;
+	for (size_t i = 0; i < had_count; i++)
+		if (!e->remove_group || strcmp(had->items[i], e->remove_group) != 0)
+			names[n++] = had->items[i];
+	if (e->add_group)
+		names[n++] = e->add_group;
+	return state_set_groups(&w->next, names, n);
+}
+
+static bool put_label(struct committer *c, const struct device *d, const char *value, bool notes)
+{
+	struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_LABEL);
+
+	if (!ch)
+		return false;
+	ch->label.device_id = d->device_id;
+	ch->label.value = value;
+	ch->label.notes = notes;
+	return true;
+}
+
+static bool edit_device(struct committer *c, struct device_work *w, const struct device_edit *e)
+{
+	if (e->set_groups || e->add_group || e->remove_group) {
+		if (!edit_groups(c, w, e))
+			return false;
+		struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_GROUPS);
+		if (!ch)
+			return false;
+		ch->groups.device_id = w->device->device_id;
+		ch->groups.groups = w->next.groups;
+	}
+	return (!e->set_label || put_label(c, w->device, e->label, false)) &&
+	       (!e->set_notes || put_label(c, w->device, e->notes, true));
+}
+
+enum prepared prepare_edit(struct committer *c, struct command *cmd)
+{
+	for (size_t i = 0; i < cmd->edit.count; i++) {
+		const struct device_edit *e = &cmd->edit.edits[i];
+		struct device *d = fleet_find(c->fleet, e->device_id);
+		bool defer = false;
+		if (!d)
+			return prepare_fail(cmd, OTA_ENOTFOUND, "no device is called %s",
+					    e->device_id);
+		struct device_work *w = work_on_device(c, cmd, d, &defer);
+		if (defer)
+			return PREPARED_DEFER;
+		if (!w || !edit_device(c, w, e))
+			return prepare_fail_nomem(cmd);
+		cmd->out.count++;
+	}
+	return PREPARED;
+}
+
+enum prepared prepare_device_delete(struct committer *c, struct command *cmd)
+{
+	struct device *d = fleet_find(c->fleet, cmd->device_delete.device_id);
+	bool defer = false;
+
+	if (!d)
+		return prepare_fail(cmd, OTA_ENOTFOUND, "no device is called %s",
+				    cmd->device_delete.device_id);
+	struct device_work *w = work_on_device(c, cmd, d, &defer);
+	if (defer)
+		return PREPARED_DEFER;
+	if (!w)
+		return prepare_fail_nomem(cmd);
+	/* Nothing of it stays open: what had begun can never be told of again. */
+	const struct attempt *a = w->next.attempt;
+	struct attempt_word word = {.event = EVENT_SUPERSEDE, .percent = -1,
+				    .why = "the device was deleted"};
+	if (a && a->state == ATTEMPT_INSTALLING)
+		word.event = EVENT_REPORT_FAILED;
+	if (a && a->state != ATTEMPT_PENDING)
+		word.error = "the device was deleted while it was updating";
+	if (a && attempt_is_open(a->state) && attempt_step(c, w, a, &word) == STEPPED_NOMEM)
+		return prepare_fail_nomem(cmd);
+	struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_DELETE);
+	if (!ch || !batch_event(&c->batch, "device_deleted", d->device_id, d->state.version, 0, NULL))
+		return prepare_fail_nomem(cmd);
+	ch->device_delete.device_id = d->device_id;
+	w->removed = true;
+	return PREPARED;
+}
+
+/* --- the soft state --- */
+
+static bool flush_one(const struct device *d, void *ctx)
+{
+	struct committer *c = ctx;
+	struct device *w = (struct device *)(uintptr_t)d;
+
+	if (!atomic_exchange(&w->seen_dirty, false))
+		return true;
+	struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_SEEN);
+	if (!ch) {
+		w->seen_dirty = true;
+		return false;
+	}
+	ch->seen.id = d->id;
+	ch->seen.last_seen_us = d->last_seen_us;
+	return true;
+}
+
+enum prepared prepare_flush_seen(struct committer *c, struct command *cmd)
+{
+	return fleet_visit(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c)
+		       ? PREPARED
+		       : prepare_fail_nomem(cmd);
+}

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: MIT */
+/* Releases and rollouts: made, deleted, switched on and off.  Each is a batch by itself. */
+#include "commit/batch.h"
+
+#include "base/buf.h"
+#include "core/policy.h"
+#include "core/target.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct plan_work *plan_work(struct committer *c, struct command *cmd)
+{
+	struct plan_work *p = batch_alloc(&c->batch, sizeof *p);
+
+	if (p) {
+		memset(p, 0, sizeof *p);
+		cmd->plan = p;
+	}
+	return p;
+}
+
+/* Copies a finished JSON text into the batch's memory; NULL when out of memory. */
+static char *batch_json(struct committer *c, struct buf *b)
+{
+	char *copy = buf_ok(b) ? batch_alloc(&c->batch, b->len + 1) : NULL;
+
+	if (copy)
+		memcpy(copy, b->data, b->len + 1);
+	buf_fini(b);
+	return copy;
+}
+
+/* --- releases --- */
+
+static struct release *make_release(struct committer *c, const struct release_new *n)
+{
+	struct release *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return NULL;
+	r->version = r->model = r->min_version = r->inner_version = r->project = r->release_notes = "";
+	if (!state_set_string(&r->version, n->version) || !state_set_string(&r->model, n->model) ||
+	    !state_set_string(&r->min_version, n->min_version ? n->min_version : "") ||
+	    !state_set_string(&r->inner_version, n->inner_version) ||
+	    !state_set_string(&r->project, n->project) ||
+	    !state_set_string(&r->release_notes, n->release_notes ? n->release_notes : "")) {
+		release_free(&r);
+		return NULL;
+	}
+	r->id = c->store->ops->next_id(c->store, ID_RELEASE);
+	r->salt = target_salt(n->model, n->version);
+	r->has_image_digest = n->has_image_digest;
+	r->has_elf_digest = n->has_elf_digest;
+	memcpy(r->sha256, n->sha256, DIGEST_SIZE);
+	memcpy(r->image_digest, n->image_digest, DIGEST_SIZE);
+	memcpy(r->elf_digest, n->elf_digest, DIGEST_SIZE);
+	r->file_size = n->file_size;
+	r->created_us = c->batch.now_us;
+	r->secure_version = n->secure_version;
+	r->chip = n->chip;
+	return r;
+}
+
+static void tell_warnings(struct command *cmd, const struct release_new *n, const struct model *m)
+{
+	char sentences[POLICY_WARNINGS_MAX][POLICY_SENTENCE_SIZE];
+	struct release_facts f = {
+		.version = n->version,
+		.inner_version = n->inner_version,
+		.project = n->project,
+		.has_secure_version = n->image_json != NULL,
+		.secure_version = n->secure_version,
+	};
+	int count = policy_warnings(&f, m->releases, sentences);
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '[');
+	for (int i = 0; i < count; i++)
+		json_str(&b, NULL, sentences[i]);
+	json_close(&b, ']');
+	strcpy(cmd->out.warnings, "[]");
+	if (buf_ok(&b) && b.len < sizeof cmd->out.warnings)
+		memcpy(cmd->out.warnings, b.data, b.len + 1);
+	buf_fini(&b);
+}
+
+/* The release is there already: fine when it is the same file. */
+static enum prepared release_again(struct committer *c, struct command *cmd,
+				   const struct release *have)
+{
+	const struct release_new *n = &cmd->release;
+
+	if (memcmp(have->sha256, n->sha256, DIGEST_SIZE) != 0)
+		return prepare_fail(cmd, OTA_ECONFLICT,
+				    "release %s for %s %s with other bytes; give the new image a version of "
+				    "its own",
+				    n->version, n->model,
+				    have->deleted ? "existed (and was deleted)" : "exists");
+	cmd->out.id = have->id;
+	cmd->out.existed = true;
+	strcpy(cmd->out.warnings, "[]");
+	if (!have->deleted)
+		return PREPARED;
+	struct plan_work *p = plan_work(c, cmd);
+	struct change *ch = batch_change(&c->batch, CHANGE_RELEASE_DELETED);
+	if (!p || !ch ||
+	    !batch_event(&c->batch, "firmware_uploaded", NULL, n->version, 0, NULL))
+		return prepare_fail_nomem(cmd);
+	ch->release_deleted.id = have->id;
+	p->release = (struct release *)(uintptr_t)have;
+	return PREPARED;
+}
+
+static char *release_metadata(struct committer *c, const struct command *cmd)
+{
+	const struct release_new *n = &cmd->release;
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_str(&b, "image_type", n->image_type);
+	json_raw(&b, "image", n->image_json);
+	json_raw(&b, "warnings", cmd->out.warnings);
+	json_close(&b, '}');
+	return batch_json(c, &b);
+}
+
+static char *release_event(struct committer *c, const struct command *cmd)
+{
+	const struct release_new *n = &cmd->release;
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_str(&b, "device_model", n->model);
+	json_int(&b, "file_size", n->file_size);
+	json_int(&b, "release_id", cmd->out.id);
+	json_close(&b, '}');
+	return batch_json(c, &b);
+}
+
+enum prepared prepare_release_create(struct committer *c, struct command *cmd)
+{
+	const struct release_new *n = &cmd->release;
+	struct model *m = fleet_model_ensure(c->fleet, n->model);
+
+	if (!m)
+		return prepare_fail_nomem(cmd);
+	const struct release *have = fleet_release_of(m, n->version);
+	if (have)
+		return release_again(c, cmd, have);
+	if (n->chip != CHIP_NONE && m->chip != CHIP_NONE && n->chip != m->chip)
+		return prepare_fail(cmd, OTA_EUNPROCESSABLE,
+				    "the image is for %s, the model %s is %s", chip_name(n->chip),
+				    n->model, chip_name(m->chip));
+	tell_warnings(cmd, n, m);
+	struct plan_work *p = plan_work(c, cmd);
+	if (!p || !(p->new_release = make_release(c, n)))
+		return prepare_fail_nomem(cmd);
+	p->model = m;
+	cmd->out.id = p->new_release->id;
+	struct change *ch = batch_change(&c->batch, CHANGE_RELEASE_INSERT);
+	if (!ch)
+		return prepare_fail_nomem(cmd);
+	ch->release.release = p->new_release;
+	ch->release.file_path = n->file_path;
+	ch->release.changelog = n->changelog;
+	ch->release.release_notes = n->release_notes;
+	ch->release.created_by = "api";
+	ch->release.is_signed = n->is_signed;
+	ch->release.metadata = release_metadata(c, cmd);
+	const char *data = release_event(c, cmd);
+	if (!ch->release.metadata || !data ||
+	    !batch_event(&c->batch, "firmware_uploaded", NULL, n->version, 0, data))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}
+
+/* Visits the fleet for open attempts of one release or one rollout that have not begun. */
+struct withdrawal {
+	struct committer *c;
+	int64_t release_id, rollout_id; /* one of them */
+	bool begun;                     /* an attempt of the release has begun */
+	size_t count;
+	struct device **devices;        /* NULL: only count */
+};
+
+static bool find_pending(const struct device *d, void *ctx)
+{
+	struct withdrawal *w = ctx;
+	const struct attempt *a = d->state.attempt;
+
+	if (!a || !attempt_is_open(a->state) ||
+	    (w->release_id ? a->release_id != w->release_id : a->rollout_id != w->rollout_id))
+		return true;
+	if (a->state != ATTEMPT_PENDING) {
+		w->begun = true;
+		return true;
+	}
+	if (w->devices)
+		w->devices[w->count] = (struct device *)(uintptr_t)d;
+	w->count++;
+	return true;
+}
+
+/* Withdraws what waits; what has begun runs to its end. */
+static bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawal *w,
+			     const char *why)
+{
+	bool defer, ok = true;
+	size_t count;
+
+	w->count = 0;
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_pending, w);
+	count = w->count;
+	if (count == 0)
+		return true;
+	w->devices = calloc(count, sizeof(struct device *));
+	if (!w->devices)
+		return false;
+	w->count = 0;
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_pending, w);
+	for (size_t i = 0; i < count && ok; i++) {
+		struct device_work *work = work_on_device(c, cmd, w->devices[i], &defer);
+		ok = work && attempt_withdraw(c, work, why) != STEPPED_NOMEM;
+	}
+	free(w->devices);
+	w->devices = NULL;
+	cmd->out.count = count;
+	return ok;
+}
+
+enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
+{
+	const struct model *m = fleet_model(c->fleet, cmd->release_delete.model);
+	const struct release *r = fleet_release_of(m, cmd->release_delete.version);
+	struct withdrawal w = {.c = c};
+
+	if (!r || r->deleted)
+		return prepare_fail(cmd, OTA_ENOTFOUND, "no release %s for %s",
+				    cmd->release_delete.version, cmd->release_delete.model);
+	for (const struct rollout *o = m->rollouts; o; o = o->next)
+		if (o->active && o->release == r)
+			return prepare_fail(cmd, OTA_ECONFLICT,
+					    "rollout %s (%lld) uses release %s; deactivate it first",
+					    o->name, (long long)o->id, r->version);
+	w.release_id = r->id;
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_pending, &w);
+	if (w.begun)
+		return prepare_fail(cmd, OTA_ECONFLICT,
+				    "devices are updating to release %s; delete it when they are done",
+				    r->version);
+	struct plan_work *p = plan_work(c, cmd);
+	if (!p || !withdraw_pending(c, cmd, &w, "the release was deleted"))
+		return prepare_fail_nomem(cmd);
+	p->release = (struct release *)(uintptr_t)r;
+	p->deleted = true;
+	cmd->out.id = r->id;
+	struct change *ch = batch_change(&c->batch, CHANGE_RELEASE_DELETED);
+	if (!ch || !batch_event(&c->batch, "firmware_deleted", NULL, r->version, 0, NULL))
+		return prepare_fail_nomem(cmd);
+	ch->release_deleted.id = r->id;
+	ch->release_deleted.deleted_us = c->batch.now_us;
+	return PREPARED;
+}
+
+/* --- rollouts --- */
+
+static int compare_macs(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static bool fill_target(struct target *t, const struct rollout_new *n)
+{
+	t->type = n->type;
+	t->percent = n->percent;
+	t->group = "";
+	if (!state_set_string(&t->group, n->group))
+		return false;
+	if (n->device_id_count &&
+	    !(t->device_ids = string_list_new(n->device_ids, n->device_id_count)))
+		return false;
+	if (n->mac_count) {
+		t->macs = malloc(n->mac_count * sizeof *t->macs);
+		if (!t->macs)
+			return false;
+		memcpy(t->macs, n->macs, n->mac_count * sizeof *t->macs);
+		qsort(t->macs, n->mac_count, sizeof *t->macs, compare_macs);
+		t->mac_count = n->mac_count;
+	}
+	return true;
+}
+
+static struct rollout *make_rollout(struct committer *c, const struct rollout_new *n,
+				    const struct release *rel)
+{
+	struct rollout *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return NULL;
+	r->name = "";
+	r->target.group = "";
+	if (!state_set_string(&r->name, n->name) || !fill_target(&r->target, n)) {
+		rollout_free(&r);
+		return NULL;
+	}
+	r->release = (struct release *)(uintptr_t)rel;
+	r->active = r->created_active = n->active;
+	r->allow_downgrade = n->allow_downgrade;
+	r->max_attempts = n->max_attempts;
+	r->lowest_hash = UINT64_MAX;
+	r->id = c->store->ops->next_id(c->store, ID_ROLLOUT);
+	r->created_us = c->batch.now_us;
+	return r;
+}
+
+static bool same_lists(const struct target *a, const struct target *b)
+{
+	size_t na = a->device_ids ? a->device_ids->count : 0;
+	size_t nb = b->device_ids ? b->device_ids->count : 0;
+
+	if (na != nb || a->mac_count != b->mac_count)
+		return false;
+	for (size_t i = 0; i < na; i++)
+		if (strcmp(a->device_ids->items[i], b->device_ids->items[i]) != 0)
+			return false;
+	return a->mac_count == 0 || memcmp(a->macs, b->macs, a->mac_count * sizeof *a->macs) == 0;
+}
+
+static bool same_rollout(const struct rollout *a, const struct rollout *b)
+{
+	return a->release == b->release && a->target.type == b->target.type &&
+	       a->target.percent == b->target.percent &&
+	       strcmp(a->target.group, b->target.group) == 0 && same_lists(&a->target, &b->target) &&
+	       a->created_active == b->created_active && a->allow_downgrade == b->allow_downgrade &&
+	       a->max_attempts == b->max_attempts;
+}
+
+static char *target_filter(struct committer *c, const struct target *t)
+{
+	struct buf b = BUF_INIT;
+	char mac[MAC_TEXT_SIZE];
+
+	json_open(&b, NULL, '{');
+	if (t->device_ids) {
+		json_open(&b, "device_ids", '[');
+		for (size_t i = 0; i < t->device_ids->count; i++)
+			json_str(&b, NULL, t->device_ids->items[i]);
+		json_close(&b, ']');
+	}
+	if (t->mac_count) {
+		json_open(&b, "mac_addresses", '[');
+		for (size_t i = 0; i < t->mac_count; i++) {
+			mac_format(t->macs[i], mac);
+			json_str(&b, NULL, mac);
+		}
+		json_close(&b, ']');
+	}
+	if (t->group[0])
+		json_str(&b, "group", t->group);
+	json_close(&b, '}');
+	return batch_json(c, &b);
+}
+
+/* Keeps the new rollout only as long as it is compared with the one of the same name. */
+static enum prepared rollout_again(struct command *cmd, const struct rollout *have,
+				   struct rollout *made)
+{
+	bool same = same_rollout(have, made);
+
+	rollout_free(&made);
+	if (!same)
+		return prepare_fail(cmd, OTA_ECONFLICT,
+				    "a rollout called %s exists (%lld) and is not the same; choose another "
+				    "name",
+				    have->name, (long long)have->id);
+	cmd->out.id = have->id;
+	cmd->out.existed = true;
+	return PREPARED;
+}
+
+enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
+{
+	const struct rollout_new *n = &cmd->rollout;
+	struct model *m = (struct model *)(uintptr_t)fleet_model(c->fleet, n->model);
+	const struct release *rel = fleet_release_of(m, n->version);
+	const struct rollout *have = fleet_rollout_named(c->fleet, n->name);
+
+	if (!rel || rel->deleted)
+		return prepare_fail(cmd, OTA_ENOTFOUND,
+				    "there is no release %s for model %s; upload it first", n->version,
+				    n->model);
+	struct rollout *made = make_rollout(c, n, rel);
+	if (!made)
+		return prepare_fail_nomem(cmd);
+	if (have)
+		return rollout_again(cmd, have, made);
+	struct plan_work *p = plan_work(c, cmd);
+	if (!p) {
+		rollout_free(&made);
+		return prepare_fail_nomem(cmd);
+	}
+	p->new_rollout = made;
+	p->model = m;
+	cmd->out.id = made->id;
+	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_INSERT);
+	if (!ch)
+		return prepare_fail_nomem(cmd);
+	ch->rollout.rollout = made;
+	ch->rollout.created_by = "api";
+	ch->rollout.metadata = n->active ? "{\"created_active\":true}" : "{\"created_active\":false}";
+	ch->rollout.target_filter = target_filter(c, &made->target);
+	char *data = batch_printf(&c->batch, "{\"rollout_percentage\":%d,\"is_active\":%s}", n->percent,
+				  n->active ? "true" : "false");
+	if (!ch->rollout.target_filter || !data ||
+	    !batch_event(&c->batch, "rollout_created", NULL, n->version, made->id, data))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}
+
+enum prepared prepare_rollout_active(struct committer *c, struct command *cmd)
+{
+	bool active = cmd->rollout_active.active;
+	struct rollout *r =
+		(struct rollout *)(uintptr_t)fleet_rollout(c->fleet, cmd->rollout_active.id);
+	struct withdrawal w = {.c = c};
+
+	if (!r)
+		return prepare_fail(cmd, OTA_ENOTFOUND, "no rollout has the id %lld",
+				    (long long)cmd->rollout_active.id);
+	cmd->out.id = r->id;
+	cmd->out.existed = r->active == active;
+	if (r->active == active)
+		return PREPARED;
+	if (active && r->release->deleted)
+		return prepare_fail(cmd, OTA_ECONFLICT,
+				    "release %s was deleted; upload it again before activating %s",
+				    r->release->version, r->name);
+	struct plan_work *p = plan_work(c, cmd);
+	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_ACTIVE);
+	if (!p || !ch)
+		return prepare_fail_nomem(cmd);
+	ch->rollout_active.id = r->id;
+	ch->rollout_active.active = active;
+	ch->rollout_active.updated_us = c->batch.now_us;
+	p->rollout = r;
+	p->active = active;
+	w.rollout_id = r->id;
+	if (!active && !withdraw_pending(c, cmd, &w, "the rollout was deactivated"))
+		return prepare_fail_nomem(cmd);
+	if (!batch_event(&c->batch, "rollout_updated", NULL, r->release->version, r->id,
+			 active ? "{\"is_active\":true}" : "{\"is_active\":false}"))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What devices say about their updates, and the beginning of a download.
+ *
+ * A report is recorded as said.  It belongs to the attempt that its attempt_id names, else to the device's
+ * attempt at that version, else it was not asked for: then it gets a row of its own that steers nothing.
+ */
+#include "commit/batch.h"
+
+#include "base/clock.h"
+#include "core/version.h"
+
+#include <string.h>
+
+/* Reports arrive late.  One that comes so long after the end is not late: it is another try. */
+#define LATE_US (3600 * US_PER_S)
+
+static bool names_attempt(const struct attempt *a, const struct report *r)
+{
+	if (r->attempt_token && a->token[0])
+		return strcmp(r->attempt_token, a->token) == 0;
+	return version_equal(a->version, r->version);
+}
+
+/* Finds the attempt that the report speaks of; false: none. */
+static bool find_attempt(struct committer *c, const struct device_work *w, const struct report *r,
+			 struct stored_attempt *found, const struct attempt **out,
+			 enum ota_code *rc, struct ota_err *err)
+{
+	const struct attempt *held = w->next.attempt;
+
+	*rc = OTA_OK;
+	if (held && names_attempt(held, r)) {
+		*out = held;
+		return true;
+	}
+	if (w->added)
+		return false;
+	if (r->attempt_token) {
+		*rc = c->store->ops->find_attempt(c->store, r->attempt_token, NULL, NULL, found, err);
+		if (*rc == OTA_OK && strcmp(found->device_id, w->device->device_id) == 0) {
+			*out = &found->a;
+			return true;
+		}
+		if (*rc != OTA_OK && *rc != OTA_ENOTFOUND)
+			return false;
+		/* An id nobody gave out, or another device's: the version tells. */
+		if (held && version_equal(held->version, r->version)) {
+			*rc = OTA_OK;
+			*out = held;
+			return true;
+		}
+	}
+	*rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id, r->version, found, err);
+	if (*rc == OTA_ENOTFOUND)
+		*rc = OTA_OK;
+	else if (*rc == OTA_OK &&
+		 (found->completed_us == 0 || c->batch.now_us - found->completed_us < LATE_US)) {
+		*out = &found->a;
+		return true;
+	}
+	return false;
+}
+
+static const struct release *known_release(struct committer *c, const struct device_work *w,
+					   const char *version)
+{
+	const struct model *m = w->next.model[0] ? fleet_model(c->fleet, w->next.model) : NULL;
+
+	return m ? fleet_release_of(m, version) : NULL;
+}
+
+/* A row for what nobody asked for: it begins where the report says. */
+static enum stepped record_unsolicited(struct committer *c, struct device_work *w,
+				       const struct report *r, const struct attempt_word *word)
+{
+	const struct release *rel = known_release(c, w, r->version);
+	struct attempt a = {
+		.id = c->store->ops->next_id(c->store, ID_ATTEMPT),
+		.release_id = rel ? rel->id : 0,
+		.unsolicited = true,
+		.settled = true,
+		.percent = -1,
+		.opened_us = c->batch.now_us,
+		.reported_us = c->batch.now_us,
+		.version = r->version,
+		.from_version = batch_printf(&c->batch, "%s", w->next.version),
+	};
+	struct change *ch = a.from_version ? batch_change(&c->batch, CHANGE_ATTEMPT_INSERT) : NULL;
+	struct attempt *copy = batch_alloc(&c->batch, sizeof *copy);
+
+	if (!ch || !copy)
+		return STEPPED_NOMEM;
+	*copy = a;
+	ch->attempt.device_id = w->device->device_id;
+	ch->attempt.attempt = copy;
+	return attempt_step(c, w, &a, word) == STEPPED_NOMEM ? STEPPED_NOMEM : STEPPED;
+}
+
+enum prepared prepare_report(struct committer *c, struct command *cmd)
+{
+	const struct report *r = &cmd->report;
+	struct attempt_word word = {.event = r->event, .percent = r->percent,
+				    .error = r->error_message};
+	struct device *d = fleet_find(c->fleet, r->device_id);
+	struct stored_attempt found;
+	const struct attempt *a = NULL;
+	enum ota_code rc;
+	enum stepped stepped;
+	bool defer = false;
+	struct device_work *w = d ? work_on_device(c, cmd, d, &defer)
+				  : work_on_new_device(c, cmd, r->device_id);
+
+	if (defer)
+		return PREPARED_DEFER;
+	if (!w)
+		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
+	if (find_attempt(c, w, r, &found, &a, &rc, &cmd->err))
+		stepped = attempt_step(c, w, a, &word);
+	else if (rc == OTA_OK)
+		stepped = record_unsolicited(c, w, r, &word);
+	else {
+		cmd->code = rc;
+		return PREPARED_FAIL;
+	}
+	if (stepped == STEPPED_NOMEM)
+		return prepare_fail_nomem(cmd);
+	cmd->out.existed = stepped == STEPPED_NOT;
+	fleet_touch(w->device, c->batch.now_us);
+	if (w->added && !batch_event(&c->batch, "device_registered", w->device->device_id,
+				     w->next.version, 0, NULL))
+		return prepare_fail_nomem(cmd);
+	/* The device's own row changes only with what it runs, or when it is new. */
+	bool runs_other = d && (strcmp(d->state.version, w->next.version) != 0 ||
+				d->state.ran_release_id != w->next.ran_release_id);
+	if ((w->added || runs_other) && !put_device(c, w))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}
+
+enum prepared prepare_fetch(struct committer *c, struct command *cmd)
+{
+	struct attempt_word word = {.event = EVENT_FETCH, .percent = -1};
+	struct stored_attempt found;
+	bool defer = false;
+	enum ota_code rc = c->store->ops->find_attempt(c->store, cmd->fetch.token, NULL, NULL, &found,
+						       &cmd->err);
+
+	if (rc == OTA_ENOTFOUND) {
+		cmd->out.existed = false;
+		return PREPARED; /* nobody's attempt: the image is for all who ask */
+	}
+	if (rc != OTA_OK) {
+		cmd->code = rc;
+		return PREPARED_FAIL;
+	}
+	cmd->out.existed = true;
+	struct device *d = fleet_find(c->fleet, found.device_id);
+	if (found.a.state == ATTEMPT_WITHDRAWN || !d)
+		return prepare_fail(cmd, OTA_EGONE,
+				    "this update of %s to %s was withdrawn; ask again what to run",
+				    found.device_id, found.version);
+	if (cmd->fetch.peek)
+		return PREPARED;
+	struct device_work *w = work_on_device(c, cmd, d, &defer);
+	if (defer)
+		return PREPARED_DEFER;
+	if (!w)
+		return prepare_fail_nomem(cmd);
+	const struct attempt *a = w->next.attempt && w->next.attempt->id == found.a.id
+					  ? w->next.attempt
+					  : &found.a;
+	if (attempt_step(c, w, a, &word) == STEPPED_NOMEM)
+		return prepare_fail_nomem(cmd);
+	fleet_touch(d, c->batch.now_us);
+	return PREPARED;
+}
+
+enum prepared prepare_lapse(struct committer *c, struct command *cmd)
+{
+	struct attempt_word word = {.event = EVENT_LAPSE, .percent = -1,
+				    .why = "no download within three poll intervals"};
+	struct device *d = fleet_find(c->fleet, cmd->lapse.device_id);
+	bool defer = false;
+
+	if (!d || !d->state.attempt || d->state.attempt->state != ATTEMPT_PENDING ||
+	    d->last_seen_us > cmd->lapse.not_after_us)
+		return PREPARED;
+	struct device_work *w = work_on_device(c, cmd, d, &defer);
+	if (defer)
+		return PREPARED_DEFER;
+	if (!w || attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}

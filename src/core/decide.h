@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a device is to run, and why.  Pure: the clock comes in, nothing goes out.
+ *
+ * The newest active rollout that selects the device and whose release it may take wins.  A device that
+ * runs the release of the newest rollout that includes it is up to date, whatever older rollouts say:
+ * with incomparable versions it would else go to and fro between two of them.
+ */
+#pragma once
+
+#include "core/domain.h"
+
+enum reason {
+	REASON_OFFER,            /* it is (still) offered a release */
+	REASON_IN_PROGRESS,      /* it has begun: the same release again */
+	REASON_INSTALLING,       /* it installs or restarts: wait for its word */
+	REASON_UP_TO_DATE,
+	REASON_MODEL_UNKNOWN,    /* no release was ever uploaded for its model */
+	REASON_NO_ROLLOUT,       /* no active rollout for its model */
+	REASON_INACTIVE,         /* this rollout is not active */
+	REASON_NOT_NAMED,        /* `specific`, and the device is not among them */
+	REASON_NOT_IN_GROUP,
+	REASON_OUTSIDE_PERCENT,
+	REASON_OTHER_MODEL,
+	REASON_DOWNGRADE,
+	REASON_BELOW_MIN_VERSION,
+	REASON_MIN_VERSION_INCOMPARABLE,
+	REASON_TOO_MANY_FAILURES,
+	REASON_NEWER_ROLLOUT_WINS, /* only in a list of all rollouts */
+	REASONS,
+};
+
+struct decision {
+	enum reason reason;
+	const struct release *release; /* offered, installing or up to date with; else the one refused */
+	const struct rollout *rollout; /* whose doing it is; NULL: none */
+};
+
+struct decide_params {
+	int64_t now_us;
+	int64_t stale_us; /* a begun download without a word for so long may be superseded */
+};
+
+/* MODEL may be NULL: unknown. */
+struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p);
+/* One rollout alone: REASON_OFFER, REASON_UP_TO_DATE, or why not. */
+enum reason decide_rollout(const struct device *d, const struct rollout *r);
+static inline bool decision_offers(const struct decision *x)
+{
+	return x->reason == REASON_OFFER || x->reason == REASON_IN_PROGRESS;
+}
+
+/* "outside_percent": stable, for programs. */
+const char *reason_name(enum reason reason);
+/* One sentence for people; OUT is always terminated. */
+void reason_sentence(const struct device *d, const struct decision *x, char *out, size_t size);

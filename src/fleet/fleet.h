@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The fleet in memory: what the store holds, arranged for decisions that cost no query.
+ *
+ * The committer is the only writer, and it writes only what is committed: fleet_publish*() cannot fail,
+ * because everything they need was allocated before the commit.  Readers take locks in this order:
+ * the plan (releases, rollouts, models; a read-write lock), then one device's shard (a mutex).
+ * Neither is held over I/O.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "core/domain.h"
+
+#include <pthread.h>
+
+struct fleet;
+
+struct fleet *fleet_new(void); /* NULL when out of memory */
+void fleet_free(struct fleet **f);
+
+/* --- any thread --- */
+
+void fleet_plan_read(struct fleet *f);
+void fleet_plan_done(struct fleet *f);
+/* With the plan held: */
+const struct model *fleet_model(struct fleet *f, const char *name);
+const struct model *fleet_models(struct fleet *f); /* all, a list */
+const struct release *fleet_release(struct fleet *f, int64_t id);
+const struct rollout *fleet_rollout(struct fleet *f, int64_t id);
+const struct rollout *fleet_rollout_named(struct fleet *f, const char *name);
+/* The model's release VERSION, deleted ones too; NULL if there is none. */
+const struct release *fleet_release_of(const struct model *m, const char *version);
+
+/* Locks the device's shard and returns the device; NULL (nothing locked) when it is unknown. */
+const struct device *fleet_lock_device(struct fleet *f, const char *device_id);
+void fleet_unlock_device(struct fleet *f, const struct device *d);
+/* Soft state: the device was heard of.  No lock needed beyond knowing the device is alive. */
+void fleet_touch(const struct device *d, int64_t now_us);
+
+/* Calls VISIT for every born device of shards [from, to), each shard under its lock; stops on false. */
+#define FLEET_SHARDS 64
+typedef bool fleet_visit_fn(const struct device *d, void *ctx);
+bool fleet_visit(struct fleet *f, int from, int to, fleet_visit_fn *visit, void *ctx);
+
+size_t fleet_device_count(struct fleet *f);
+/* The id of the device whose attempt in memory has this token; false if there is none. */
+bool fleet_device_by_token(struct fleet *f, const char *token, char *device_id, size_t size);
+
+/* --- the committer alone --- */
+
+/* Finds a device, unborn ones too; no lock. */
+struct device *fleet_find(struct fleet *f, const char *device_id);
+/* Adds a device that readers do not see yet; NULL when out of memory. */
+struct device *fleet_add(struct fleet *f, const char *device_id, int64_t row_id, int64_t now_us);
+/* Takes back an unborn device (the commit failed), or a committed one (it was deleted). */
+void fleet_remove(struct fleet *f, struct device *d);
+/* Memory that publishing NEXT for D may need: call before the commit. */
+OTA_MUST_USE bool fleet_reserve(struct fleet *f, const struct device_state *next);
+/* The device gets its new state (which the fleet takes) and is visible from now on. */
+void fleet_publish(struct fleet *f, struct device *d, struct device_state *next);
+
+/* Releases and rollouts are made whole by the caller and handed over.  The model must exist. */
+struct model *fleet_model_ensure(struct fleet *f, const char *name); /* NULL: out of memory */
+void fleet_publish_release(struct fleet *f, struct model *m, struct release *r);
+void fleet_publish_rollout(struct fleet *f, struct model *m, struct rollout *r);
+void fleet_set_active(struct fleet *f, struct rollout *r, bool active);
+void fleet_set_deleted(struct fleet *f, struct release *r, bool deleted);
+/* Another name of the release; takes LEARNT, frees the list before. */
+void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *learnt);
+
+void release_free(struct release **r);
+void rollout_free(struct rollout **r);

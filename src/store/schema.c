@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The SQLite schema as numbered migrations.  A migration that was released never changes: a later one
+ * changes what it made.  docs/database_schema.md says what the columns mean.
+ */
+#include "store/sqlite.h"
+
+static const char migration_1[] =
+	"CREATE TABLE firmware_releases ("
+	" id INTEGER PRIMARY KEY, version TEXT NOT NULL, device_model TEXT NOT NULL, min_version TEXT,"
+	" file_path TEXT NOT NULL, file_size INTEGER NOT NULL, checksum_sha256 TEXT NOT NULL,"
+	" changelog TEXT, release_notes TEXT, is_signed INTEGER NOT NULL DEFAULT 0,"
+	" created_at TEXT NOT NULL, created_by TEXT, metadata TEXT NOT NULL DEFAULT '{}',"
+	" learnt_versions TEXT, deleted_at TEXT,"
+	" UNIQUE (version, device_model)) STRICT;"
+
+	"CREATE TABLE devices ("
+	" id INTEGER PRIMARY KEY, device_id TEXT NOT NULL UNIQUE, mac_address TEXT, device_model TEXT,"
+	" current_firmware_version TEXT, last_seen TEXT NOT NULL, created_at TEXT NOT NULL,"
+	" metadata TEXT NOT NULL DEFAULT '{}', hw TEXT, label TEXT, notes TEXT,"
+	" boot_hash INTEGER NOT NULL DEFAULT 0, booted_at TEXT, boot_seen_at TEXT,"
+	" firmware_digest TEXT, app_elf_sha256 TEXT,"
+	" ran_release_id INTEGER NOT NULL DEFAULT 0, ran_as TEXT) STRICT;"
+	"CREATE INDEX devices_by_last_seen ON devices (last_seen, id);"
+	"CREATE INDEX devices_by_model ON devices (device_model, last_seen, id);"
+
+	"CREATE TABLE device_groups ("
+	" device_id TEXT NOT NULL, group_name TEXT NOT NULL,"
+	" PRIMARY KEY (device_id, group_name)) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX device_groups_by_name ON device_groups (group_name, device_id);"
+
+	"CREATE TABLE rollout_configurations ("
+	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, firmware_version TEXT NOT NULL,"
+	" device_model TEXT NOT NULL,"
+	" target_type TEXT NOT NULL CHECK (target_type IN ('all','group','canary','specific')),"
+	" target_filter TEXT, rollout_percentage INTEGER NOT NULL, is_active INTEGER NOT NULL,"
+	" created_at TEXT NOT NULL, updated_at TEXT NOT NULL, created_by TEXT,"
+	" metadata TEXT NOT NULL DEFAULT '{}',"
+	" release_id INTEGER NOT NULL REFERENCES firmware_releases (id),"
+	" allow_downgrade INTEGER NOT NULL DEFAULT 0, max_attempts INTEGER NOT NULL DEFAULT 3) STRICT;"
+
+	"CREATE TABLE device_update_status ("
+	" id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, firmware_version TEXT NOT NULL,"
+	" status TEXT NOT NULL CHECK (status IN"
+	"  ('pending','downloading','downloaded','installing','success','failed','rolled_back')),"
+	" error_message TEXT, progress_percent INTEGER, started_at TEXT, completed_at TEXT,"
+	" reported_at TEXT NOT NULL,"
+	" attempt_id TEXT UNIQUE, release_id INTEGER, rollout_id INTEGER,"
+	" closed TEXT CHECK (closed IN ('lapsed','withdrawn')), closed_why TEXT,"
+	" unsolicited INTEGER NOT NULL DEFAULT 0, from_version TEXT, opened_at TEXT NOT NULL,"
+	" installing_at TEXT, settled INTEGER NOT NULL DEFAULT 0,"
+	" metadata TEXT GENERATED ALWAYS AS (json_object('closed', closed, 'why', closed_why,"
+	"  'unsolicited', json(iif(unsolicited, 'true', 'false')), 'from_version', from_version)) VIRTUAL"
+	") STRICT;"
+	/* One open attempt for a device at a time; what nobody asked for does not count. */
+	"CREATE UNIQUE INDEX one_open_attempt ON device_update_status (device_id)"
+	" WHERE completed_at IS NULL AND unsolicited = 0;"
+	"CREATE INDEX updates_by_device ON device_update_status (device_id, id);"
+	"CREATE INDEX updates_by_version ON device_update_status (firmware_version, id);"
+	"CREATE INDEX updates_by_rollout ON device_update_status (rollout_id, status, closed);"
+	"CREATE INDEX updates_by_time ON device_update_status (reported_at);"
+	"CREATE INDEX updates_unsettled ON device_update_status (id)"
+	" WHERE status = 'success' AND settled = 0 AND unsolicited = 0;"
+
+	"CREATE TABLE attempt_failures ("
+	" device_id TEXT NOT NULL, release_id INTEGER NOT NULL, failures INTEGER NOT NULL,"
+	" PRIMARY KEY (device_id, release_id)) STRICT, WITHOUT ROWID;"
+
+	"CREATE TABLE ota_events ("
+	" id INTEGER PRIMARY KEY, event_type TEXT NOT NULL, device_id TEXT, firmware_version TEXT,"
+	" rollout_id INTEGER, event_data TEXT, created_at TEXT NOT NULL, created_by TEXT) STRICT;"
+	"CREATE INDEX events_by_device ON ota_events (device_id, id);"
+	"CREATE INDEX events_by_rollout ON ota_events (rollout_id, id) WHERE rollout_id IS NOT NULL;"
+	"CREATE TRIGGER ota_events_are_kept BEFORE DELETE ON ota_events"
+	" BEGIN SELECT RAISE(ABORT, 'ota_events is append-only'); END;"
+	"CREATE TRIGGER ota_events_stand BEFORE UPDATE ON ota_events"
+	" BEGIN SELECT RAISE(ABORT, 'ota_events is append-only'); END;"
+
+	"CREATE TABLE service_state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;";
+
+static const char *const migrations[] = {migration_1};
+
+const char *const *sqlite_migrations(int *count)
+{
+	*count = (int)(sizeof migrations / sizeof migrations[0]);
+	return migrations;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The store: where everything that was acknowledged is.  One interface; a back end is a table of functions.
+ *
+ * Threads: load, commit, find and ids are the committer's (load: before it runs).  The lists may be called
+ * from any thread that may wait for a disk; each borrows a reading connection.  No policy here: the
+ * store writes what it is told and answers what it has.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "core/domain.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- what is written --- */
+
+enum change_kind {
+	CHANGE_DEVICE_PUT,      /* insert, or replace every column of the fleet's */
+	CHANGE_DEVICE_SEEN,
+	CHANGE_DEVICE_LABEL,    /* label or notes */
+	CHANGE_DEVICE_GROUPS,
+	CHANGE_DEVICE_DELETE,
+	CHANGE_ATTEMPT_INSERT,
+	CHANGE_ATTEMPT_UPDATE,
+	CHANGE_FAILURES,
+	CHANGE_EVENT,
+	CHANGE_RELEASE_INSERT,
+	CHANGE_RELEASE_DELETED, /* marks or unmarks */
+	CHANGE_RELEASE_LEARNT,
+	CHANGE_ROLLOUT_INSERT,
+	CHANGE_ROLLOUT_ACTIVE,
+};
+
+/* All pointers are borrowed until the commit has returned.  Times are microseconds, 0 is NULL. */
+struct change {
+	enum change_kind kind;
+	union {
+		struct {
+			const struct device *device;
+			const struct device_state *state;
+		} device;
+		struct {
+			int64_t id;
+			int64_t last_seen_us;
+		} seen;
+		struct {
+			const char *device_id, *value; /* value NULL: remove */
+			bool notes;                    /* else the label */
+		} label;
+		struct {
+			const char *device_id;
+			const struct string_list *groups; /* NULL: none */
+		} groups;
+		struct {
+			const char *device_id;
+		} device_delete;
+		struct {
+			const char *device_id;
+			const struct attempt *attempt;
+			const char *error_message; /* NULL: leave what is there */
+			const char *closed_why;    /* NULL: leave what is there */
+			int64_t started_us, completed_us; /* 0: leave what is there */
+		} attempt;
+		struct {
+			const char *device_id;
+			int64_t release_id;
+			int count; /* 0 removes */
+		} failures;
+		struct {
+			const char *type, *device_id, *version; /* device_id, version may be NULL */
+			int64_t rollout_id;
+			const char *data, *created_by; /* data: JSON or NULL */
+			int64_t created_us;
+		} event;
+		struct {
+			const struct release *release;
+			const char *file_path, *changelog, *release_notes, *created_by, *metadata;
+			bool is_signed;
+		} release;
+		struct {
+			int64_t id;
+			int64_t deleted_us; /* 0: not any more */
+		} release_deleted;
+		struct {
+			int64_t id;
+			const char *names; /* JSON array */
+		} release_learnt;
+		struct {
+			const struct rollout *rollout;
+			const char *target_filter, *created_by, *metadata;
+		} rollout;
+		struct {
+			int64_t id;
+			bool active;
+			int64_t updated_us;
+		} rollout_active;
+	};
+};
+
+/* The changes of one command: written together or refused together. */
+struct change_group {
+	size_t first, count;  /* of the batch's changes */
+	enum ota_code result; /* set by commit: OTA_OK, or why this one was refused */
+	struct ota_err err;
+};
+
+struct change_batch {
+	struct change *changes;
+	size_t change_count;
+	struct change_group *groups;
+	size_t group_count;
+};
+
+/* --- what is read --- */
+
+/* A row as it stands in the table; strings live until the visitor returns, NULL is NULL. */
+struct row_update {
+	int64_t id;
+	const char *attempt_id, *device_id, *firmware_version, *status, *closed, *closed_why;
+	const char *error_message, *from_version, *opened_at, *started_at, *completed_at, *reported_at;
+	int percent; /* -1: NULL */
+	int64_t release_id, rollout_id;
+	bool unsolicited;
+};
+
+struct row_release {
+	int64_t id, file_size;
+	const char *version, *device_model, *min_version, *file_path, *sha256, *changelog, *release_notes;
+	const char *created_at, *created_by, *metadata, *learnt;
+	bool is_signed;
+};
+
+struct row_rollout {
+	int64_t id, release_id;
+	const char *name, *firmware_version, *device_model, *target_type, *target_filter;
+	const char *created_at, *updated_at, *created_by, *metadata;
+	int percent, max_attempts;
+	bool active, allow_downgrade;
+};
+
+struct row_device {
+	int64_t id;
+	const char *device_id, *mac, *model, *version, *hw, *label, *notes;
+	const char *last_seen, *created_at;
+};
+
+struct row_event {
+	int64_t id, rollout_id;
+	const char *type, *device_id, *version, *data, *created_at, *created_by;
+};
+
+/* One page of a list: what to show, from where on.  NULL and 0 are "any". */
+struct list_query {
+	const char *device_id, *device_model, *version, *status, *event_type, *group;
+	int64_t rollout_id;
+	int active;            /* -1: any */
+	int limit;
+	int64_t before_id;     /* rows with a lower id only; 0: from the newest */
+	const char *before_time; /* devices: last_seen below, or equal and id below; NULL: from the top */
+	const char *until_time;  /* devices: seen no later than this: when the listing began */
+};
+
+/* Attempts of one rollout by status, lapsed and withdrawn apart: indexed by attempt_state. */
+struct attempt_counts {
+	int64_t by_state[ATTEMPT_STATES];
+};
+
+enum id_kind {
+	ID_DEVICE,
+	ID_ATTEMPT,
+	ID_RELEASE,
+	ID_ROLLOUT,
+	ID_KINDS,
+};
+
+/* What load() finds, in this order: releases, rollouts, devices, groups, failures, attempts. */
+struct store_loader {
+	void *ctx;
+	enum ota_code (*release)(void *ctx, const struct row_release *row, const char *deleted_at,
+				 struct ota_err *err);
+	enum ota_code (*rollout)(void *ctx, const struct row_rollout *row, struct ota_err *err);
+	/* STATE's strings are borrowed, not interned; groups, failures and attempt are not in it. */
+	enum ota_code (*device)(void *ctx, const struct row_device *row,
+				const struct device_state *state, struct ota_err *err);
+	enum ota_code (*group)(void *ctx, const char *device_id, const char *group,
+			       struct ota_err *err);
+	enum ota_code (*failures)(void *ctx, const char *device_id, int64_t release_id, int count,
+				  struct ota_err *err);
+	/* Those that belong in memory: open, or success and not settled; strings borrowed. */
+	enum ota_code (*attempt)(void *ctx, const char *device_id, const struct attempt *a,
+				 struct ota_err *err);
+};
+
+/* An attempt as found(): strings in the struct itself. */
+struct stored_attempt {
+	struct attempt a; /* version, from_version point below */
+	char version[129], from_version[129];
+	char device_id[129];
+	int64_t completed_us;
+};
+
+struct store;
+
+struct store_ops {
+	void (*close)(struct store **s);
+	enum ota_code (*load)(struct store *s, const struct store_loader *l, struct ota_err *err);
+	/*
+	 * One transaction.  OTA_OK: it is durable, and each group's result says whether it is in it (a
+	 * group that the database refused is not, the others are).  Anything else: nothing of it is.
+	 * An empty batch writes a heartbeat: a probe whether the store can be written.
+	 */
+	enum ota_code (*commit)(struct store *s, struct change_batch *b, struct ota_err *err);
+	/* A new id, never given before. */
+	int64_t (*next_id)(struct store *s, enum id_kind kind);
+	/* By token, or (token NULL) the newest of a device at a version; OTA_ENOTFOUND: none. */
+	enum ota_code (*find_attempt)(struct store *s, const char *token, const char *device_id,
+				      const char *version, struct stored_attempt *out,
+				      struct ota_err *err);
+	/* Visitors return false to stop.  Newest first (devices: last seen first). */
+	enum ota_code (*list_updates)(struct store *s, const struct list_query *q,
+				      bool (*visit)(void *, const struct row_update *), void *ctx,
+				      struct ota_err *err);
+	enum ota_code (*list_releases)(struct store *s, const struct list_query *q,
+				       bool (*visit)(void *, const struct row_release *), void *ctx,
+				       struct ota_err *err);
+	enum ota_code (*list_rollouts)(struct store *s, const struct list_query *q,
+				       bool (*visit)(void *, const struct row_rollout *), void *ctx,
+				       struct ota_err *err);
+	enum ota_code (*list_devices)(struct store *s, const struct list_query *q,
+				      bool (*visit)(void *, const struct row_device *), void *ctx,
+				      struct ota_err *err);
+	enum ota_code (*list_events)(struct store *s, const struct list_query *q,
+				     bool (*visit)(void *, const struct row_event *), void *ctx,
+				     struct ota_err *err);
+	enum ota_code (*rollout_counts)(struct store *s, int64_t rollout_id, struct attempt_counts *out,
+					struct ota_err *err);
+	/* Attempts with a report since the given time. */
+	enum ota_code (*updates_since)(struct store *s, int64_t since_us, int64_t *out,
+				       struct ota_err *err);
+	const char *(*name)(const struct store *s); /* "sqlite" */
+};
+
+/* A back end's struct begins with this. */
+struct store {
+	const struct store_ops *ops;
+};
+
+/* Opens (and makes) PATH, applies the migrations.  Errors name the file and what to do. */
+enum ota_code store_sqlite_open(const char *path, struct store **out, struct ota_err *err);
