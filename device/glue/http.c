@@ -171,18 +171,21 @@ const char *paku_why_text(enum paku_why why)
 		[PAKU_WHY_ABSENT] = "download failed: the service does not have the image",
 		[PAKU_WHY_SIZE] = "download failed: the service sends another size than it offered",
 		[PAKU_WHY_SPACE] = "insufficient space: the image is larger than a slot",
-		[PAKU_WHY_FLASH] = "install failed: a block of flash cannot be erased, written or read",
+		[PAKU_WHY_FLASH] =
+			"install failed: a block of flash cannot be erased, written or read",
 		[PAKU_WHY_RECORD] = "install failed: the boot record cannot be written",
 		[PAKU_WHY_HASH] = "verification failed: the flash reads back another SHA-256",
 		[PAKU_WHY_SELFTEST] = "invalid firmware: the self-test of the new version failed",
-		[PAKU_WHY_TRIAL_TIME] = "invalid firmware: the self-test of the new version did not end",
+		[PAKU_WHY_TRIAL_TIME] =
+			"invalid firmware: the self-test of the new version did not end",
 		[PAKU_WHY_BOOTS] = "invalid firmware: the new version did not start up and confirm",
 	};
 
 	return (size_t)why < sizeof texts / sizeof *texts ? texts[why] : "install failed";
 }
 
-/* ------------------------------------------------------------------------------------ head lines */
+/* ------------------------------------------------------------------------------------ head lines
+ */
 
 /* The value behind "name:", without the blanks around it; NULL if the line is another field. */
 static const char *field_value(const char *line, size_t len, const char *name, size_t *value_len)

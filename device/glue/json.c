@@ -16,7 +16,8 @@ struct cursor {
 
 static void skip_space(struct cursor *c)
 {
-	while (c->at < c->end && (*c->at == ' ' || *c->at == '\t' || *c->at == '\n' || *c->at == '\r'))
+	while (c->at < c->end &&
+	       (*c->at == ' ' || *c->at == '\t' || *c->at == '\n' || *c->at == '\r'))
 		c->at++;
 }
 
@@ -257,8 +258,7 @@ bool paku_parse_offer(const char *json, size_t len, struct paku_offer *offer,
 
 	memset(offer, 0, sizeof *offer);
 	*retry_after_s = 0;
-	if (!take_object(&c, offer, retry_after_s, &have) ||
-	    (offer->available && have != F_ALL)) {
+	if (!take_object(&c, offer, retry_after_s, &have) || (offer->available && have != F_ALL)) {
 		memset(offer, 0, sizeof *offer);
 		return false;
 	}

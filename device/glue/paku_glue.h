@@ -31,7 +31,8 @@ bool paku_report_body(char *out, size_t size, const struct paku_identity *id,
 bool paku_parse_offer(const char *json, size_t len, struct paku_offer *offer,
 		      uint32_t *retry_after_s);
 
-/* One sentence beginning with the result code's name in the service's list; "" for PAKU_WHY_NONE. */
+/* One sentence beginning with the result code's name in the service's list; "" for PAKU_WHY_NONE.
+ */
 const char *paku_why_text(enum paku_why why);
 /* "downloading", "rolled_back", ... */
 const char *paku_status_text(enum paku_status status);

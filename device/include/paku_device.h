@@ -19,13 +19,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PAKU_SHA256_SIZE 32
+#define PAKU_SHA256_SIZE  32
 #define PAKU_VERSION_SIZE 131 /* 128 characters, NUL, and what makes struct paku_slot even */
 #define PAKU_ATTEMPT_SIZE 24  /* the service's are 13 characters; longer ones are not echoed */
-#define PAKU_ETAG_SIZE 72     /* room for a quoted SHA-256 in hex */
-#define PAKU_URL_SIZE 256     /* the service keeps download URLs under 200 characters */
-#define PAKU_NO_SLOT 0xFF
-#define PAKU_NO_PERCENT 0xFF
+#define PAKU_ETAG_SIZE    72  /* room for a quoted SHA-256 in hex */
+#define PAKU_URL_SIZE     256 /* the service keeps download URLs under 200 characters */
+#define PAKU_NO_SLOT      0xFF
+#define PAKU_NO_PERCENT   0xFF
 
 /* ------------------------------------------------------------------ what is kept over a restart */
 
@@ -69,7 +69,8 @@ struct paku_record {
 	char etag[PAKU_ETAG_SIZE];       /* of the image that is being filled in */
 };
 
-/* ---------------------------------------------------------------------- words shared with a port */
+/* ---------------------------------------------------------------------- words shared with a port
+ */
 
 /* In the order in which they happen, which is the order in which due reports are sent. */
 enum paku_status {
@@ -134,29 +135,31 @@ enum paku_test {
 };
 
 enum paku_event {
-	PAKU_EV_CHECKED,     /* value: 1 an update is offered, 0 none */
-	PAKU_EV_CHECK_FAILED,/* value: enum paku_outcome */
-	PAKU_EV_BEGIN,       /* value: size of the image */
-	PAKU_EV_RESUME,      /* value: bytes in flash that verified */
-	PAKU_EV_RESTARTED,   /* what was in flash is of no use; value: bytes given up */
-	PAKU_EV_PROGRESS,    /* value: bytes in flash */
-	PAKU_EV_CUT,         /* the line broke; value: bytes in flash */
-	PAKU_EV_HTTP,        /* an answer other than 200 and 206; value: its status */
-	PAKU_EV_CHANGED,     /* the image at the URL is another one than before */
-	PAKU_EV_WITHDRAWN,   /* 410: the service took the offer back */
-	PAKU_EV_VERIFIED,    /* value: size */
-	PAKU_EV_SWITCH,      /* value: slot */
-	PAKU_EV_TRIAL,       /* value: how many boots it had, this one included */
-	PAKU_EV_CONFIRMED,   /* value: slot */
-	PAKU_EV_TRIAL_FAILED,/* the way back begins; value: enum paku_why */
-	PAKU_EV_FAILED,      /* value: enum paku_why */
-	PAKU_EV_ROLLED_BACK, /* back in the old image, until that is reported; value: enum paku_why */
-	PAKU_EV_REPORTED,    /* value: enum paku_status */
-	PAKU_EV_REPORT_KEPT, /* value: enum paku_status */
+	PAKU_EV_CHECKED,      /* value: 1 an update is offered, 0 none */
+	PAKU_EV_CHECK_FAILED, /* value: enum paku_outcome */
+	PAKU_EV_BEGIN,        /* value: size of the image */
+	PAKU_EV_RESUME,       /* value: bytes in flash that verified */
+	PAKU_EV_RESTARTED,    /* what was in flash is of no use; value: bytes given up */
+	PAKU_EV_PROGRESS,     /* value: bytes in flash */
+	PAKU_EV_CUT,          /* the line broke; value: bytes in flash */
+	PAKU_EV_HTTP,         /* an answer other than 200 and 206; value: its status */
+	PAKU_EV_CHANGED,      /* the image at the URL is another one than before */
+	PAKU_EV_WITHDRAWN,    /* 410: the service took the offer back */
+	PAKU_EV_VERIFIED,     /* value: size */
+	PAKU_EV_SWITCH,       /* value: slot */
+	PAKU_EV_TRIAL,        /* value: how many boots it had, this one included */
+	PAKU_EV_CONFIRMED,    /* value: slot */
+	PAKU_EV_TRIAL_FAILED, /* the way back begins; value: enum paku_why */
+	PAKU_EV_FAILED,       /* value: enum paku_why */
+	PAKU_EV_ROLLED_BACK,  /* back in the old image, until that is reported; value: enum paku_why
+			       */
+	PAKU_EV_REPORTED,     /* value: enum paku_status */
+	PAKU_EV_REPORT_KEPT,  /* value: enum paku_status */
 	PAKU_EV_REPORT_DROPPED, /* the service refused it; value: enum paku_status */
 };
 
-/* --------------------------------------------------------------------- what the caller implements */
+/* --------------------------------------------------------------------- what the caller implements
+ */
 
 /*
  * Every function gets `ctx`.  Those that return int return 0 when all of it is done, and anything
@@ -198,8 +201,9 @@ struct paku_sys_ops {
 	void (*sha256_update)(void *ctx, const void *data, uint32_t len);
 	void (*sha256_final)(void *ctx, uint8_t out[PAKU_SHA256_SIZE]);
 	enum paku_test (*selftest)(void *ctx); /* only asked while on trial */
-	/* For a boot loader with a record of its own (ESP-IDF); NULL where paku_boot_choose() is the
-	 * boot loader.  boot_set: start this slot next time.  boot_confirm: keep the running one. */
+	/* For a boot loader with a record of its own (ESP-IDF); NULL where paku_boot_choose() is
+	 * the boot loader.  boot_set: start this slot next time.  boot_confirm: keep the running
+	 * one. */
 	int (*boot_set)(void *ctx, int slot);
 	int (*boot_confirm)(void *ctx);
 	void (*event)(void *ctx, enum paku_event event, uint32_t value); /* may be NULL */
@@ -213,14 +217,14 @@ struct paku_io {
 };
 
 struct paku_config {
-	uint32_t slot_size;  /* bytes, a multiple of block_size */
-	uint32_t block_size; /* what is erased and written at once; at least PAKU_BLOCK_MIN */
-	uint32_t poll_s;     /* between checks when the service names no time */
-	bool poll_fixed;     /* check every poll_s, whatever a normal answer recommends */
-	uint32_t trial_s;    /* the longest self-test */
-	uint8_t max_boots;   /* boots a new image gets to be confirmed in */
-	uint8_t max_tries;   /* tries of a download in a row without a new block in flash */
-	uint8_t save_blocks; /* blocks between two notes of the progress in the boot record */
+	uint32_t slot_size;     /* bytes, a multiple of block_size */
+	uint32_t block_size;    /* what is erased and written at once; at least PAKU_BLOCK_MIN */
+	uint32_t poll_s;        /* between checks when the service names no time */
+	bool poll_fixed;        /* check every poll_s, whatever a normal answer recommends */
+	uint32_t trial_s;       /* the longest self-test */
+	uint8_t max_boots;      /* boots a new image gets to be confirmed in */
+	uint8_t max_tries;      /* tries of a download in a row without a new block in flash */
+	uint8_t save_blocks;    /* blocks between two notes of the progress in the boot record */
 	uint8_t report_percent; /* step of the progress reports */
 };
 
@@ -233,7 +237,8 @@ struct paku_config {
 		.max_boots = 3, .max_tries = 10, .save_blocks = 16, .report_percent = 10           \
 	}
 
-/* ------------------------------------------------------------------------------------- the agent */
+/* ------------------------------------------------------------------------------------- the agent
+ */
 
 /* All fields are the agent's own. */
 struct paku {
@@ -241,12 +246,12 @@ struct paku {
 	const struct paku_config *cfg;
 	uint8_t *block;
 	struct paku_record rec;
-	uint32_t wait_until;  /* while `waiting` */
-	uint32_t report_at;   /* while `report_tries` is not 0 */
+	uint32_t wait_until; /* while `waiting` */
+	uint32_t report_at;  /* while `report_tries` is not 0 */
 	uint32_t trial_until;
-	uint32_t pos;  /* recheck, verify: bytes read back; fetch: bytes in the block buffer */
-	uint32_t crc;  /* recheck: of the bytes read back */
-	uint8_t copy;  /* of the record that is current; the other one is written next */
+	uint32_t pos; /* recheck, verify: bytes read back; fetch: bytes in the block buffer */
+	uint32_t crc; /* recheck: of the bytes read back */
+	uint8_t copy; /* of the record that is current; the other one is written next */
 	uint8_t phase, running, tries, report_tries, unsaved, told_percent;
 	bool waiting, connected;
 	char url[PAKU_URL_SIZE];

@@ -11,10 +11,10 @@
 
 #include <string.h>
 
-#define FINAL_MASK (1 << PAKU_SUCCESS | 1 << PAKU_FAILED | 1 << PAKU_ROLLED_BACK)
-#define BACKOFF_FIRST_MS 2000
-#define BACKOFF_DOUBLINGS 7 /* at most 256 s */
-#define WAIT_MAX_S 86400    /* what a service asks for beyond a day is a mistake */
+#define FINAL_MASK        (1 << PAKU_SUCCESS | 1 << PAKU_FAILED | 1 << PAKU_ROLLED_BACK)
+#define BACKOFF_FIRST_MS  2000
+#define BACKOFF_DOUBLINGS 7     /* at most 256 s */
+#define WAIT_MAX_S        86400 /* what a service asks for beyond a day is a mistake */
 
 void paku_event(const struct paku *p, enum paku_event event, uint32_t value)
 {
@@ -84,7 +84,8 @@ uint8_t paku_fail(struct paku *p, enum paku_why why)
 	return PHASE_CHECK;
 }
 
-/* --------------------------------------------------------------------------------------- reports */
+/* --------------------------------------------------------------------------------------- reports
+ */
 
 static enum paku_status first_due(uint8_t due)
 {
@@ -117,7 +118,7 @@ static bool report_one(struct paku *p)
 		return false;
 	}
 	paku_event(p, outcome == PAKU_OK ? PAKU_EV_REPORTED : PAKU_EV_REPORT_DROPPED, status);
-	p->rec.due &= (uint8_t)~(1 << status);
+	p->rec.due &= (uint8_t) ~(1 << status);
 	p->report_tries = 0;
 	/* Not saved, it is sent once more after a restart, and the service knows a repetition. */
 	if (1 << status & FINAL_MASK)
@@ -136,7 +137,8 @@ static bool report_ready(const struct paku *p)
 	       !(p->report_tries && before(p->io->sys.now_ms(p->io->ctx), p->report_at));
 }
 
-/* ----------------------------------------------------------------------------------------- check */
+/* ----------------------------------------------------------------------------------------- check
+ */
 
 static uint32_t next_check_ms(struct paku *p, uint32_t retry_after_s)
 {
@@ -169,22 +171,18 @@ static uint8_t phase_check(struct paku *p)
 	return PHASE_CHECK;
 }
 
-/* ------------------------------------------------------------------------------------------ step */
+/* ------------------------------------------------------------------------------------------ step
+ */
 
 static const struct {
 	const char *name;
 	uint8_t (*run)(struct paku *p); /* returns the next phase */
 } phases[PHASE_COUNT] = {
-	[PHASE_CHECK] = {"check", phase_check},
-	[PHASE_RECHECK] = {"recheck", phase_recheck},
-	[PHASE_OPEN] = {"open", phase_open},
-	[PHASE_FETCH] = {"fetch", phase_fetch},
-	[PHASE_VERIFY] = {"verify", phase_verify},
-	[PHASE_ARM] = {"arm", phase_arm},
-	[PHASE_RESTART] = {"restart", phase_restart},
-	[PHASE_TRIAL] = {"trial", phase_trial},
-	[PHASE_REARM] = {"rearm", phase_rearm},
-	[PHASE_RETURN] = {"return", phase_return},
+	[PHASE_CHECK] = {"check", phase_check},       [PHASE_RECHECK] = {"recheck", phase_recheck},
+	[PHASE_OPEN] = {"open", phase_open},          [PHASE_FETCH] = {"fetch", phase_fetch},
+	[PHASE_VERIFY] = {"verify", phase_verify},    [PHASE_ARM] = {"arm", phase_arm},
+	[PHASE_RESTART] = {"restart", phase_restart}, [PHASE_TRIAL] = {"trial", phase_trial},
+	[PHASE_REARM] = {"rearm", phase_rearm},       [PHASE_RETURN] = {"return", phase_return},
 };
 
 enum paku_next paku_step(struct paku *p, uint32_t *wait_ms)
@@ -231,7 +229,8 @@ const char *paku_phase_name(const struct paku *p)
 	return phases[p->phase].name;
 }
 
-/* ----------------------------------------------------------------------------------------- start */
+/* ----------------------------------------------------------------------------------------- start
+ */
 
 static bool config_ok(const struct paku_config *cfg, int running)
 {

@@ -12,7 +12,8 @@
 
 #define SELFTEST_PAUSE_MS 1000
 
-/* ----------------------------------------------------------------------------- in the boot loader */
+/* ----------------------------------------------------------------------------- in the boot loader
+ */
 
 int paku_boot_choose(const struct paku_io *io, uint8_t max_boots)
 {
@@ -32,7 +33,8 @@ int paku_boot_choose(const struct paku_io *io, uint8_t max_boots)
 	return paku_record_save(io, &rec, &copy) ? rec.active : trial;
 }
 
-/* ------------------------------------------------------------------------------- in the old image */
+/* ------------------------------------------------------------------------------- in the old image
+ */
 
 /* Counts a boot of the trial, and tells a boot loader that keeps its own record. */
 static int grant_boot(struct paku *p)
@@ -48,7 +50,8 @@ uint8_t phase_arm(struct paku *p)
 	p->rec.trial = p->running ^ 1;
 	p->rec.boots = 0;
 	if (paku_save(p)) {
-		/* Whatever the failed write left behind: the next save says that there is no trial. */
+		/* Whatever the failed write left behind: the next save says that there is no trial.
+		 */
 		p->rec.trial = PAKU_NO_SLOT;
 		return paku_fail(p, PAKU_WHY_RECORD);
 	}
@@ -71,7 +74,8 @@ uint8_t phase_rearm(struct paku *p)
 	return PHASE_CHECK;
 }
 
-/* ------------------------------------------------------------------------------- in the new image */
+/* ------------------------------------------------------------------------------- in the new image
+ */
 
 /* Nothing is asked of the service under a version that was given up: go back first. */
 uint8_t phase_return(struct paku *p)
@@ -111,10 +115,11 @@ static uint8_t confirm(struct paku *p)
 	p->rec.why = PAKU_WHY_NONE;
 	paku_due(p, PAKU_SUCCESS);
 	if (paku_save(p)) {
-		/* Not confirmed: it would not survive a restart.  The trial's time bounds the tries. */
+		/* Not confirmed: it would not survive a restart.  The trial's time bounds the
+		 * tries. */
 		p->rec.active = old;
 		p->rec.trial = p->running;
-		p->rec.due &= (uint8_t)~(1 << PAKU_SUCCESS);
+		p->rec.due &= (uint8_t) ~(1 << PAKU_SUCCESS);
 		paku_pause(p, SELFTEST_PAUSE_MS);
 		return PHASE_TRIAL;
 	}
@@ -129,12 +134,9 @@ uint8_t phase_trial(struct paku *p)
 	if ((int32_t)(now - p->trial_until) >= 0)
 		return roll_back(p, PAKU_WHY_TRIAL_TIME);
 	switch (p->io->sys.selftest(p->io->ctx)) {
-	case PAKU_TEST_PASS:
-		return confirm(p);
-	case PAKU_TEST_FAIL:
-		return roll_back(p, PAKU_WHY_SELFTEST);
-	case PAKU_TEST_WAIT:
-		break;
+	case PAKU_TEST_PASS: return confirm(p);
+	case PAKU_TEST_FAIL: return roll_back(p, PAKU_WHY_SELFTEST);
+	case PAKU_TEST_WAIT: break;
 	}
 	paku_pause(p, SELFTEST_PAUSE_MS);
 	return PHASE_TRIAL;

@@ -88,7 +88,9 @@ static void progress(struct paku *p)
 
 	paku_event(p, PAKU_EV_PROGRESS, slot->written);
 	p->rec.percent = percent;
-	if (p->told_percent == PAKU_NO_PERCENT || percent >= p->told_percent + p->cfg->report_percent) {
+	if (p->told_percent == PAKU_NO_PERCENT ||
+	    percent >= p->told_percent + p->cfg->report_percent ||
+	    (percent == 100 && p->told_percent != 100)) {
 		p->told_percent = percent;
 		paku_due(p, PAKU_DOWNLOADING);
 	}
@@ -118,7 +120,8 @@ uint8_t phase_recheck(struct paku *p)
 	return slot->written == slot->size ? PHASE_VERIFY : PHASE_OPEN;
 }
 
-/* ---------------------------------------------------------------------------------------- the line */
+/* ---------------------------------------------------------------------------------------- the line
+ */
 
 static void hang_up(struct paku *p)
 {
@@ -136,7 +139,8 @@ static uint8_t try_later(struct paku *p, uint32_t least_s)
 	return PHASE_OPEN;
 }
 
-/* Behind the URL is another image than the one offered, or than the half that is here: ask again. */
+/* Behind the URL is another image than the one offered, or than the half that is here: ask again.
+ */
 static uint8_t changed(struct paku *p)
 {
 	hang_up(p);
@@ -179,7 +183,8 @@ uint8_t phase_open(struct paku *p)
 	struct paku_head head;
 	uint32_t from;
 
-	/* Without a strong ETag nobody can say that the rest belongs to what is here (RFC 9110 13.1.5). */
+	/* Without a strong ETag nobody can say that the rest belongs to what is here (RFC
+	 * 9110 13.1.5). */
 	if (!etag_strong(p->rec.etag))
 		start_over(p);
 	from = slot->written + p->pos;
@@ -206,7 +211,8 @@ uint8_t phase_open(struct paku *p)
 	return PHASE_FETCH;
 }
 
-/* ------------------------------------------------------------------------------------------ flash */
+/* ------------------------------------------------------------------------------------------ flash
+ */
 
 /* What the flash reads back is what was written; read in small pieces, the buffer is taken. */
 static int block_compare(struct paku *p, uint32_t offset, uint32_t len)

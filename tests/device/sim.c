@@ -16,7 +16,8 @@ static uint32_t next_random(uint32_t *x)
 	return *x >> 8;
 }
 
-/* ------------------------------------------------------------------------------------- the power */
+/* ------------------------------------------------------------------------------------- the power
+ */
 
 /* How much of a write or erase of `len` happens, now that its turn has come. */
 static uint32_t power(struct sim *s, uint32_t len)
@@ -31,7 +32,8 @@ static uint32_t power(struct sim *s, uint32_t len)
 	return s->torn == SIM_BEFORE ? 0 : s->torn == SIM_HALF ? len / 2 : len;
 }
 
-/* ------------------------------------------------------------------------------------- the flash */
+/* ------------------------------------------------------------------------------------- the flash
+ */
 
 static int flash_read(void *ctx, int slot, uint32_t offset, void *buf, uint32_t len)
 {
@@ -94,7 +96,8 @@ static int record_write(void *ctx, int copy, const void *buf, uint32_t len)
 	return s->dead ? -1 : 0;
 }
 
-/* ------------------------------------------------------------------------------------ the service */
+/* ------------------------------------------------------------------------------------ the service
+ */
 
 static enum paku_outcome net_check(void *ctx, const char *version, struct paku_offer *offer,
 				   uint32_t *retry_after_s)
@@ -202,7 +205,8 @@ static void net_close(void *ctx)
 	(void)ctx;
 }
 
-/* --------------------------------------------------------------------------------- the rest of it */
+/* --------------------------------------------------------------------------------- the rest of it
+ */
 
 static uint32_t sys_now(void *ctx)
 {
@@ -273,7 +277,8 @@ static void sys_event(void *ctx, enum paku_event event, uint32_t value)
 	assert_non_null(paku_phase_name(&s->agent));
 }
 
-/* Boots an image in the state NEW once; if nobody confirmed it, the next boot is the other one's. */
+/* Boots an image in the state NEW once; if nobody confirmed it, the next boot is the other one's.
+ */
 static int vendor_choose(struct sim *s)
 {
 	if (s->vendor_state == VENDOR_PENDING) {
@@ -285,7 +290,8 @@ static int vendor_choose(struct sim *s)
 	return s->vendor_slot;
 }
 
-/* ------------------------------------------------------------------------------------ for the tests */
+/* ------------------------------------------------------------------------------------ for the
+ * tests */
 
 void sim_image(struct sim_image *img, const char *version, uint32_t size, uint32_t seed)
 {
@@ -309,9 +315,13 @@ void sim_init(struct sim *s, struct sim_image *old, struct sim_image *new)
 		.ctx = s,
 		.flash = {flash_read, flash_erase, flash_write, record_read, record_write},
 		.net = {net_check, net_report, net_open, net_read, net_close},
-		.sys = {.now_ms = sys_now, .random = sys_random, .sha256_init = sys_sha_init,
-			.sha256_update = sys_sha_update, .sha256_final = sys_sha_final,
-			.selftest = sys_selftest, .event = sys_event},
+		.sys = {.now_ms = sys_now,
+			.random = sys_random,
+			.sha256_init = sys_sha_init,
+			.sha256_update = sys_sha_update,
+			.sha256_final = sys_sha_final,
+			.selftest = sys_selftest,
+			.event = sys_event},
 	};
 	memset(s->flash, 0xFF, sizeof s->flash);
 	memset(s->record, 0xFF, sizeof s->record);

@@ -11,11 +11,11 @@
 #include "base/hash.h"
 #include "paku_device.h"
 
-#define SIM_BLOCK 1024
-#define SIM_BLOCKS 48
-#define SIM_SLOT (SIM_BLOCK * SIM_BLOCKS)
+#define SIM_BLOCK   1024
+#define SIM_BLOCKS  48
+#define SIM_SLOT    (SIM_BLOCK * SIM_BLOCKS)
 #define SIM_REPORTS 256
-#define SIM_NEVER UINT32_MAX
+#define SIM_NEVER   UINT32_MAX
 
 enum sim_torn { SIM_BEFORE, SIM_HALF, SIM_AFTER, SIM_TORN_COUNT };
 
@@ -47,7 +47,7 @@ struct sim {
 	uint32_t cut_every; /* if not 0: then again and again, at random, about this often */
 	bool dead;
 	uint32_t power_cuts, boots, restarts;
-	bool bad_block; /* erases do nothing from now on */
+	bool bad_block;        /* erases do nothing from now on */
 	uint32_t record_fails; /* this many record writes say no */
 
 	/* A boot loader with a record of its own, as ESP-IDF has. */
@@ -62,9 +62,9 @@ struct sim {
 	uint32_t net_cut_at; /* the line breaks once when so many body bytes were sent, and then */
 	bool down;           /* ... nothing answers while this is set */
 	bool reports_down;
-	bool no_range;       /* Range is ignored */
+	bool no_range; /* Range is ignored */
 	bool no_etag, wrong_from;
-	int http_status;     /* if not 0, instead of the image, for http_times times */
+	int http_status; /* if not 0, instead of the image, for http_times times */
 	uint32_t http_times, retry_after_s;
 	struct sim_image *swap_to; /* what the URL gives after the line broke */
 	uint32_t sent, opens, ranged, checks;

@@ -52,7 +52,8 @@ static void cut_everywhere(bool vendor)
 			assert_true(s.sent <= new.size + (s.cfg.save_blocks + 1u) * SIM_BLOCK);
 			sim_fini(&s);
 		} while (s.power_cuts);
-		/* An erase and a write a block, and the records: so many places there were at least. */
+		/* An erase and a write a block, and the records: so many places there were at
+		 * least. */
 		assert_true(op > 2 * 41 + 2 * 12);
 	}
 }
