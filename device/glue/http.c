@@ -184,8 +184,7 @@ const char *paku_why_text(enum paku_why why)
 	return (size_t)why < sizeof texts / sizeof *texts ? texts[why] : "install failed";
 }
 
-/* ------------------------------------------------------------------------------------ head lines
- */
+/* -------------------------------------------------------------------------------- head lines */
 
 /* The value behind "name:", without the blanks around it; NULL if the line is another field. */
 static const char *field_value(const char *line, size_t len, const char *name, size_t *value_len)

@@ -27,7 +27,7 @@
 #define PAKU_NO_SLOT      0xFF
 #define PAKU_NO_PERCENT   0xFF
 
-/* ------------------------------------------------------------------ what is kept over a restart */
+/* --------------------------------------------------------------- what is kept over a restart */
 
 enum paku_slot_state {
 	PAKU_SLOT_EMPTY,   /* nothing known about it */
@@ -69,8 +69,7 @@ struct paku_record {
 	char etag[PAKU_ETAG_SIZE];       /* of the image that is being filled in */
 };
 
-/* ---------------------------------------------------------------------- words shared with a port
- */
+/* ------------------------------------------------------------------ words shared with a port */
 
 /* In the order in which they happen, which is the order in which due reports are sent. */
 enum paku_status {
@@ -158,8 +157,7 @@ enum paku_event {
 	PAKU_EV_REPORT_DROPPED, /* the service refused it; value: enum paku_status */
 };
 
-/* --------------------------------------------------------------------- what the caller implements
- */
+/* ---------------------------------------------------------------- what the caller implements */
 
 /*
  * Every function gets `ctx`.  Those that return int return 0 when all of it is done, and anything
@@ -237,8 +235,7 @@ struct paku_config {
 		.max_boots = 3, .max_tries = 10, .save_blocks = 16, .report_percent = 10           \
 	}
 
-/* ------------------------------------------------------------------------------------- the agent
- */
+/* --------------------------------------------------------------------------------- the agent */
 
 /* All fields are the agent's own. */
 struct paku {

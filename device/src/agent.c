@@ -84,8 +84,7 @@ uint8_t paku_fail(struct paku *p, enum paku_why why)
 	return PHASE_CHECK;
 }
 
-/* --------------------------------------------------------------------------------------- reports
- */
+/* ----------------------------------------------------------------------------------- reports */
 
 static enum paku_status first_due(uint8_t due)
 {
@@ -137,8 +136,7 @@ static bool report_ready(const struct paku *p)
 	       !(p->report_tries && before(p->io->sys.now_ms(p->io->ctx), p->report_at));
 }
 
-/* ----------------------------------------------------------------------------------------- check
- */
+/* ------------------------------------------------------------------------------------- check */
 
 static uint32_t next_check_ms(struct paku *p, uint32_t retry_after_s)
 {
@@ -171,8 +169,7 @@ static uint8_t phase_check(struct paku *p)
 	return PHASE_CHECK;
 }
 
-/* ------------------------------------------------------------------------------------------ step
- */
+/* -------------------------------------------------------------------------------------- step */
 
 static const struct {
 	const char *name;
@@ -229,8 +226,7 @@ const char *paku_phase_name(const struct paku *p)
 	return phases[p->phase].name;
 }
 
-/* ----------------------------------------------------------------------------------------- start
- */
+/* ------------------------------------------------------------------------------------- start */
 
 static bool config_ok(const struct paku_config *cfg, int running)
 {

@@ -12,8 +12,7 @@
 
 #define SELFTEST_PAUSE_MS 1000
 
-/* ----------------------------------------------------------------------------- in the boot loader
- */
+/* ------------------------------------------------------------------------ in the boot loader */
 
 int paku_boot_choose(const struct paku_io *io, uint8_t max_boots)
 {
@@ -33,8 +32,7 @@ int paku_boot_choose(const struct paku_io *io, uint8_t max_boots)
 	return paku_record_save(io, &rec, &copy) ? rec.active : trial;
 }
 
-/* ------------------------------------------------------------------------------- in the old image
- */
+/* -------------------------------------------------------------------------- in the old image */
 
 /* Counts a boot of the trial, and tells a boot loader that keeps its own record. */
 static int grant_boot(struct paku *p)
@@ -74,8 +72,7 @@ uint8_t phase_rearm(struct paku *p)
 	return PHASE_CHECK;
 }
 
-/* ------------------------------------------------------------------------------- in the new image
- */
+/* -------------------------------------------------------------------------- in the new image */
 
 /* Nothing is asked of the service under a version that was given up: go back first. */
 uint8_t phase_return(struct paku *p)

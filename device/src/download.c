@@ -120,8 +120,7 @@ uint8_t phase_recheck(struct paku *p)
 	return slot->written == slot->size ? PHASE_VERIFY : PHASE_OPEN;
 }
 
-/* ---------------------------------------------------------------------------------------- the line
- */
+/* ---------------------------------------------------------------------------------- the line */
 
 static void hang_up(struct paku *p)
 {
@@ -211,8 +210,7 @@ uint8_t phase_open(struct paku *p)
 	return PHASE_FETCH;
 }
 
-/* ------------------------------------------------------------------------------------------ flash
- */
+/* ------------------------------------------------------------------------------------- flash */
 
 /* What the flash reads back is what was written; read in small pieces, the buffer is taken. */
 static int block_compare(struct paku *p, uint32_t offset, uint32_t len)

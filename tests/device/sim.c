@@ -16,8 +16,7 @@ static uint32_t next_random(uint32_t *x)
 	return *x >> 8;
 }
 
-/* ------------------------------------------------------------------------------------- the power
- */
+/* --------------------------------------------------------------------------------- the power */
 
 /* How much of a write or erase of `len` happens, now that its turn has come. */
 static uint32_t power(struct sim *s, uint32_t len)
@@ -32,8 +31,7 @@ static uint32_t power(struct sim *s, uint32_t len)
 	return s->torn == SIM_BEFORE ? 0 : s->torn == SIM_HALF ? len / 2 : len;
 }
 
-/* ------------------------------------------------------------------------------------- the flash
- */
+/* --------------------------------------------------------------------------------- the flash */
 
 static int flash_read(void *ctx, int slot, uint32_t offset, void *buf, uint32_t len)
 {
@@ -96,8 +94,7 @@ static int record_write(void *ctx, int copy, const void *buf, uint32_t len)
 	return s->dead ? -1 : 0;
 }
 
-/* ------------------------------------------------------------------------------------ the service
- */
+/* ------------------------------------------------------------------------------- the service */
 
 static enum paku_outcome net_check(void *ctx, const char *version, struct paku_offer *offer,
 				   uint32_t *retry_after_s)
@@ -205,8 +202,7 @@ static void net_close(void *ctx)
 	(void)ctx;
 }
 
-/* --------------------------------------------------------------------------------- the rest of it
- */
+/* ---------------------------------------------------------------------------- the rest of it */
 
 static uint32_t sys_now(void *ctx)
 {

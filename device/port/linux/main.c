@@ -33,8 +33,7 @@ void port_sleep_ms(uint32_t ms)
 		(void)nanosleep(&t, NULL); /* cut short by a signal, which is what we want */
 }
 
-/* ------------------------------------------------------------------------------ the agent's needs
- */
+/* ------------------------------------------------------------------------- the agent's needs */
 
 static uint32_t sys_now_ms(void *ctx)
 {
@@ -141,8 +140,7 @@ static void wire(struct port *p)
 	};
 }
 
-/* ------------------------------------------------------------------------------------------ boots
- */
+/* ------------------------------------------------------------------------------------- boots */
 
 /* A fresh start: what a chip would know of itself after its reset. */
 static bool boot_begin(struct port *p, int slot)
@@ -236,7 +234,7 @@ int main(int argc, char **argv)
 		return EXIT_STATE;
 	}
 	if (port_flash_open(&p, &err)) {
-		code = live(&p);
+		code = (int)live(&p);
 		port_flash_close(&p);
 	} else {
 		fprintf(stderr, "paku-device: --dir %s: %s\n", p.opt.dir, err.msg);

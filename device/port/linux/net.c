@@ -163,8 +163,7 @@ bool port_net_reachable(struct port *p)
 	return status != 0;
 }
 
-/* ----------------------------------------------------------------------------------- the download
- */
+/* ------------------------------------------------------------------------------ the download */
 
 static size_t download_head(char *line, size_t size, size_t n, void *arg)
 {
