@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/* updates, events, and releases: lists, and what is done to a release. */
+#include "cli/api.h"
+#include "cli/format.h"
+#include "cli/lists.h"
+#include "cli/table.h"
+
+#include <string.h>
+
+enum ota_code list_run(struct cli *c, const struct args *a, const struct list *l, struct buf *url,
+		       struct ota_err *err)
+{
+	int64_t max = args_flag(a, "all") ? 0 : args_int(a, "limit", LIST_DEFAULT);
+	struct table t;
+	json_t *answer, *rows, *row;
+	enum ota_code code;
+	size_t i;
+
+	code = api_list(c, url, l->key, max, &answer, err);
+	if (code != OTA_OK)
+		return code;
+	rows = json_object_get(answer, l->key);
+	if (c->json) {
+		code = api_print_json(answer, err);
+	} else if (json_array_size(rows) == 0) {
+		fprintf(stderr, "%s\n", l->none);
+	} else {
+		table_init(&t, l->cols, l->ncols);
+		json_array_foreach(rows, i, row) l->row(c, &t, row);
+		code = table_print(&t, err);
+		table_fini(&t);
+		fflush(stdout);
+		format_more(c, answer, json_array_size(rows));
+	}
+	json_decref(answer);
+	return code;
+}
+
+const struct opt cmd_updates_opts[] = {
+	{.name = "device", .arg = "ID", .help = "of this device"},
+	{.name = "version", .arg = "V", .help = "to this version"},
+	{.name = "rollout", .arg = "ROLLOUT", .help = "of this rollout (id or name)"},
+	{.name = "status",
+	 .arg = "WORD",
+	 .help = "pending downloading downloaded installing success\n"
+		 "                     failed rolled_back"},
+	LIST_OPTS,
+	{0},
+};
+
+static const struct col update_cols[] = {
+	{"ID", true, 0, 3},      {"DEVICE", false, 12, 0}, {"VERSION", false, 9, 0},
+	{"STATUS", false, 0, 0}, {"%", true, 0, 2},        {"REPORTED", false, 0, 1},
+	{"ROLLOUT", true, 0, 4}, {"ERROR", false, 12, 0},
+};
+
+void list_update_row(const struct cli *c, struct table *t, const json_t *row)
+{
+	char text[FORMAT_SIZE];
+
+	format_int(row, "id", text);
+	table_add(t, text, COLOUR_NONE);
+	table_add(t, api_str(row, "device_id"), COLOUR_NONE);
+	table_add(t, api_str(row, "firmware_version"), COLOUR_NONE);
+	format_status(row, text);
+	table_add(t, text, format_status_colour(api_str(row, "status")));
+	format_int(row, "progress_percent", text);
+	table_add(t, text, COLOUR_NONE);
+	format_time(c, api_str(row, "reported_at"), text);
+	table_add(t, text, COLOUR_DIM);
+	format_int(row, "rollout_id", text);
+	table_add(t, text, COLOUR_NONE);
+	table_add(t, api_str(row, "error_message"), COLOUR_RED);
+}
+
+const struct list list_updates = {"updates", "no updates", update_cols,
+				  sizeof(update_cols) / sizeof(update_cols[0]), list_update_row};
+
+static enum ota_code rollout_query(struct cli *c, const struct args *a, struct buf *url,
+				   struct ota_err *err)
+{
+	const char *word = args_get(a, "rollout");
+	enum ota_code code;
+	int64_t id;
+
+	if (!word)
+		return OTA_OK;
+	code = api_rollout_id(c, word, &id, err);
+	if (code == OTA_OK)
+		url_query_int(url, "rollout_id", id);
+	else
+		buf_fini(url);
+	return code;
+}
+
+enum ota_code cmd_updates(struct cli *c, const struct args *a, struct ota_err *err)
+{
+	struct buf url = BUF_INIT;
+	enum ota_code code;
+
+	api_url(c, &url, "/api/admin/update-status");
+	url_query(&url, "device_id", args_get(a, "device"));
+	url_query(&url, "firmware_version", args_get(a, "version"));
+	url_query(&url, "status", args_get(a, "status"));
+	code = rollout_query(c, a, &url, err);
+	return code == OTA_OK ? list_run(c, a, &list_updates, &url, err) : code;
+}
+
+const struct opt cmd_events_opts[] = {
+	{.name = "device", .arg = "ID", .help = "about this device"},
+	{.name = "rollout", .arg = "ROLLOUT", .help = "about this rollout (id or name)"},
+	{.name = "type", .arg = "WORD", .help = "of this type, such as update_failed"},
+	LIST_OPTS,
+	{0},
+};
+
+static const struct col event_cols[] = {
+	{"ID", true, 0, 3},       {"WHEN", false, 0, 0},    {"EVENT", false, 0, 0},
+	{"DEVICE", false, 10, 0}, {"VERSION", false, 9, 2}, {"ROLLOUT", true, 0, 2},
+	{"DATA", false, 14, 1},
+};
+
+static void event_row(const struct cli *c, struct table *t, const json_t *row)
+{
+	const json_t *data = json_object_get(row, "event_data");
+	char text[FORMAT_SIZE], *dump = NULL;
+
+	format_int(row, "id", text);
+	table_add(t, text, COLOUR_NONE);
+	format_time(c, api_str(row, "created_at"), text);
+	table_add(t, text, COLOUR_DIM);
+	table_add(t, api_str(row, "event_type"), format_status_colour(api_str(row, "event_type")));
+	table_add(t, api_str(row, "device_id"), COLOUR_NONE);
+	table_add(t, api_str(row, "firmware_version"), COLOUR_NONE);
+	format_int(row, "rollout_id", text);
+	table_add(t, text, COLOUR_NONE);
+	if (json_is_object(data) && json_object_size(data))
+		dump = json_dumps(data, JSON_COMPACT);
+	table_add(t, dump, COLOUR_NONE);
+	free(dump);
+}
+
+static const struct list events_list = {"events", "no events", event_cols,
+					sizeof(event_cols) / sizeof(event_cols[0]), event_row};
+
+enum ota_code cmd_events(struct cli *c, const struct args *a, struct ota_err *err)
+{
+	struct buf url = BUF_INIT;
+	enum ota_code code;
+
+	api_url(c, &url, "/api/admin/events");
+	url_query(&url, "device_id", args_get(a, "device"));
+	url_query(&url, "event_type", args_get(a, "type"));
+	code = rollout_query(c, a, &url, err);
+	return code == OTA_OK ? list_run(c, a, &events_list, &url, err) : code;
+}
+
+static const struct opt releases_opts[] = {
+	{.name = "model", .arg = "M", .help = "for this model"},
+	LIST_OPTS,
+	{0},
+};
+
+static const struct opt delete_opts[] = {
+	{.name = "model", .arg = "M", .help = "the release's model (required)"},
+	{0},
+};
+
+static const struct col release_cols[] = {
+	{"ID", true, 0, 4},        {"VERSION", false, 10, 0}, {"MODEL", false, 8, 0},
+	{"SIZE", true, 0, 0},      {"CHIP", false, 0, 2},     {"SHA256", false, 12, 3},
+	{"UPLOADED", false, 0, 1}, {"NOTES", false, 12, 5},
+};
+
+static void release_row(const struct cli *c, struct table *t, const json_t *row)
+{
+	const char *notes = api_str(row, "release_notes"), *sha = api_str(row, "checksum_sha256");
+	char text[FORMAT_SIZE];
+
+	format_int(row, "id", text);
+	table_add(t, text, COLOUR_NONE);
+	table_add(t, api_str(row, "version"), COLOUR_NONE);
+	table_add(t, api_str(row, "device_model"), COLOUR_NONE);
+	format_bytes(api_int(row, "file_size", 0), text);
+	table_add(t, text, COLOUR_NONE);
+	table_add(t, api_str(json_object_get(row, "image"), "chip"), COLOUR_NONE);
+	if (term_is_tty(stdout))
+		snprintf(text, sizeof(text), "%.12s", sha ? sha : "");
+	table_add(t, term_is_tty(stdout) ? text : sha, COLOUR_DIM);
+	format_time(c, api_str(row, "created_at"), text);
+	table_add(t, text, COLOUR_DIM);
+	table_add(t, notes && *notes ? notes : api_str(row, "changelog"), COLOUR_NONE);
+}
+
+static const struct list releases_list = {"releases", "no releases", release_cols,
+					  sizeof(release_cols) / sizeof(release_cols[0]),
+					  release_row};
+
+static enum ota_code releases_list_run(struct cli *c, const struct args *a, struct ota_err *err)
+{
+	struct buf url = BUF_INIT;
+
+	api_url(c, &url, "/api/admin/firmware/releases");
+	url_query(&url, "device_model", args_get(a, "model"));
+	return list_run(c, a, &releases_list, &url, err);
+}
+
+static enum ota_code releases_delete(struct cli *c, const struct args *a, struct ota_err *err)
+{
+	struct buf url = BUF_INIT;
+	json_t *answer;
+	enum ota_code code;
+
+	if (!args_get(a, "model")) {
+		cli_hint(c, "paku-ota releases delete %s --model M", a->pos[0]);
+		return ota_fail(err, OTA_EINVAL,
+				"delete needs --model: a version can exist for several");
+	}
+	api_url(c, &url, "/api/admin/firmware/releases");
+	url_segment(&url, a->pos[0]);
+	url_query(&url, "device_model", args_get(a, "model"));
+	code = api_call(c, "DELETE", &url, NULL, &answer, err);
+	if (code == OTA_OK)
+		code = format_message(c, answer, "deleted", err);
+	json_decref(answer);
+	return code;
+}
+
+const struct cmd cmd_releases_subs[] = {
+	{"list", NULL, "list releases, the newest first", .opts = releases_opts,
+	 .run = releases_list_run},
+	{"delete", "VERSION", "delete a release that no rollout uses", .opts = delete_opts,
+	 .min_args = 1, .max_args = 1, .run = releases_delete},
+	{0},
+};
