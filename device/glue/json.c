@@ -51,7 +51,8 @@ static int hex_digit(char ch)
 	return -1;
 }
 
-/* After a backslash: one character.  What the agent reads is ASCII, so the rest becomes '?'. */
+/* After a backslash: one character.  What the agent reads is ASCII; the rest becomes NUL, which
+ * makes a field of ours one that does not fit. */
 static bool unescape(struct cursor *c, char *out)
 {
 	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
@@ -68,7 +69,7 @@ static bool unescape(struct cursor *c, char *out)
 				return false;
 			code = code << 4 | (unsigned)digit;
 		}
-		*out = code && code < 0x80 ? (char)code : '?';
+		*out = code < 0x80 ? (char)code : '\0';
 		return true;
 	}
 	known = ch ? strchr(from, ch) : NULL;

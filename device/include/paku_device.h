@@ -172,7 +172,7 @@ struct paku_flash_ops {
 	 * The two copies (0 and 1) of the boot record, in erase units of their own.  A write may be
 	 * torn by a power cut; the other copy is then untouched.  It is durable when it returns 0.
 	 */
-	int (*record_read)(void *ctx, int copy, void *buf, uint32_t len);
+	int (*record_read)(void *ctx, int copy, uint32_t offset, void *buf, uint32_t len);
 	int (*record_write)(void *ctx, int copy, const void *buf, uint32_t len);
 };
 

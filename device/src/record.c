@@ -10,9 +10,11 @@
 
 #include <string.h>
 
+#define PIECE 36 /* bytes in which a record is read back; they make it up exactly */
+
 /* No padding, and the same on every device: see struct paku_record. */
 typedef char slot_is_packed[sizeof(struct paku_slot) == 176 ? 1 : -1];
-typedef char record_is_packed[sizeof(struct paku_record) == 468 ? 1 : -1];
+typedef char record_is_packed[sizeof(struct paku_record) == 13 * PIECE ? 1 : -1];
 
 #define CRC_SKIP offsetof(struct paku_record, seq)
 
@@ -52,7 +54,7 @@ static bool record_valid(const struct paku_record *rec)
 
 static bool record_read(const struct paku_io *io, int copy, struct paku_record *rec)
 {
-	return io->flash.record_read(io->ctx, copy, rec, sizeof *rec) == 0 && record_valid(rec);
+	return io->flash.record_read(io->ctx, copy, 0, rec, sizeof *rec) == 0 && record_valid(rec);
 }
 
 uint8_t paku_record_load(const struct paku_io *io, struct paku_record *rec)
@@ -72,13 +74,17 @@ uint8_t paku_record_load(const struct paku_io *io, struct paku_record *rec)
 	return 1;
 }
 
-static int record_matches(const struct paku_io *io, int copy, const struct paku_record *rec)
+/* In small pieces: a whole record would be most of the agent's stack. */
+static int record_compare(const struct paku_io *io, int copy, const struct paku_record *rec)
 {
-	struct paku_record back;
+	uint8_t piece[PIECE];
+	uint32_t at;
 
-	if (io->flash.record_read(io->ctx, copy, &back, sizeof back))
-		return -1;
-	return memcmp(&back, rec, sizeof back) ? -1 : 0;
+	for (at = 0; at < sizeof *rec; at += (uint32_t)sizeof piece)
+		if (io->flash.record_read(io->ctx, copy, at, piece, sizeof piece) ||
+		    memcmp(piece, (const uint8_t *)rec + at, sizeof piece))
+			return -1;
+	return 0;
 }
 
 int paku_record_save(const struct paku_io *io, struct paku_record *rec, uint8_t *copy)
@@ -88,7 +94,7 @@ int paku_record_save(const struct paku_io *io, struct paku_record *rec, uint8_t 
 	rec->seq++;
 	rec->crc = record_crc(rec);
 	if (io->flash.record_write(io->ctx, next, rec, sizeof *rec) ||
-	    record_matches(io, next, rec))
+	    record_compare(io, next, rec))
 		return -1;
 	*copy = next;
 	return 0;

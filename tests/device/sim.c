@@ -69,13 +69,13 @@ static int flash_write(void *ctx, int slot, uint32_t offset, const void *buf, ui
 	return s->dead ? -1 : 0;
 }
 
-static int record_read(void *ctx, int copy, void *buf, uint32_t len)
+static int record_read(void *ctx, int copy, uint32_t offset, void *buf, uint32_t len)
 {
 	struct sim *s = ctx;
 
 	if (s->dead)
 		return -1;
-	memcpy(buf, s->record[copy], len);
+	memcpy(buf, s->record[copy] + offset, len);
 	return 0;
 }
 
@@ -239,7 +239,7 @@ static enum paku_test sys_selftest(void *ctx)
 }
 
 /* The vendor's record is written whole or not at all; the power can fail on either side. */
-static int vendor_write(struct sim *s, int slot, int state)
+static int vendor_write(struct sim *s, int slot, enum sim_vendor state)
 {
 	uint32_t done = power(s, 2);
 

@@ -17,6 +17,8 @@
 #define SIM_REPORTS 256
 #define SIM_NEVER   UINT32_MAX
 
+enum sim_vendor { VENDOR_VALID, VENDOR_NEW, VENDOR_PENDING };
+
 enum sim_torn { SIM_BEFORE, SIM_HALF, SIM_AFTER, SIM_TORN_COUNT };
 
 struct sim_image {
@@ -53,7 +55,7 @@ struct sim {
 	/* A boot loader with a record of its own, as ESP-IDF has. */
 	bool vendor;
 	int vendor_slot, vendor_other;
-	enum { VENDOR_VALID, VENDOR_NEW, VENDOR_PENDING } vendor_state;
+	enum sim_vendor vendor_state;
 
 	/* The service. */
 	struct sim_image *offered; /* NULL: no update */

@@ -76,11 +76,11 @@ static int flash_write(void *ctx, int slot, uint32_t offset, const void *buf, ui
 	return fdatasync(p->flash.slot[slot]);
 }
 
-static int record_read(void *ctx, int copy, void *buf, uint32_t len)
+static int record_read(void *ctx, int copy, uint32_t offset, void *buf, uint32_t len)
 {
 	struct port *p = ctx;
 
-	return read_all(p->flash.record, buf, len, (off_t)copy * RECORD_STRIDE);
+	return read_all(p->flash.record, buf, len, (off_t)copy * RECORD_STRIDE + offset);
 }
 
 static int record_write(void *ctx, int copy, const void *buf, uint32_t len)
