@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,8 +83,9 @@ bool mac_parse(const char *text, uint64_t *mac)
 			d = *p - '0';
 		else if ((*p | 32) >= 'a' && (*p | 32) <= 'f')
 			d = (*p | 32) - 'a' + 10;
-		else if ((*p == ':' || *p == '-' || *p == '.') && digits > 0 && digits % 2 == 0)
-			continue;
+		else if ((*p == ':' || *p == '-' || *p == '.') && digits % 2 == 0 && p > text &&
+			 isxdigit((unsigned char)p[-1]) && isxdigit((unsigned char)p[1]))
+			continue; /* one, between pairs */
 		else
 			return false;
 		if (++digits > 12)
