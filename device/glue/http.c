@@ -250,11 +250,9 @@ void paku_head_line(struct paku_head *head, const char *line, size_t len)
 
 	if ((value = field_value(line, len, "content-length", &n))) {
 		uint32_t length = number(value, n, &used);
-		if (head->status == 200 && used && used == n)
-			head->size = length;
+		head->length = used == n ? length : 0;
 	} else if ((value = field_value(line, len, "content-range", &n))) {
-		if (head->status == 206)
-			content_range(head, value, n);
+		content_range(head, value, n);
 	} else if ((value = field_value(line, len, "etag", &n))) {
 		memset(head->etag, 0, sizeof head->etag);
 		if (n < sizeof head->etag)

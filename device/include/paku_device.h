@@ -120,9 +120,10 @@ struct paku_report {
 
 /* The head of the answer to a GET of the image. */
 struct paku_head {
-	int status;    /* of HTTP: 200, 206, 404, ... */
-	uint32_t from; /* first byte that follows: 0, or from Content-Range */
-	uint32_t size; /* of the whole image: Content-Length of a 200, else from Content-Range */
+	int status;      /* of HTTP: 200, 206, 404, ... */
+	uint32_t length; /* Content-Length: for a 200 that is the size of the image */
+	uint32_t from;   /* first byte that follows and size of the image, from the */
+	uint32_t size;   /* Content-Range of a 206 */
 	uint32_t retry_after_s;
 	char etag[PAKU_ETAG_SIZE]; /* quotes included; "" if there is none, or none that fits */
 };

@@ -197,7 +197,7 @@ uint8_t phase_open(struct paku *p)
 		return refused(p, &head);
 	if (etag_strong(p->rec.etag) && strcmp(p->rec.etag, head.etag) != 0)
 		return changed(p);
-	if (head.size != slot->size) {
+	if ((head.status == 200 ? head.length : head.size) != slot->size) {
 		hang_up(p);
 		return paku_fail(p, PAKU_WHY_SIZE);
 	}

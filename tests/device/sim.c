@@ -165,7 +165,8 @@ static int net_open(void *ctx, const char *url, uint32_t from, const char *if_ra
 		from = 0;
 	head->status = from ? 206 : 200;
 	head->from = from + (from && s->wrong_from);
-	head->size = s->served->size;
+	head->size = from ? s->served->size : 0;
+	head->length = s->served->size - from;
 	snprintf(head->etag, sizeof head->etag, "%s", etag);
 	s->body_at = from;
 	s->body_end = s->served->size;
@@ -183,7 +184,7 @@ static int32_t net_read(void *ctx, void *buf, uint32_t len)
 		n = s->body_end - s->body_at;
 	if (s->net_cut_at != SIM_NEVER) {
 		if (s->sent >= s->net_cut_at) {
-			s->net_cut_at = SIM_NEVER;
+			s->net_cut_at = s->net_cut_step ? s->sent + s->net_cut_step : SIM_NEVER;
 			if (s->swap_to)
 				s->offered = s->served = s->swap_to;
 			return s->random & 1 ? -1 : 0;

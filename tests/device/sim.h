@@ -61,6 +61,7 @@ struct sim {
 	struct sim_image *offered; /* NULL: no update */
 	struct sim_image *served;  /* what the URL gives, usually the same */
 	struct sim_image *known[4];
+	uint32_t net_cut_step; /* if not 0: and again after so many more */
 	uint32_t net_cut_at; /* the line breaks once when so many body bytes were sent, and then */
 	bool down;           /* ... nothing answers while this is set */
 	bool reports_down;

@@ -129,6 +129,41 @@ static void an_image_that_is_there_is_not_loaded_again(void **state)
 /* --------------------------------------------------------------------------------- the line breaks
  */
 
+/* The other slot holds another whole image of that size: it is neither kept nor mistaken. */
+static void another_image_of_the_same_size(void **state)
+{
+	struct sim_image third;
+
+	(void)state;
+	assert_true(sim_run(&s, 3));
+	sim_image(&third, "1.0.9", 20 * SIM_BLOCK, 8);
+	s.known[2] = s.offered = s.served = &third;
+	assert_true(sim_run(&s, 3));
+	sim_image(&third, "1.0.9", 20 * SIM_BLOCK, 8);
+	s.known[3] = s.offered = s.served = &other;
+	assert_true(sim_run(&s, 3));
+	assert_int_equal(s.agent.running, 1);
+	assert_ptr_equal(sim_running(&s), &other);
+	assert_int_equal(sim_reported(&s, PAKU_FAILED), 0);
+}
+
+static void waits_have_their_jitter(void **state)
+{
+	uint32_t waits[8], low = UINT32_MAX, high = 0;
+
+	(void)state;
+	s.offered = NULL;
+	for (uint32_t i = 0; i < 8; i++) {
+		s.random = 1000 * i;
+		assert_true(sim_run(&s, 1));
+		assert_int_equal(paku_step(&s.agent, &waits[i]), PAKU_WAIT);
+		low = waits[i] < low ? waits[i] : low;
+		high = waits[i] > high ? waits[i] : high;
+	}
+	assert_true(low >= s.cfg.poll_s * 500 && high <= s.cfg.poll_s * 1000);
+	assert_true(high - low > s.cfg.poll_s * 100);
+}
+
 static void line_cut_at_every_block(void **state)
 {
 	static const uint32_t within[] = {0, 1, SIM_BLOCK / 2, SIM_BLOCK - 1};
@@ -149,6 +184,33 @@ static void line_cut_at_every_block(void **state)
 			sim_fini(&s);
 		}
 	}
+}
+
+/* More breaks than max_tries, but each time something came through. */
+static void a_bad_line_is_enough(void **state)
+{
+	(void)state;
+	s.net_cut_at = s.net_cut_step = 2 * SIM_BLOCK;
+	assert_true(sim_run(&s, 3));
+	assert_ptr_equal(sim_running(&s), &new);
+	assert_true(s.opens > s.cfg.max_tries + 5u);
+	assert_int_equal(sim_reported(&s, PAKU_FAILED), 0);
+	assert_int_equal(s.sent, new.size);
+}
+
+/* Damage to the flash while the device was off is seen before the rest is loaded on top of it. */
+static void damaged_while_off(void **state)
+{
+	(void)state;
+	s.cut_at = 60;
+	assert_false(sim_run(&s, 1));
+	assert_int_equal(s.power_cuts, 1);
+	s.flash[1][3 * SIM_BLOCK + 7] ^= 4;
+	assert_true(sim_run(&s, 3));
+	assert_ptr_equal(sim_running(&s), &new);
+	assert_int_equal(s.events[PAKU_EV_RESTARTED], 1);
+	assert_int_equal(s.events[PAKU_EV_RESUME], 0);
+	assert_int_equal(sim_reported(&s, PAKU_FAILED), 0);
 }
 
 /* The image is replaced while the line is down: everything that ends up in flash is of one image.
@@ -274,6 +336,19 @@ static void exactly_as_large_as_the_slot(void **state)
 	sim_image(&huge, "2.0.0", SIM_SLOT + 1, 4);
 }
 
+static void of_another_size_than_offered(void **state)
+{
+	struct sim_image longer;
+
+	(void)state;
+	sim_image(&longer, "1.1.0", new.size + 1, 2);
+	s.served = &longer;
+	s.max_attempts = 1;
+	assert_true(sim_run(&s, 3));
+	assert_stays(PAKU_FAILED, PAKU_WHY_SIZE);
+	assert_int_equal(s.sent, 0);
+}
+
 static void empty_image(void **state)
 {
 	struct sim_image empty;
@@ -378,6 +453,37 @@ static void a_version_that_restarts_before_it_confirms(void **state)
 /* ------------------------------------------------------------------------------- reports that wait
  */
 
+/* A boot that cannot be counted is not given to a trial. */
+static void the_boot_loader_counts_or_starts_the_old_one(void **state)
+{
+	(void)state;
+	s.hangs = &new; /* so that it stays on trial */
+	assert_false(sim_run(&s, 2));
+	s.record_fails = 1;
+	assert_int_equal(paku_boot_choose(&s.io, s.cfg.max_boots), 0);
+	assert_int_equal(paku_boot_choose(&s.io, s.cfg.max_boots), 1);
+}
+
+/* A boot loader of its own mind has been told: the next boots are what the last one was. */
+static void what_was_decided_stays_so(void **state)
+{
+	(void)state;
+	for (int fails = 0; fails < 2; fails++) {
+		sim_init(&s, &old, &new);
+		s.vendor = true;
+		s.selftest = fails ? PAKU_TEST_FAIL : PAKU_TEST_PASS;
+		s.max_attempts = 1;
+		assert_true(sim_run(&s, 5));
+		for (int i = 0; i < 3; i++) {
+			uint32_t boots = s.boots;
+			assert_true(sim_run(&s, 5));
+			assert_ptr_equal(sim_running(&s), fails ? &old : &new);
+			assert_int_equal(s.boots, boots + 1);
+		}
+		sim_fini(&s);
+	}
+}
+
 static void the_result_survives_a_power_cut(void **state)
 {
 	(void)state;
@@ -475,7 +581,11 @@ int main(void)
 		T(nothing_offered_nothing_written),
 		T(the_service_names_the_time_of_the_next_check),
 		T(an_image_that_is_there_is_not_loaded_again),
+		T(another_image_of_the_same_size),
+		T(waits_have_their_jitter),
 		T(line_cut_at_every_block),
+		T(a_bad_line_is_enough),
+		T(damaged_while_off),
 		T(changed_at_every_block),
 		T(an_image_that_is_not_the_one_offered),
 		T(without_an_etag_the_download_begins_again),
@@ -485,6 +595,7 @@ int main(void)
 		T(statuses_of_the_download),
 		T(larger_than_the_slot),
 		T(exactly_as_large_as_the_slot),
+		T(of_another_size_than_offered),
 		T(empty_image),
 		T(flash_that_does_not_erase),
 		T(a_record_that_cannot_be_written),
@@ -493,6 +604,8 @@ int main(void)
 		T(a_selftest_that_says_no),
 		T(a_selftest_that_never_ends),
 		T(a_version_that_restarts_before_it_confirms),
+		T(the_boot_loader_counts_or_starts_the_old_one),
+		T(what_was_decided_stays_so),
 		T(the_result_survives_a_power_cut),
 		T(no_new_update_before_the_last_result_is_told),
 		T(configurations_that_make_no_sense),
