@@ -10,6 +10,7 @@
 #include "cli/api.h"
 #include "cli/format.h"
 #include "cli/term.h"
+#include "cli/text.h"
 #include "cli/watch.h"
 #include "base/clock.h"
 
@@ -226,13 +227,19 @@ static void conclude(struct watch *w, enum watch_verdict v)
 static enum ota_code bear(struct watch *w, const struct ota_err *err)
 {
 	bool passing = err->code == OTA_EIO || err->code == OTA_EUNAVAIL;
+	bool first = !w->s.trouble[0];
+	struct buf words = BUF_INIT, cut = BUF_INIT;
 
-	if (!w->answered_mono_ms || !passing || term_interrupted() ||
-	    clock_mono_ms() - w->answered_mono_ms > PATIENCE_MS)
+	if (!passing || term_interrupted() || clock_mono_ms() - w->answered_mono_ms > PATIENCE_MS)
 		return err->code;
-	if (!w->s.trouble[0] && !w->screen)
-		fprintf(stderr, "waiting for the service: %s\n", err->msg);
-	snprintf(w->s.trouble, sizeof(w->s.trouble), "waiting for the service: %.200s", err->msg);
+	text_clean(&words, err->msg, strlen(err->msg), TEXT_LINE, !term_utf8());
+	text_fit(&cut, words.data ? words.data : "", 100, !term_utf8());
+	snprintf(w->s.trouble, sizeof(w->s.trouble), "waiting for the service: %s",
+		 cut.data ? cut.data : "");
+	buf_fini(&cut);
+	if (first && !w->screen)
+		fprintf(stderr, "%s\n", w->s.trouble);
+	buf_fini(&words);
 	w->c->hint[0] = 0;
 	return OTA_OK;
 }

@@ -12,7 +12,7 @@ void format_bytes(int64_t bytes, char out[FORMAT_SIZE])
 {
 	if (bytes < 10000)
 		snprintf(out, FORMAT_SIZE, "%" PRId64 " bytes", bytes);
-	else if (bytes < 1000 * 1024)
+	else if (bytes < INT64_C(1000) * 1024)
 		snprintf(out, FORMAT_SIZE, "%.1f KiB", (double)bytes / 1024);
 	else
 		snprintf(out, FORMAT_SIZE, "%.1f MiB", (double)bytes / (1024 * 1024));

@@ -291,7 +291,7 @@ const char *args_get(const struct args *a, const char *name)
 		return a->values[index];
 	if (find_opt(a->global_opts, name, strlen(name), &index))
 		return a->globals[index];
-	assert(!"an option that is in no table");
+	assert(false && "an option that is in no table");
 	return NULL;
 }
 

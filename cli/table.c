@@ -8,6 +8,7 @@
 
 #define GAP      2
 #define COLS_MAX 16
+#define COMFORT  24 /* a version `{hash7}-{YYYYMMDD-HHMMSS}` has 23 characters */
 
 struct cell {
 	char *text;
@@ -56,39 +57,67 @@ void table_add(struct table *t, const char *text, enum colour colour)
 	t->cells[t->n++] = (struct cell){clean, text_width(clean), colour};
 }
 
+/* Takes one column's width off the widest that is wider than its least (and FLOOR); false: none is.
+ */
+static bool shrink(const struct table *t, int *w, int floor)
+{
+	int widest = -1;
+
+	for (int c = 0; c < t->ncols; c++)
+		if (t->cols[c].least && w[c] > t->cols[c].least && w[c] > floor &&
+		    (widest < 0 || w[c] > w[widest]))
+			widest = c;
+	if (widest < 0)
+		return false;
+	w[widest]--;
+	return true;
+}
+
+static bool drop(const struct table *t, int *w)
+{
+	int found = -1;
+
+	for (int c = 0; c < t->ncols; c++)
+		if (w[c] >= 0 && t->cols[c].drop &&
+		    (found < 0 || t->cols[c].drop > t->cols[found].drop))
+			found = c;
+	if (found < 0)
+		return false;
+	w[found] = -1;
+	return true;
+}
+
+static int total(const struct table *t, const int *w)
+{
+	int sum = -GAP;
+
+	for (int c = 0; c < t->ncols; c++)
+		sum += w[c] < 0 ? 0 : w[c] + GAP;
+	return sum;
+}
+
 /* Widths so that the table fits; -1: the column is left out. */
 static void fit(const struct table *t, int width, int *w)
 {
-	int total = -GAP;
+	int natural[COLS_MAX];
 
 	for (int c = 0; c < t->ncols; c++) {
 		w[c] = (int)strlen(t->cols[c].title);
 		for (size_t i = (size_t)c; i < t->n; i += (size_t)t->ncols)
 			w[c] = t->cells[i].width > w[c] ? t->cells[i].width : w[c];
-		total += w[c] + GAP;
+		natural[c] = w[c];
 	}
-	while (width > 0 && total > width) {
-		int widest = -1, drop = -1;
-
-		for (int c = 0; c < t->ncols; c++) {
-			if (w[c] < 0)
-				continue;
-			if (t->cols[c].least && w[c] > t->cols[c].least &&
-			    (widest < 0 || w[c] > w[widest]))
-				widest = c;
-			if (t->cols[c].drop && (drop < 0 || t->cols[c].drop > t->cols[drop].drop))
-				drop = c;
-		}
-		if (widest >= 0) {
-			w[widest]--;
-			total--;
-		} else if (drop >= 0) {
-			total -= w[drop] + GAP;
-			w[drop] = -1;
-		} else {
-			return; /* narrower than the names themselves: let it wrap */
-		}
-	}
+	if (width == 0)
+		return;
+	while (total(t, w) > width && shrink(t, w, COMFORT))
+		;
+	while (total(t, w) > width && drop(t, w))
+		;
+	while (total(t, w) > width && shrink(t, w, 0))
+		; /* narrower than even that: the lines wrap */
+	for (int c = 0; c < t->ncols; c++)
+		while (w[c] >= 0 && w[c] < natural[c] && total(t, w) < width)
+			w[c]++;
 }
 
 static void put(struct buf *out, const struct col *col, const char *text, int cell_width, int width,

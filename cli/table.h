@@ -2,8 +2,9 @@
 /*
  * A table that fits the terminal.
  *
- * Too wide: first the columns that may shrink do, the widest first, down to their least width; then
- * columns are left out, highest `drop` first.  Where there is no terminal nothing is cut.
+ * Too wide: first the columns that may shrink do, the widest first, as long as they stay
+ * comfortable; then columns are left out, highest `drop` first; then the rest shrinks to its least
+ * width.  Where there is no terminal nothing is cut.
  */
 #pragma once
 

@@ -37,7 +37,7 @@ struct watch_state {
 	int64_t targeted, done, running, failed, waiting, retrying;
 	struct watch_rows rows;
 	int64_t started_us, now_us; /* the service's time */
-	char trouble[256];          /* the service does not answer just now */
+	char trouble[512];          /* the service does not answer just now */
 };
 
 extern const char *const watch_words[WATCH_STATES];

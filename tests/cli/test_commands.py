@@ -2,6 +2,8 @@
 """What each command asks, and how it shows the answer."""
 
 import json
+import socket
+import threading
 
 import pytest
 from samples import device, event, release, rollout, update
@@ -391,3 +393,50 @@ def test_broken_utf8_is_replaced(cli, service):
 def test_deep_json_is_refused(cli, service):
     service.answer("GET", "/api/admin/devices/d/explain", (200, b"[" * 100000))
     assert cli("explain", "d").returncode == 3
+
+
+@pytest.mark.parametrize("size", [600_000, 5_000_000])
+def test_upload_refused_before_it_is_sent(cli, tmp_path, size):
+    """The service answers 413 as soon as it knows the length, and does not read the rest."""
+    image = tmp_path / "f.bin"
+    image.write_bytes(b"x" * size)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse():
+        peer = listener.accept()[0]
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += peer.recv(4096)
+        body = b'{"detail":"the image is larger than 500000 bytes"}'
+        peer.sendall(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n"
+                     b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        peer.shutdown(socket.SHUT_WR)
+        while peer.recv(65536):  # a bounded discard, as the service does it
+            pass
+        peer.close()
+
+    thread = threading.Thread(target=refuse, daemon=True)
+    thread.start()
+    run = cli("upload", str(image), "--version", "1", "--model", "m", "--server",
+              "http://127.0.0.1:%d" % listener.getsockname()[1])
+    listener.close()
+    assert (run.returncode, run.stderr) == (1, "paku-ota: the image is larger than 500000 bytes\n")
+    assert not thread.join(20) and not thread.is_alive()
+
+
+def test_an_answer_that_is_cut_off(cli):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def cut():
+        peer = listener.accept()[0]
+        peer.recv(4096)
+        peer.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"devices":[')
+        peer.close()
+
+    thread = threading.Thread(target=cut, daemon=True)
+    thread.start()
+    run = cli("devices", "--server", "http://127.0.0.1:%d" % listener.getsockname()[1])
+    thread.join(20)
+    listener.close()
+    assert run.returncode == 3
+    assert "cannot reach" in run.stderr and run.stdout == ""

@@ -117,13 +117,13 @@ def test_a_restart_of_the_service_is_waited_for(cli, service):
     def now(request):
         state["n"] += 1
         if state["n"] in (3, 4):
-            return 503, {"detail": "shutting down"}
+            return 503, {"detail": "shutting\x1b[2J down"}
         return progress(1, 0 if state["n"] < 5 else 1, pending=1)
 
     show(service, now)
     run = cli("watch", "7")
     assert run.returncode == 0
-    assert run.stderr.count("waiting for the service: shutting down") == 1
+    assert run.stderr.count("waiting for the service: shutting\\x1b[2J down\n") == 1
 
 
 def test_the_screen(cli, service):
