@@ -218,25 +218,29 @@ static enum ota_code read_page(struct cli *c, const struct buf *base, const char
 {
 	struct buf url = BUF_INIT;
 	json_t *page = NULL, *more;
+	char *sent = *cursor;
 	const char *next;
 	enum ota_code code;
 
 	buf_add(&url, base->data, base->len);
 	url_query_int(&url, "limit", limit);
-	url_query(&url, "cursor", *cursor);
-	free(*cursor);
+	url_query(&url, "cursor", sent);
 	*cursor = NULL;
 	code = api_get(c, &url, &page, err);
 	if (code != OTA_OK)
-		return code;
+		goto out;
 	more = json_object_get(page, list);
 	next = api_str(page, "next_cursor");
 	if (!json_is_array(more))
 		code = ota_fail(err, OTA_EIO, "the answer of %s has no list \"%s\"", c->server,
 				list);
+	else if (next && sent && strcmp(sent, next) == 0)
+		code = ota_fail(err, OTA_EIO, "%s sends pages without end", c->server);
 	else if (json_array_extend(rows, more) != 0 || (next && !(*cursor = strdup(next))))
 		code = ota_fail_nomem(err);
 	json_decref(page);
+out:
+	free(sent);
 	return code;
 }
 
@@ -257,9 +261,6 @@ enum ota_code api_list(struct cli *c, struct buf *url, const char *list, int64_t
 				 err);
 		if (code != OTA_OK || !cursor || (max && (int64_t)json_array_size(rows) >= max))
 			break;
-		if ((int64_t)json_array_size(rows) == have)
-			code = ota_fail(err, OTA_EIO, "%s sends empty pages without end",
-					c->server);
 	}
 	if (code == OTA_OK) {
 		merged = json_pack("{s:O,s:s?}", list, rows, "next_cursor", cursor);

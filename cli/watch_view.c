@@ -78,7 +78,7 @@ static void draw_bar(const struct watch_state *w, int cols, struct buf *out)
 		sum += parts[p].n;
 		end = (int)(sum * width / total);
 		/* Even one device in ten thousand that failed or runs is seen. */
-		if (parts[p].n > 0 && end == at && at < width)
+		if (parts[p].n > 0 && end <= at && at < width)
 			end = at + 1;
 		buf_adds(out, term_sgr(parts[p].colour));
 		for (; at < end && at < width; at++)
