@@ -101,8 +101,9 @@ static bool apply_facts(struct committer *c, const struct checkin *in, struct de
 			n->boot_seen_us = now_us;
 		n->boot_hash = in->boot_hash;
 	}
-	if (in->has_uptime)
-		n->booted_us = now_us - in->uptime_s * US_PER_S;
+	int64_t booted_us = checkin_booted_us(in, now_us);
+	if (booted_us)
+		n->booted_us = booted_us;
 	return true;
 }
 
@@ -180,6 +181,10 @@ static bool apply_verdict(struct committer *c, struct device_work *w, struct mod
 
 	if (v.event == EVENT_SEEN_OLD)
 		word.error = "the device runs the version it had before";
+	if (v.event == EVENT_REPORT_FAILED)
+		word.error = batch_printf(&c->batch,
+					  "the device restarted and runs %s, which is not what it installed",
+					  w->next.version);
 	if (v.event != EVENT_NONE &&
 	    attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
 		return false;

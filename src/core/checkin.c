@@ -17,9 +17,26 @@ static bool digests_differ(const struct device_digests *told, const struct devic
 	if (!known)
 		known = &none;
 	return (told->has_firmware &&
-		(!known->has_firmware || memcmp(told->firmware, known->firmware, DIGEST_SIZE) != 0)) ||
+		(!known->has_firmware ||
+		 memcmp(told->firmware, known->firmware, DIGEST_SIZE) != 0)) ||
 	       (told->has_elf &&
 		(!known->has_elf || memcmp(told->elf, known->elf, DIGEST_SIZE) != 0));
+}
+
+int64_t checkin_booted_us(const struct checkin *c, int64_t now_us)
+{
+	if (!c->has_uptime || c->uptime_s < 0 || c->uptime_s >= now_us / US_PER_S)
+		return 0;
+	return now_us - c->uptime_s * US_PER_S;
+}
+
+/* It booted between the installation and now, and that was not known: evidence. */
+static bool boot_is_evidence(int64_t booted_us, const struct device_state *s)
+{
+	const struct attempt *a = s->attempt;
+
+	return a && a->installing_us && booted_us > a->installing_us &&
+	       s->booted_us <= a->installing_us;
 }
 
 bool checkin_has_news(const struct checkin *c, const struct device_state *s, int64_t now_us)
@@ -30,11 +47,9 @@ bool checkin_has_news(const struct checkin *c, const struct device_state *s, int
 		return true;
 	if ((c->mac && c->mac != s->mac) || (c->boot_hash && c->boot_hash != s->boot_hash))
 		return true;
-	if (c->has_uptime) {
-		int64_t booted = now_us - c->uptime_s * US_PER_S;
-		if (booted - s->booted_us > BOOT_SLACK_US || s->booted_us == 0)
-			return true;
-	}
+	int64_t booted = checkin_booted_us(c, now_us);
+	if (booted && (booted - s->booted_us > BOOT_SLACK_US || boot_is_evidence(booted, s)))
+		return true;
 	return digests_differ(&c->digests, s->digests);
 }
 
@@ -66,10 +81,18 @@ struct checkin_verdict checkin_judge(const struct device *d, const struct releas
 		v.event = EVENT_SEEN_TARGET;
 		v.settles = true;
 		return v;
-	} else if (a->state != ATTEMPT_INSTALLING || !version_equal(s->version, a->from_version)) {
+	} else if (a->state != ATTEMPT_INSTALLING) {
 		return v;
 	}
-	if (booted_since(s, a->installing_us) || p->now_us - a->installing_us >= p->grace_us)
+	if (!booted_since(s, a->installing_us) && p->now_us - a->installing_us < p->grace_us)
+		return v;
+	if (version_equal(s->version, a->from_version)) {
 		v.event = EVENT_SEEN_OLD;
+	} else if (runs_after_success(d, a, target, all) == SIGHTING_TARGET) {
+		v.event = EVENT_SEEN_TARGET; /* a name that it shares with another release */
+		v.settles = true;
+	} else {
+		v.event = EVENT_REPORT_FAILED;
+	}
 	return v;
 }

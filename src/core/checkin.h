@@ -18,6 +18,9 @@ struct checkin {
 	struct device_digests digests;
 };
 
+/* When it booted by its uptime; 0: not told, or an uptime that nothing can have. */
+int64_t checkin_booted_us(const struct checkin *c, int64_t now_us);
+
 /* Something that is worth a row: model, version, mac, hw, boot, digests. */
 bool checkin_has_news(const struct checkin *c, const struct device_state *s, int64_t now_us);
 
@@ -28,7 +31,8 @@ struct checkin_params {
 
 /* What it means for the device's attempt (d->state already tells what the check-in said). */
 struct checkin_verdict {
-	enum attempt_event event; /* EVENT_NONE, EVENT_SEEN_TARGET or EVENT_SEEN_OLD */
+	enum attempt_event event; /* EVENT_NONE, EVENT_SEEN_TARGET, EVENT_SEEN_OLD, or
+				   * EVENT_REPORT_FAILED: it runs something else altogether */
 	bool settles;             /* the success is seen to be real: it leaves memory */
 	bool learns;              /* the release has another name: d->state.version */
 	bool moved_on;            /* it runs yet another release */

@@ -125,7 +125,7 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 	if (!attempt_is_open(a->state))
 		return fresh;
 	if (decision_offers(&fresh) && fresh.release == trying && a->state == ATTEMPT_PENDING) {
-		if (same.rollout && same.rollout->active)
+		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER)
 			fresh.rollout = same.rollout;
 		return fresh;
 	}

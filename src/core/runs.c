@@ -30,14 +30,21 @@ bool release_is_called(const struct release *r, const char *version)
 	return r->learnt_are_unique && is_learnt(r, version);
 }
 
+/* All zero is what a build leaves that fills no digest in: it names nothing. */
+static bool same_digest(const uint8_t *a, const uint8_t *b)
+{
+	static const uint8_t zero[DIGEST_SIZE];
+
+	return memcmp(a, b, DIGEST_SIZE) == 0 && memcmp(a, zero, DIGEST_SIZE) != 0;
+}
+
 static bool digest_matches(const struct device_digests *g, const struct release *r)
 {
-	if (g->has_firmware && r->has_image_digest &&
-	    memcmp(g->firmware, r->image_digest, DIGEST_SIZE) == 0)
+	if (g->has_firmware && r->has_image_digest && same_digest(g->firmware, r->image_digest))
 		return true;
-	if (g->has_firmware && memcmp(g->firmware, r->sha256, DIGEST_SIZE) == 0)
+	if (g->has_firmware && same_digest(g->firmware, r->sha256))
 		return true;
-	return g->has_elf && r->has_elf_digest && memcmp(g->elf, r->elf_digest, DIGEST_SIZE) == 0;
+	return g->has_elf && r->has_elf_digest && same_digest(g->elf, r->elf_digest);
 }
 
 bool runs_release(const struct device *d, const struct release *r)
@@ -81,12 +88,13 @@ enum sighting runs_after_success(const struct device *d, const struct attempt *a
 
 	if (release_is_called(r, now) || (d->state.digests && digest_matches(d->state.digests, r)))
 		return SIGHTING_TARGET;
-	if (version_equal(now, a->from_version)) {
-		/* A mislabelled image may call itself what ran before; a digest would have told. */
-		bool same_label = r->inner_version[0] && version_equal(now, r->inner_version);
-		bool digest_denies = d->state.digests && d->state.digests->has_firmware &&
-				     r->has_image_digest;
-		return same_label && !digest_denies ? SIGHTING_TARGET : SIGHTING_OLD;
-	}
+	/* A mislabelled image may call itself what ran before, or as another release does; a digest
+	 * would have told. */
+	bool digest_denies =
+		d->state.digests && d->state.digests->has_firmware && r->has_image_digest;
+	if (!digest_denies && r->inner_version[0] && version_equal(now, r->inner_version))
+		return SIGHTING_TARGET;
+	if (version_equal(now, a->from_version))
+		return SIGHTING_OLD;
 	return name_taken_by_other(all, r, now) ? SIGHTING_OTHER : SIGHTING_LEARNT;
 }
