@@ -178,6 +178,36 @@ def test_selftest_command_decides(device, service):
     assert len(service.downloads) == downloads
 
 
+def test_selftest_command_is_told_what_it_judges(device, service):
+    service.version, service.image = "1.1.0", image(1)
+    seen = device.directory.parent / "seen"
+    command = 'echo "$PAKU_VERSION" >%s; test -s "$PAKU_IMAGE"' % seen
+    assert device.run("--once", "--selftest", command) == 0
+    assert seen.read_text() == "1.1.0\n"
+
+
+def test_killed_in_every_trial_boot_goes_back(device, service):
+    service.version, service.image = "1.1.0", image(1)
+    for boot in range(3):
+        assert device.run("--once", "--selftest", "kill -9 $PPID") == -signal.SIGKILL
+        assert [e["value"] for e in device.events if e["event"] == "trial"] == [boot + 1]
+    assert device.run("--once", "--selftest", "kill -9 $PPID") == 1
+    assert "trial" not in device.names() and "rolled_back" in device.names()
+    assert service.statuses()[-1] == "rolled_back"
+    assert device.events[-1]["version"] == "1.0.0"
+
+
+def test_lines_for_people_begin_with_the_device(device, service):
+    service.version, service.image = "1.1.0", image(1)
+    command = [word for word in device.command("--once") if word != "--json"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert lines[0] == "dev:1: running 1.0.0 from slot 0"
+    assert all(line.startswith("dev:1: ") for line in lines)
+    assert "dev:1: 1.1.0: 100 % in flash" in lines and "dev:1: 1.1.0 is confirmed" in lines
+
+
 def test_wrong_hash_is_refused(device, service):
     service.version, service.image, service.offer_sha = "1.1.0", image(1), "ab" * 32
     assert device.run("--once") == 1

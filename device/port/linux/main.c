@@ -91,17 +91,27 @@ static bool image_verifies(struct port *p)
 	return memcmp(digest, slot->sha256, sizeof digest) == 0;
 }
 
+/* The command is told what it judges: PAKU_VERSION and PAKU_IMAGE, the slot's file. */
+static enum paku_test command_selftest(struct port *p)
+{
+	char path[4096];
+	int n = snprintf(path, sizeof path, "%s/slot%d", p->opt.dir, p->agent.running);
+
+	if (n < 0 || (size_t)n >= sizeof path || setenv("PAKU_IMAGE", path, 1) ||
+	    setenv("PAKU_VERSION", paku_version(&p->agent), 1))
+		return PAKU_TEST_FAIL;
+	int status = system(p->opt.selftest);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? PAKU_TEST_PASS : PAKU_TEST_FAIL;
+}
+
 static enum paku_test sys_selftest(void *ctx)
 {
 	struct port *p = ctx;
 
 	if (p->opt.fail == FAIL_SELFTEST)
 		return PAKU_TEST_FAIL;
-	if (p->opt.selftest) {
-		int status = system(p->opt.selftest);
-		return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? PAKU_TEST_PASS
-								     : PAKU_TEST_FAIL;
-	}
+	if (p->opt.selftest)
+		return command_selftest(p);
 	if (!image_verifies(p))
 		return PAKU_TEST_FAIL;
 	return port_net_reachable(p) ? PAKU_TEST_PASS : PAKU_TEST_WAIT;
