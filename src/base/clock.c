@@ -72,17 +72,22 @@ static int digits(const char *p, int count)
 
 bool time_parse(const char *text, int64_t *us)
 {
-	if (strlen(text) != TIME_TEXT_SIZE - 1 || text[4] != '-' || text[7] != '-' || text[10] != 'T' ||
-	    text[13] != ':' || text[16] != ':' || text[19] != '.' || text[26] != 'Z')
+	if (strlen(text) != TIME_TEXT_SIZE - 1 || text[4] != '-' || text[7] != '-' ||
+	    text[10] != 'T' || text[13] != ':' || text[16] != ':' || text[19] != '.' ||
+	    text[26] != 'Z')
 		return false;
 	int year = digits(text, 4), month = digits(text + 5, 2), day = digits(text + 8, 2);
 	int hour = digits(text + 11, 2), min = digits(text + 14, 2), sec = digits(text + 17, 2);
 	int micro = digits(text + 20, 6);
-	if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 || hour > 23 ||
-	    min < 0 || min > 59 || sec < 0 || sec > 60 || micro < 0)
+	if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 ||
+	    hour > 23 || min < 0 || min > 59 || sec < 0 || sec > 60 || micro < 0)
 		return false;
-	struct tm tm = {.tm_year = year - 1900, .tm_mon = month - 1, .tm_mday = day,
-			.tm_hour = hour, .tm_min = min, .tm_sec = sec};
+	struct tm tm = {.tm_year = year - 1900,
+			.tm_mon = month - 1,
+			.tm_mday = day,
+			.tm_hour = hour,
+			.tm_min = min,
+			.tm_sec = sec};
 	*us = (int64_t)timegm(&tm) * US_PER_S + micro;
 	return true;
 }

@@ -17,9 +17,9 @@
 
 int64_t clock_wall_us(void);
 /*
- * The service's time: starts at the wall clock and runs on by the monotonic one, so that a clock set back
- * does not turn the order of things round; a wall clock that jumps ahead (a Pi that boots in 1970 and
- * then meets NTP) is followed.
+ * The service's time: starts at the wall clock and runs on by the monotonic one, so that a clock
+ * set back does not turn the order of things round; a wall clock that jumps ahead (a Pi that boots
+ * in 1970 and then meets NTP) is followed.
  */
 int64_t clock_service_us(void);
 int64_t clock_mono_ms(void);

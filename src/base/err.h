@@ -11,23 +11,23 @@
 #include <stdarg.h>
 #include <stdbool.h>
 
-#define OTA_MUST_USE __attribute__((warn_unused_result))
+#define OTA_MUST_USE     __attribute__((warn_unused_result))
 #define OTA_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 enum ota_code {
 	OTA_OK = 0,
-	OTA_EINVAL,       /* the request is malformed */
-	OTA_EAUTH,        /* no key, or a wrong one */
-	OTA_ENOTFOUND,    /* what is named does not exist */
-	OTA_ECONFLICT,    /* it contradicts what is there */
-	OTA_EGONE,        /* it was there and has been withdrawn */
-	OTA_ETOOLARGE,    /* beyond a limit of size */
+	OTA_EINVAL,         /* the request is malformed */
+	OTA_EAUTH,          /* no key, or a wrong one */
+	OTA_ENOTFOUND,      /* what is named does not exist */
+	OTA_ECONFLICT,      /* it contradicts what is there */
+	OTA_EGONE,          /* it was there and has been withdrawn */
+	OTA_ETOOLARGE,      /* beyond a limit of size */
 	OTA_EUNPROCESSABLE, /* well formed, but makes no sense here */
-	OTA_EUNAVAIL,     /* try again later: over a limit, store down, shutting down */
-	OTA_ENOMEM,       /* out of memory */
-	OTA_EIO,          /* a disk or socket said no */
-	OTA_EUNKNOWN,     /* the commit's outcome is not known */
-	OTA_EINTERNAL,    /* a bug of ours */
+	OTA_EUNAVAIL,       /* try again later: over a limit, store down, shutting down */
+	OTA_ENOMEM,         /* out of memory */
+	OTA_EIO,            /* a disk or socket said no */
+	OTA_EUNKNOWN,       /* the commit's outcome is not known */
+	OTA_EINTERNAL,      /* a bug of ours */
 };
 
 struct ota_err {

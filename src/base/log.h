@@ -5,8 +5,8 @@
  *   2026-11-23T22:12:49.000000Z info device/esp32_001 update_completed version 1.2.0
  *   {"time":"...","level":"info","subject":"device/esp32_001","event":"update_completed","text":"..."}
  *
- * Any thread; a line is one write.  Control characters in texts are escaped: a device's words cannot
- * forge a line.
+ * Any thread; a line is one write.  Control characters in texts are escaped: a device's words
+ * cannot forge a line.
  */
 #pragma once
 

@@ -55,10 +55,11 @@ static const char *event_data(struct committer *c, const struct attempt *a, cons
 	return copy;
 }
 
-static struct change *put_attempt(struct committer *c, struct device_work *w,
-				  enum change_kind kind, const struct attempt *a)
+static struct change *put_attempt(struct committer *c, struct device_work *w, enum change_kind kind,
+				  const struct attempt *a)
 {
-	/* The change outlives this call: its attempt lives in the batch, its strings in the state. */
+	/* The change outlives this call: its attempt lives in the batch, its strings in the state.
+	 */
 	struct attempt *copy = batch_alloc(&c->batch, sizeof *copy);
 	char *version = batch_printf(&c->batch, "%s", a->version);
 	char *from = batch_printf(&c->batch, "%s", a->from_version);
@@ -161,8 +162,8 @@ static bool note_outcome(struct committer *c, struct device_work *w, const struc
 static bool keep_in_memory(struct device_work *w, const struct attempt *a)
 {
 	const struct attempt *held = w->next.attempt;
-	bool belongs = !a->unsolicited && (attempt_is_open(a->state) ||
-					   (a->state == ATTEMPT_SUCCESS && !a->settled));
+	bool belongs = !a->unsolicited &&
+		       (attempt_is_open(a->state) || (a->state == ATTEMPT_SUCCESS && !a->settled));
 
 	if (held && held->id != a->id)
 		return true; /* another one is open: this one is history */
@@ -180,11 +181,11 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 
 	a.state = attempt_next(old->state, word->event);
 	/* LAPSED may begin again, but not beside another that is open. */
-	if (!attempt_is_open(old->state) && attempt_is_open(a.state) && held &&
-	    held->id != a.id && attempt_is_open(held->state))
+	if (!attempt_is_open(old->state) && attempt_is_open(a.state) && held && held->id != a.id &&
+	    attempt_is_open(held->state))
 		return STEPPED_NOT;
-	if (a.state == old->state && (!grew || a.state != ATTEMPT_DOWNLOADING ||
-				      word->event != EVENT_REPORT_DOWNLOADING))
+	if (a.state == old->state &&
+	    (!grew || a.state != ATTEMPT_DOWNLOADING || word->event != EVENT_REPORT_DOWNLOADING))
 		return STEPPED_NOT;
 
 	a.reported_us = c->batch.now_us;

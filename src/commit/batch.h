@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Inside the committer: one batch, its memory, and what commands prepare.  The committer's thread only.
+ * Inside the committer: one batch, its memory, and what commands prepare.  The committer's thread
+ * only.
  *
- * A command is prepared against the fleet as it stands: its changes for the store, and the work that
- * publishes it.  Two commands that touch the same device never share a batch: the later one waits for
- * the next, in order.  A command that changes the plan is a batch by itself.
+ * A command is prepared against the fleet as it stands: its changes for the store, and the work
+ * that publishes it.  Two commands that touch the same device never share a batch: the later one
+ * waits for the next, in order.  A command that changes the plan is a batch by itself.
  */
 #pragma once
 
@@ -28,9 +29,9 @@ struct plan_work {
 	struct model *model;
 	struct release *new_release;
 	struct rollout *new_rollout;
-	struct rollout *rollout;      /* set active */
+	struct rollout *rollout; /* set active */
 	bool active;
-	struct release *release;      /* set deleted */
+	struct release *release; /* set deleted */
 	bool deleted;
 };
 
@@ -64,9 +65,9 @@ enum prepared {
 
 /* The kinds of command: one row each in committer.c. */
 typedef enum prepared prepare_fn(struct committer *c, struct command *cmd);
-prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse, prepare_edit,
-	prepare_device_delete, prepare_release_create, prepare_release_delete, prepare_rollout_create,
-	prepare_rollout_active, prepare_flush_seen;
+prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse,
+	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
+	prepare_rollout_create, prepare_rollout_active, prepare_flush_seen;
 
 /* Fails the command; returns PREPARED_FAIL. */
 enum prepared prepare_fail(struct command *cmd, enum ota_code code, const char *fmt, ...)
@@ -101,18 +102,18 @@ void work_undo(struct committer *c, struct command *cmd);
 /* --- attempts, in attempts.c --- */
 
 /* Opens an attempt of the device at the release.  False: out of memory. */
-OTA_MUST_USE bool attempt_open(struct committer *c, struct device_work *w,
-			       const struct release *r, const struct rollout *by);
+OTA_MUST_USE bool attempt_open(struct committer *c, struct device_work *w, const struct release *r,
+			       const struct rollout *by);
 
 struct attempt_word {
 	enum attempt_event event;
-	int percent;         /* -1 */
-	const char *error;   /* NULL */
-	const char *why;     /* for what the service ends: metadata.why */
+	int percent;       /* -1 */
+	const char *error; /* NULL */
+	const char *why;   /* for what the service ends: metadata.why */
 };
 enum stepped {
-	STEPPED,        /* something changed and is in the batch */
-	STEPPED_NOT,    /* late or repeated: nothing to write */
+	STEPPED,     /* something changed and is in the batch */
+	STEPPED_NOT, /* late or repeated: nothing to write */
 	STEPPED_NOMEM,
 };
 /* Moves attempt A (the device's in memory, or one that the store found) by one event. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Check-ins.  One that says nothing new is answered from memory by the door's thread
- * (committer_soft_checkin); any other is a command.  After the command the door asks again and finds
- * nothing new: so an offer that leaves the service is always one that is durable.
+ * (committer_soft_checkin); any other is a command.  After the command the door asks again and
+ * finds nothing new: so an offer that leaves the service is always one that is durable.
  */
 #include "commit/batch.h"
 
@@ -89,9 +89,9 @@ static bool apply_facts(struct committer *c, const struct checkin *in, struct de
 {
 	int64_t now_us = c->batch.now_us;
 
-	if (!state_set_string(&n->model, in->model) || !state_set_string(&n->version, in->version) ||
-	    (in->hw[0] && !state_set_string(&n->hw, in->hw)) ||
-	    !state_set_digests(n, &in->digests))
+	if (!state_set_string(&n->model, in->model) ||
+	    !state_set_string(&n->version, in->version) ||
+	    (in->hw[0] && !state_set_string(&n->hw, in->hw)) || !state_set_digests(n, &in->digests))
 		return false;
 	if (in->mac)
 		n->mac = in->mac;
@@ -141,8 +141,10 @@ static bool learn_name(struct committer *c, struct device_work *w, struct releas
 
 static struct device view_of(const struct device_work *w)
 {
-	return (struct device){.id = w->device->id, .hash = w->device->hash,
-			       .device_id = w->device->device_id, .state = w->next};
+	return (struct device){.id = w->device->id,
+			       .hash = w->device->hash,
+			       .device_id = w->device->device_id,
+			       .state = w->next};
 }
 
 /* A success that had settled, and now the device calls itself something else: back, or on? */
@@ -165,7 +167,8 @@ static enum stepped look_back(struct committer *c, struct device_work *w, const 
 					&err) != OTA_OK ||
 	    !version_equal(found.a.from_version, w->next.version))
 		return STEPPED_NOT;
-	struct attempt_word word = {.event = EVENT_SEEN_OLD, .percent = -1,
+	struct attempt_word word = {.event = EVENT_SEEN_OLD,
+				    .percent = -1,
 				    .error = "the device is back on the version it had before"};
 	return attempt_step(c, w, &found.a, &word);
 }
@@ -182,11 +185,11 @@ static bool apply_verdict(struct committer *c, struct device_work *w, struct mod
 	if (v.event == EVENT_SEEN_OLD)
 		word.error = "the device runs the version it had before";
 	if (v.event == EVENT_REPORT_FAILED)
-		word.error = batch_printf(&c->batch,
-					  "the device restarted and runs %s, which is not what it installed",
-					  w->next.version);
-	if (v.event != EVENT_NONE &&
-	    attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
+		word.error = batch_printf(
+			&c->batch,
+			"the device restarted and runs %s, which is not what it installed",
+			w->next.version);
+	if (v.event != EVENT_NONE && attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
 		return false;
 	if (v.learns && !learn_name(c, w, (struct release *)(uintptr_t)target))
 		return false;
@@ -241,8 +244,8 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 	const struct checkin *in = &cmd->checkin;
 	struct device *d = fleet_find(c->fleet, in->device_id);
 	bool defer = false;
-	struct device_work *w = d ? work_on_device(c, cmd, d, &defer)
-				  : work_on_new_device(c, cmd, in->device_id);
+	struct device_work *w =
+		d ? work_on_device(c, cmd, d, &defer) : work_on_new_device(c, cmd, in->device_id);
 
 	if (defer)
 		return PREPARED_DEFER;

@@ -2,8 +2,9 @@
 /*
  * Commands: every fact that changes the world, whatever door it came through.
  *
- * A door fills a command, submits it, and hears of its outcome by done(), which runs on the committer's
- * thread and must not block.  All that a command points to belongs to the door and lives until done().
+ * A door fills a command, submits it, and hears of its outcome by done(), which runs on the
+ * committer's thread and must not block.  All that a command points to belongs to the door and
+ * lives until done().
  */
 #pragma once
 
@@ -31,7 +32,8 @@ enum command_kind {
 
 /* A device's word about an update. */
 struct report {
-	const char *device_id, *version, *error_message, *attempt_token; /* the last two may be NULL */
+	const char *device_id, *version, *error_message,
+		*attempt_token;   /* the last two may be NULL */
 	enum attempt_event event; /* one of EVENT_REPORT_* */
 	int percent;              /* -1: not told */
 };
@@ -117,9 +119,9 @@ struct command {
 	struct ota_err err;
 	int retry_after_s; /* with OTA_EUNAVAIL: when to come again; 0 unknown */
 	struct {
-		int64_t id;      /* of the release or rollout */
-		bool existed;    /* it was there already, identical; or nothing had to change */
-		size_t count;    /* devices edited, attempts withdrawn */
+		int64_t id;   /* of the release or rollout */
+		bool existed; /* it was there already, identical; or nothing had to change */
+		size_t count; /* devices edited, attempts withdrawn */
 		char warnings[WARNINGS_SIZE]; /* JSON array of sentences, for a release */
 	} out;
 

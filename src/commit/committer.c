@@ -12,9 +12,10 @@
 #include <string.h>
 
 #define BATCH_MAX 1000
-#define TICK_MS 1000
-/* A fleet of up to this size is looked through for lapsed offers at each tick, a larger one in turns. */
-#define SMALL_FLEET 20000
+#define TICK_MS   1000
+/* A fleet of up to this size is looked through for lapsed offers at each tick, a larger one in
+ * turns. */
+#define SMALL_FLEET     20000
 #define LAPSES_PER_TICK 500
 
 struct command_list {
@@ -136,7 +137,8 @@ static bool add_group(struct batch *b, const struct command *cmd)
 }
 
 /* Fills the batch from the deferred and the taken; what does not fit goes to deferred, in order. */
-static void batch_prepare(struct committer *c, struct command_list *taken, struct command_list *done)
+static void batch_prepare(struct committer *c, struct command_list *taken,
+			  struct command_list *done)
 {
 	struct command_list later, *sources[2] = {&c->queue->deferred, taken};
 	bool closed = false;
@@ -235,7 +237,8 @@ static bool mark_unsaid(const struct device *d, void *ctx)
 	return true;
 }
 
-/* Makes the batch durable; afterwards each command has its code, and its work is published or undone. */
+/* Makes the batch durable; afterwards each command has its code, and its work is published or
+ * undone. */
 static void batch_commit(struct committer *c, struct command_list *done)
 {
 	struct batch *b = &c->batch;
@@ -266,8 +269,8 @@ static void batch_commit(struct committer *c, struct command_list *done)
 }
 
 /*
- * One batch.  The order is the contract: check and prepare; make it durable; show it to readers; only
- * then answer.  Nobody hears "ok" about a change that a restart could lose.
+ * One batch.  The order is the contract: check and prepare; make it durable; show it to readers;
+ * only then answer.  Nobody hears "ok" about a change that a restart could lose.
  */
 static void run_batch(struct committer *c, struct command_list *taken)
 {
@@ -394,7 +397,8 @@ static void *committer_thread(void *arg)
 	c->batch.now_us = clock_service_us();
 	struct command_list last;
 	list_init(&last);
-	if (prepare(c, &flush) == PREPARED && flush.change_count > 0 && add_group(&c->batch, &flush)) {
+	if (prepare(c, &flush) == PREPARED && flush.change_count > 0 &&
+	    add_group(&c->batch, &flush)) {
 		list_push(&last, &flush);
 		batch_commit(c, &last);
 	}
@@ -513,6 +517,13 @@ enum ota_code committer_run(struct committer *c, struct command *cmd)
 		pthread_cond_wait(&w.cond, &w.lock);
 	pthread_mutex_unlock(&w.lock);
 	return cmd->code;
+}
+
+void committer_barrier(struct committer *c)
+{
+	struct command nothing = {.kind = COMMAND_FLUSH_SEEN}; /* of no shard */
+
+	(void)committer_run(c, &nothing);
 }
 
 bool committer_healthy(struct committer *c, char *reason, size_t size)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The committer: one thread; takes all commands that wait, makes them durable in one transaction,
- * publishes them to the fleet, and only then answers.  A batch is what piled up during the last write.
+ * publishes them to the fleet, and only then answers.  A batch is what piled up during the last
+ * write.
  *
- * It also owns the service's slow clock: last_seen is written about once a minute, offers lapse, and a store
- * that failed is probed until it answers.
+ * It also owns the service's slow clock: last_seen is written about once a minute, offers lapse,
+ * and a store that failed is probed until it answers.
  */
 #pragma once
 
@@ -40,6 +41,9 @@ enum ota_code committer_submit(struct committer *c, struct command *cmd, struct 
 /* The same, and waits for the outcome.  Not for HTTP workers. */
 enum ota_code committer_run(struct committer *c, struct command *cmd);
 
+/* Returns when all that was submitted before it has been answered. */
+void committer_barrier(struct committer *c);
+
 /* Whether the store takes writes; if not, REASON tells (and since when). */
 bool committer_healthy(struct committer *c, char *reason, size_t size);
 
@@ -50,9 +54,9 @@ struct committer_stats {
 void committer_stats(struct committer *c, struct committer_stats *out);
 
 /*
- * A check-in that is nothing new is answered from memory.  With the plan held by the caller: true and
- * *out is the decision (pointers valid while the plan is held; TOKEN is set when it is an offer), or false:
- * submit a COMMAND_CHECKIN.
+ * A check-in that is nothing new is answered from memory.  With the plan held by the caller: true
+ * and *out is the decision (pointers valid while the plan is held; TOKEN is set when it is an
+ * offer), or false: submit a COMMAND_CHECKIN.
  */
 struct soft_answer {
 	struct decision decision;

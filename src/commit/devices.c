@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What operators do to devices: another try, labels and groups, removal; and the soft state's flush. */
+/* What operators do to devices: another try, labels and groups, removal; and the soft state's
+ * flush. */
 #include "commit/batch.h"
 
 #include <stdatomic.h>
@@ -115,8 +116,8 @@ enum prepared prepare_device_delete(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	/* Nothing of it stays open: what had begun can never be told of again. */
 	const struct attempt *a = w->next.attempt;
-	struct attempt_word word = {.event = EVENT_SUPERSEDE, .percent = -1,
-				    .why = "the device was deleted"};
+	struct attempt_word word = {
+		.event = EVENT_SUPERSEDE, .percent = -1, .why = "the device was deleted"};
 	if (a && a->state == ATTEMPT_INSTALLING)
 		word.event = EVENT_REPORT_FAILED;
 	if (a && a->state != ATTEMPT_PENDING)
@@ -124,7 +125,8 @@ enum prepared prepare_device_delete(struct committer *c, struct command *cmd)
 	if (a && attempt_is_open(a->state) && attempt_step(c, w, a, &word) == STEPPED_NOMEM)
 		return prepare_fail_nomem(cmd);
 	struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_DELETE);
-	if (!ch || !batch_event(&c->batch, "device_deleted", d->device_id, d->state.version, 0, NULL))
+	if (!ch ||
+	    !batch_event(&c->batch, "device_deleted", d->device_id, d->state.version, 0, NULL))
 		return prepare_fail_nomem(cmd);
 	ch->device_delete.device_id = d->device_id;
 	w->removed = true;

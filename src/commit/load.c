@@ -50,7 +50,8 @@ static bool fill_release(struct release *r, const struct row_release *row, const
 {
 	char digest[SHA256_HEX_SIZE];
 
-	r->version = r->model = r->min_version = r->inner_version = r->project = r->release_notes = "";
+	r->version = r->model = r->min_version = r->inner_version = r->project = r->release_notes =
+		"";
 	r->id = row->id;
 	r->salt = target_salt(row->device_model, row->version);
 	r->file_size = row->file_size;
@@ -143,8 +144,8 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	    !load_target(&r->target, row)) {
 		json_decref(meta);
 		rollout_free(&r);
-		return ota_fail(err, OTA_EIO, "rollout %lld (%s) cannot be read", (long long)row->id,
-				row->name);
+		return ota_fail(err, OTA_EIO, "rollout %lld (%s) cannot be read",
+				(long long)row->id, row->name);
 	}
 	r->id = row->id;
 	r->release = (struct release *)(uintptr_t)rel;
@@ -194,8 +195,8 @@ static enum ota_code begin_change(struct fleet *f, const char *device_id, struct
 	return state_copy(next, &(*d)->state) ? OTA_OK : ota_fail_nomem(err);
 }
 
-static enum ota_code end_change(struct fleet *f, struct device *d, struct device_state *next, bool ok,
-				struct ota_err *err)
+static enum ota_code end_change(struct fleet *f, struct device *d, struct device_state *next,
+				bool ok, struct ota_err *err)
 {
 	if (!ok || !fleet_reserve(f, next)) {
 		state_fini(next);

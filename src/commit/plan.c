@@ -39,7 +39,8 @@ static struct release *make_release(struct committer *c, const struct release_ne
 
 	if (!r)
 		return NULL;
-	r->version = r->model = r->min_version = r->inner_version = r->project = r->release_notes = "";
+	r->version = r->model = r->min_version = r->inner_version = r->project = r->release_notes =
+		"";
 	if (!state_set_string(&r->version, n->version) || !state_set_string(&r->model, n->model) ||
 	    !state_set_string(&r->min_version, n->min_version ? n->min_version : "") ||
 	    !state_set_string(&r->inner_version, n->inner_version) ||
@@ -92,11 +93,12 @@ static enum prepared release_again(struct committer *c, struct command *cmd,
 	const struct release_new *n = &cmd->release;
 
 	if (memcmp(have->sha256, n->sha256, DIGEST_SIZE) != 0)
-		return prepare_fail(cmd, OTA_ECONFLICT,
-				    "release %s for %s %s with other bytes; give the new image a version of "
-				    "its own",
-				    n->version, n->model,
-				    have->deleted ? "existed (and was deleted)" : "exists");
+		return prepare_fail(
+			cmd, OTA_ECONFLICT,
+			"release %s for %s %s with other bytes; give the new image a version of "
+			"its own",
+			n->version, n->model,
+			have->deleted ? "existed (and was deleted)" : "exists");
 	cmd->out.id = have->id;
 	cmd->out.existed = true;
 	strcpy(cmd->out.warnings, "[]");
@@ -104,8 +106,7 @@ static enum prepared release_again(struct committer *c, struct command *cmd,
 		return PREPARED;
 	struct plan_work *p = plan_work(c, cmd);
 	struct change *ch = batch_change(&c->batch, CHANGE_RELEASE_DELETED);
-	if (!p || !ch ||
-	    !batch_event(&c->batch, "firmware_uploaded", NULL, n->version, 0, NULL))
+	if (!p || !ch || !batch_event(&c->batch, "firmware_uploaded", NULL, n->version, 0, NULL))
 		return prepare_fail_nomem(cmd);
 	ch->release_deleted.id = have->id;
 	p->release = (struct release *)(uintptr_t)have;
@@ -181,7 +182,7 @@ struct withdrawal {
 	int64_t release_id, rollout_id; /* one of them */
 	bool begun;                     /* an attempt of the release has begun */
 	size_t count;
-	struct device **devices;        /* NULL: only count */
+	struct device **devices; /* NULL: only count */
 };
 
 static bool find_pending(const struct device *d, void *ctx)
@@ -240,15 +241,17 @@ enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
 				    cmd->release_delete.version, cmd->release_delete.model);
 	for (const struct rollout *o = m->rollouts; o; o = o->next)
 		if (o->active && o->release == r)
-			return prepare_fail(cmd, OTA_ECONFLICT,
-					    "rollout %s (%lld) uses release %s; deactivate it first",
-					    o->name, (long long)o->id, r->version);
+			return prepare_fail(
+				cmd, OTA_ECONFLICT,
+				"rollout %s (%lld) uses release %s; deactivate it first", o->name,
+				(long long)o->id, r->version);
 	w.release_id = r->id;
 	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_pending, &w);
 	if (w.begun)
-		return prepare_fail(cmd, OTA_ECONFLICT,
-				    "devices are updating to release %s; delete it when they are done",
-				    r->version);
+		return prepare_fail(
+			cmd, OTA_ECONFLICT,
+			"devices are updating to release %s; delete it when they are done",
+			r->version);
 	struct plan_work *p = plan_work(c, cmd);
 	if (!p || !withdraw_pending(c, cmd, &w, "the release was deleted"))
 		return prepare_fail_nomem(cmd);
@@ -333,9 +336,9 @@ static bool same_rollout(const struct rollout *a, const struct rollout *b)
 {
 	return a->release == b->release && a->target.type == b->target.type &&
 	       a->target.percent == b->target.percent &&
-	       strcmp(a->target.group, b->target.group) == 0 && same_lists(&a->target, &b->target) &&
-	       a->created_active == b->created_active && a->allow_downgrade == b->allow_downgrade &&
-	       a->max_attempts == b->max_attempts;
+	       strcmp(a->target.group, b->target.group) == 0 &&
+	       same_lists(&a->target, &b->target) && a->created_active == b->created_active &&
+	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts;
 }
 
 static char *target_filter(struct committer *c, const struct target *t)
@@ -372,10 +375,11 @@ static enum prepared rollout_again(struct command *cmd, const struct rollout *ha
 
 	rollout_free(&made);
 	if (!same)
-		return prepare_fail(cmd, OTA_ECONFLICT,
-				    "a rollout called %s exists (%lld) and is not the same; choose another "
-				    "name",
-				    have->name, (long long)have->id);
+		return prepare_fail(
+			cmd, OTA_ECONFLICT,
+			"a rollout called %s exists (%lld) and is not the same; choose another "
+			"name",
+			have->name, (long long)have->id);
 	cmd->out.id = have->id;
 	cmd->out.existed = true;
 	return PREPARED;
@@ -390,8 +394,8 @@ enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 
 	if (!rel || rel->deleted)
 		return prepare_fail(cmd, OTA_ENOTFOUND,
-				    "there is no release %s for model %s; upload it first", n->version,
-				    n->model);
+				    "there is no release %s for model %s; upload it first",
+				    n->version, n->model);
 	struct rollout *made = make_rollout(c, n, rel);
 	if (!made)
 		return prepare_fail_nomem(cmd);
@@ -410,10 +414,11 @@ enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	ch->rollout.rollout = made;
 	ch->rollout.created_by = "api";
-	ch->rollout.metadata = n->active ? "{\"created_active\":true}" : "{\"created_active\":false}";
+	ch->rollout.metadata =
+		n->active ? "{\"created_active\":true}" : "{\"created_active\":false}";
 	ch->rollout.target_filter = target_filter(c, &made->target);
-	char *data = batch_printf(&c->batch, "{\"rollout_percentage\":%d,\"is_active\":%s}", n->percent,
-				  n->active ? "true" : "false");
+	char *data = batch_printf(&c->batch, "{\"rollout_percentage\":%d,\"is_active\":%s}",
+				  n->percent, n->active ? "true" : "false");
 	if (!ch->rollout.target_filter || !data ||
 	    !batch_event(&c->batch, "rollout_created", NULL, n->version, made->id, data))
 		return prepare_fail_nomem(cmd);

@@ -2,8 +2,9 @@
 /*
  * What devices say about their updates, and the beginning of a download.
  *
- * A report is recorded as said.  It belongs to the attempt that its attempt_id names, else to the device's
- * attempt at that version, else it was not asked for: then it gets a row of its own that steers nothing.
+ * A report is recorded as said.  It belongs to the attempt that its attempt_id names, else to the
+ * device's attempt at that version, else it was not asked for: then it gets a row of its own that
+ * steers nothing.
  */
 #include "commit/batch.h"
 
@@ -37,7 +38,8 @@ static bool find_attempt(struct committer *c, const struct device_work *w, const
 	if (w->added)
 		return false;
 	if (r->attempt_token) {
-		*rc = c->store->ops->find_attempt(c->store, r->attempt_token, NULL, NULL, found, err);
+		*rc = c->store->ops->find_attempt(c->store, r->attempt_token, NULL, NULL, found,
+						  err);
 		if (*rc == OTA_OK && strcmp(found->device_id, w->device->device_id) == 0) {
 			*out = &found->a;
 			return true;
@@ -51,7 +53,8 @@ static bool find_attempt(struct committer *c, const struct device_work *w, const
 			return true;
 		}
 	}
-	*rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id, r->version, found, err);
+	*rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id, r->version, found,
+					  err);
 	if (*rc == OTA_ENOTFOUND)
 		*rc = OTA_OK;
 	else if (*rc == OTA_OK &&
@@ -100,16 +103,16 @@ static enum stepped record_unsolicited(struct committer *c, struct device_work *
 enum prepared prepare_report(struct committer *c, struct command *cmd)
 {
 	const struct report *r = &cmd->report;
-	struct attempt_word word = {.event = r->event, .percent = r->percent,
-				    .error = r->error_message};
+	struct attempt_word word = {
+		.event = r->event, .percent = r->percent, .error = r->error_message};
 	struct device *d = fleet_find(c->fleet, r->device_id);
 	struct stored_attempt found;
 	const struct attempt *a = NULL;
 	enum ota_code rc;
 	enum stepped stepped;
 	bool defer = false;
-	struct device_work *w = d ? work_on_device(c, cmd, d, &defer)
-				  : work_on_new_device(c, cmd, r->device_id);
+	struct device_work *w =
+		d ? work_on_device(c, cmd, d, &defer) : work_on_new_device(c, cmd, r->device_id);
 
 	if (defer)
 		return PREPARED_DEFER;
@@ -143,8 +146,8 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 	struct attempt_word word = {.event = EVENT_FETCH, .percent = -1};
 	struct stored_attempt found;
 	bool defer = false;
-	enum ota_code rc = c->store->ops->find_attempt(c->store, cmd->fetch.token, NULL, NULL, &found,
-						       &cmd->err);
+	enum ota_code rc = c->store->ops->find_attempt(c->store, cmd->fetch.token, NULL, NULL,
+						       &found, &cmd->err);
 
 	if (rc == OTA_ENOTFOUND) {
 		cmd->out.existed = false;
@@ -167,9 +170,8 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 		return PREPARED_DEFER;
 	if (!w)
 		return prepare_fail_nomem(cmd);
-	const struct attempt *a = w->next.attempt && w->next.attempt->id == found.a.id
-					  ? w->next.attempt
-					  : &found.a;
+	const struct attempt *a =
+		w->next.attempt && w->next.attempt->id == found.a.id ? w->next.attempt : &found.a;
 	if (attempt_step(c, w, a, &word) == STEPPED_NOMEM)
 		return prepare_fail_nomem(cmd);
 	fleet_touch(d, c->batch.now_us);
@@ -178,7 +180,8 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 
 enum prepared prepare_lapse(struct committer *c, struct command *cmd)
 {
-	struct attempt_word word = {.event = EVENT_LAPSE, .percent = -1,
+	struct attempt_word word = {.event = EVENT_LAPSE,
+				    .percent = -1,
 				    .why = "no download within three poll intervals"};
 	struct device *d = fleet_find(c->fleet, cmd->lapse.device_id);
 	bool defer = false;

@@ -19,28 +19,30 @@ enum {
 /*
  * Rows: the event.  Columns: the state it meets.
  *
- * - A report never moves an attempt backwards: what is behind the state is late and changes nothing.
+ * - A report never moves an attempt backwards: what is behind the state is late and changes
+ * nothing.
  * - WITHDRAW and LAPSE touch only what has not begun.
- * - A withdrawn attempt whose device had begun unseen (a cache in between) still records how it ended.
+ * - A withdrawn attempt whose device had begun unseen (a cache in between) still records how it
+ * ended.
  * - SEEN_OLD is only raised with evidence, and so means something only once installing has begun.
  * - SUPERSEDE ends a begun attempt whose download stopped: it did not succeed.
  */
 static const unsigned char next_state[ATTEMPT_EVENTS][ATTEMPT_STATES] = {
 	/*                            PEND  DLNG  DLED  INST  SUCC  FAIL  RBCK  LAPS  WDRN */
-	[EVENT_NONE] =               {PEND, DLNG, DLED, INST, SUCC, FAIL, RBCK, LAPS, WDRN},
-	[EVENT_REPORT_PENDING] =     {PEND, DLNG, DLED, INST, SUCC, FAIL, RBCK, LAPS, WDRN},
+	[EVENT_NONE] = {PEND, DLNG, DLED, INST, SUCC, FAIL, RBCK, LAPS, WDRN},
+	[EVENT_REPORT_PENDING] = {PEND, DLNG, DLED, INST, SUCC, FAIL, RBCK, LAPS, WDRN},
 	[EVENT_REPORT_DOWNLOADING] = {DLNG, DLNG, DLED, INST, SUCC, FAIL, RBCK, DLNG, WDRN},
-	[EVENT_REPORT_DOWNLOADED] =  {DLED, DLED, DLED, INST, SUCC, FAIL, RBCK, DLED, WDRN},
-	[EVENT_REPORT_INSTALLING] =  {INST, INST, INST, INST, SUCC, FAIL, RBCK, INST, WDRN},
-	[EVENT_REPORT_SUCCESS] =     {SUCC, SUCC, SUCC, SUCC, SUCC, FAIL, RBCK, SUCC, SUCC},
-	[EVENT_REPORT_FAILED] =      {FAIL, FAIL, FAIL, FAIL, SUCC, FAIL, RBCK, FAIL, FAIL},
+	[EVENT_REPORT_DOWNLOADED] = {DLED, DLED, DLED, INST, SUCC, FAIL, RBCK, DLED, WDRN},
+	[EVENT_REPORT_INSTALLING] = {INST, INST, INST, INST, SUCC, FAIL, RBCK, INST, WDRN},
+	[EVENT_REPORT_SUCCESS] = {SUCC, SUCC, SUCC, SUCC, SUCC, FAIL, RBCK, SUCC, SUCC},
+	[EVENT_REPORT_FAILED] = {FAIL, FAIL, FAIL, FAIL, SUCC, FAIL, RBCK, FAIL, FAIL},
 	[EVENT_REPORT_ROLLED_BACK] = {RBCK, RBCK, RBCK, RBCK, RBCK, FAIL, RBCK, RBCK, RBCK},
-	[EVENT_FETCH] =              {DLNG, DLNG, DLED, INST, SUCC, FAIL, RBCK, DLNG, WDRN},
-	[EVENT_SEEN_TARGET] =        {SUCC, SUCC, SUCC, SUCC, SUCC, FAIL, RBCK, SUCC, WDRN},
-	[EVENT_SEEN_OLD] =           {PEND, DLNG, DLED, RBCK, RBCK, FAIL, RBCK, LAPS, WDRN},
-	[EVENT_WITHDRAW] =           {WDRN, DLNG, DLED, INST, SUCC, FAIL, RBCK, WDRN, WDRN},
-	[EVENT_LAPSE] =              {LAPS, DLNG, DLED, INST, SUCC, FAIL, RBCK, LAPS, WDRN},
-	[EVENT_SUPERSEDE] =          {WDRN, FAIL, FAIL, INST, SUCC, FAIL, RBCK, WDRN, WDRN},
+	[EVENT_FETCH] = {DLNG, DLNG, DLED, INST, SUCC, FAIL, RBCK, DLNG, WDRN},
+	[EVENT_SEEN_TARGET] = {SUCC, SUCC, SUCC, SUCC, SUCC, FAIL, RBCK, SUCC, WDRN},
+	[EVENT_SEEN_OLD] = {PEND, DLNG, DLED, RBCK, RBCK, FAIL, RBCK, LAPS, WDRN},
+	[EVENT_WITHDRAW] = {WDRN, DLNG, DLED, INST, SUCC, FAIL, RBCK, WDRN, WDRN},
+	[EVENT_LAPSE] = {LAPS, DLNG, DLED, INST, SUCC, FAIL, RBCK, LAPS, WDRN},
+	[EVENT_SUPERSEDE] = {WDRN, FAIL, FAIL, INST, SUCC, FAIL, RBCK, WDRN, WDRN},
 };
 
 enum attempt_state attempt_next(enum attempt_state state, enum attempt_event event)

@@ -8,10 +8,11 @@
  *              deactivated  three poll intervals of silence       +--- any of these ------+    |
  *                      |   |                                      |           |           |    |
  *                 WITHDRAWN LAPSED (the device slept;           SUCCESS     FAILED    ROLLED_BACK
- *                                   it may still begin)            \____ the old version again ____/
+ *                                   it may still begin)            \____ the old version again
+ * ____/
  *
- * A finished attempt is never reopened.  LAPSED is not finished: nobody failed, and a device that wakes
- * up and begins is taken at its word.
+ * A finished attempt is never reopened.  LAPSED is not finished: nobody failed, and a device that
+ * wakes up and begins is taken at its word.
  */
 #pragma once
 
@@ -44,7 +45,7 @@ enum attempt_event {
 	/* what the service sees */
 	EVENT_FETCH,       /* the device began to download the image */
 	EVENT_SEEN_TARGET, /* a check-in or live status shows the target version */
-	EVENT_SEEN_OLD,    /* ... the old version, with evidence of a boot or after the grace period */
+	EVENT_SEEN_OLD, /* ... the old version, with evidence of a boot or after the grace period */
 	/* what the service decides */
 	EVENT_WITHDRAW,
 	EVENT_LAPSE,
@@ -69,5 +70,6 @@ const char *attempt_closed_word(enum attempt_state state);
 const char *attempt_state_name(enum attempt_state state);
 /* The event that a report's status word stands for; EVENT_NONE for any other word. */
 enum attempt_event attempt_event_from_status(const char *word);
-/* The inverse of (status word, closed word), as rows keep them; false when the row makes no sense. */
+/* The inverse of (status word, closed word), as rows keep them; false when the row makes no sense.
+ */
 bool attempt_state_from_words(const char *status, const char *closed, enum attempt_state *out);

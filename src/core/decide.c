@@ -132,7 +132,8 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 	/* What has begun runs to its end, unless it stopped and something else takes its place. */
 	if (a->state != ATTEMPT_PENDING &&
 	    (p->now_us - a->reported_us < p->stale_us || !decision_offers(&fresh) ||
-	     fresh.release == trying) && !trying->deleted) {
+	     fresh.release == trying) &&
+	    !trying->deleted) {
 		same.reason = REASON_IN_PROGRESS;
 		return same;
 	}
@@ -172,15 +173,17 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 
 	switch (x->reason) {
 	case REASON_OFFER:
-		snprintf(out, size, "It runs %s and is offered %s by rollout %s at its next check.", has,
-			 rel, name);
+		snprintf(out, size, "It runs %s and is offered %s by rollout %s at its next check.",
+			 has, rel, name);
 		return;
 	case REASON_IN_PROGRESS:
 		snprintf(out, size, "It is taking %s (%s) for rollout %s.", rel,
-			 d->state.attempt ? attempt_state_name(d->state.attempt->state) : "begun", name);
+			 d->state.attempt ? attempt_state_name(d->state.attempt->state) : "begun",
+			 name);
 		return;
 	case REASON_INSTALLING:
-		snprintf(out, size, "It installs %s or restarts into it; its next check will tell.", rel);
+		snprintf(out, size, "It installs %s or restarts into it; its next check will tell.",
+			 rel);
 		return;
 	case REASON_UP_TO_DATE:
 		snprintf(out, size, "It runs %s, which is what rollout %s asks for.", has, name);
@@ -191,19 +194,19 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 	case REASON_NO_ROLLOUT:
 		snprintf(out, size, "There is no active rollout for its model %s.", model);
 		return;
-	case REASON_INACTIVE:
-		snprintf(out, size, "Rollout %s is not active.", name);
-		return;
+	case REASON_INACTIVE: snprintf(out, size, "Rollout %s is not active.", name); return;
 	case REASON_NOT_NAMED:
-		snprintf(out, size, "Rollout %s is for named devices and this is none of them.", name);
+		snprintf(out, size, "Rollout %s is for named devices and this is none of them.",
+			 name);
 		return;
 	case REASON_NOT_IN_GROUP:
-		snprintf(out, size, "Rollout %s is for group %s and this device is not in it.", name,
-			 x->rollout->target.group);
+		snprintf(out, size, "Rollout %s is for group %s and this device is not in it.",
+			 name, x->rollout->target.group);
 		return;
 	case REASON_OUTSIDE_PERCENT:
-		snprintf(out, size, "Rollout %s reaches %d %% of the devices and this one is outside.",
-			 name, x->rollout->target.percent);
+		snprintf(out, size,
+			 "Rollout %s reaches %d %% of the devices and this one is outside.", name,
+			 x->rollout->target.percent);
 		return;
 	case REASON_OTHER_MODEL:
 		snprintf(out, size, "Rollout %s is for model %s, this device is %s.", name,
@@ -211,7 +214,8 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 		return;
 	case REASON_DOWNGRADE:
 		snprintf(out, size,
-			 "Rollout %s has %s, which is older than the %s it runs; allow_downgrade is off.",
+			 "Rollout %s has %s, which is older than the %s it runs; allow_downgrade "
+			 "is off.",
 			 name, rel, has);
 		return;
 	case REASON_BELOW_MIN_VERSION:
@@ -220,7 +224,8 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 		return;
 	case REASON_MIN_VERSION_INCOMPARABLE:
 		snprintf(out, size,
-			 "Release %s needs at least %s, and the device's %s cannot be compared with it.",
+			 "Release %s needs at least %s, and the device's %s cannot be compared "
+			 "with it.",
 			 rel, x->release->min_version, has);
 		return;
 	case REASON_TOO_MANY_FAILURES:

@@ -2,23 +2,23 @@
 /*
  * What a device is to run, and why.  Pure: the clock comes in, nothing goes out.
  *
- * The newest active rollout that selects the device and whose release it may take wins.  A device that
- * runs the release of the newest rollout that includes it is up to date, whatever older rollouts say:
- * with incomparable versions it would else go to and fro between two of them.
+ * The newest active rollout that selects the device and whose release it may take wins.  A device
+ * that runs the release of the newest rollout that includes it is up to date, whatever older
+ * rollouts say: with incomparable versions it would else go to and fro between two of them.
  */
 #pragma once
 
 #include "core/domain.h"
 
 enum reason {
-	REASON_OFFER,            /* it is (still) offered a release */
-	REASON_IN_PROGRESS,      /* it has begun: the same release again */
-	REASON_INSTALLING,       /* it installs or restarts: wait for its word */
+	REASON_OFFER,       /* it is (still) offered a release */
+	REASON_IN_PROGRESS, /* it has begun: the same release again */
+	REASON_INSTALLING,  /* it installs or restarts: wait for its word */
 	REASON_UP_TO_DATE,
-	REASON_MODEL_UNKNOWN,    /* no release was ever uploaded for its model */
-	REASON_NO_ROLLOUT,       /* no active rollout for its model */
-	REASON_INACTIVE,         /* this rollout is not active */
-	REASON_NOT_NAMED,        /* `specific`, and the device is not among them */
+	REASON_MODEL_UNKNOWN, /* no release was ever uploaded for its model */
+	REASON_NO_ROLLOUT,    /* no active rollout for its model */
+	REASON_INACTIVE,      /* this rollout is not active */
+	REASON_NOT_NAMED,     /* `specific`, and the device is not among them */
 	REASON_NOT_IN_GROUP,
 	REASON_OUTSIDE_PERCENT,
 	REASON_OTHER_MODEL,
@@ -32,7 +32,8 @@ enum reason {
 
 struct decision {
 	enum reason reason;
-	const struct release *release; /* offered, installing or up to date with; else the one refused */
+	const struct release
+		*release; /* offered, installing or up to date with; else the one refused */
 	const struct rollout *rollout; /* whose doing it is; NULL: none */
 };
 
@@ -42,7 +43,8 @@ struct decide_params {
 };
 
 /* MODEL may be NULL: unknown. */
-struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p);
+struct decision decide(const struct device *d, const struct model *m,
+		       const struct decide_params *p);
 /* One rollout alone: REASON_OFFER, REASON_UP_TO_DATE, or why not. */
 enum reason decide_rollout(const struct device *d, const struct rollout *r);
 static inline bool decision_offers(const struct decision *x)

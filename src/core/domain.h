@@ -2,12 +2,12 @@
 /*
  * The domain as plain structs: devices, releases, rollouts, attempts.
  *
- * Who owns what: `fleet` allocates these and frees them.  Strings in a device are interned (fleet/intern.h)
- * and never NULL ("" is unknown).  Who may touch what:
- *  - release, rollout, model: written by the committer under the plan's write lock, read under its read
- *    lock; lowest_hash is atomic, because devices come and go without a change of plan;
- *  - device.state: replaced whole by the committer under the device's shard lock, read under it (the
- *    committer, being the only writer, reads without);
+ * Who owns what: `fleet` allocates these and frees them.  Strings in a device are interned
+ * (fleet/intern.h) and never NULL ("" is unknown).  Who may touch what:
+ *  - release, rollout, model: written by the committer under the plan's write lock, read under its
+ * read lock; lowest_hash is atomic, because devices come and go without a change of plan;
+ *  - device.state: replaced whole by the committer under the device's shard lock, read under it
+ * (the committer, being the only writer, reads without);
  *  - device.last_seen_us and seen_dirty: atomic, soft state that any thread may set;
  *  - device.next: under the shard lock; device.batch: the committer's alone;
  *  - the rest of a device never changes while it lives.
@@ -20,22 +20,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DIGEST_SIZE 32
+#define DIGEST_SIZE       32
 #define ATTEMPT_TOKEN_LEN 13 /* base 32, 65 bits of chance */
 
-/* An attempt in memory: open, or a success whose device has not yet been seen running the release. */
+/* An attempt in memory: open, or a success whose device has not yet been seen running the release.
+ */
 struct attempt {
 	int64_t id;
 	int64_t release_id, rollout_id; /* 0: none */
 	enum attempt_state state;
 	bool unsolicited;
-	bool settled;                /* the device was seen running the release */
-	int percent;                 /* -1: never told */
-	int64_t opened_us;           /* metadata for lapses and started_at */
-	int64_t reported_us;         /* the service's time of the last report */
-	int64_t installing_us;       /* when installing, or success without it, was first told; 0: not yet */
-	const char *version;         /* the target version, interned */
-	const char *from_version;    /* what the device ran when it was opened, interned */
+	bool settled;          /* the device was seen running the release */
+	int percent;           /* -1: never told */
+	int64_t opened_us;     /* metadata for lapses and started_at */
+	int64_t reported_us;   /* the service's time of the last report */
+	int64_t installing_us; /* when installing, or success without it, was first told; 0: not yet
+				*/
+	const char *version;   /* the target version, interned */
+	const char *from_version;          /* what the device ran when it was opened, interned */
 	char token[ATTEMPT_TOKEN_LEN + 1]; /* "" for unsolicited ones */
 };
 
@@ -58,16 +60,16 @@ struct string_list {
 
 struct device_state {
 	const char *model, *version, *hw;
-	int64_t booted_us;   /* by uptime_s, 0: not told */
-	int64_t boot_seen_us; /* when a new boot_id was first seen, 0: never */
-	uint64_t boot_hash;  /* of boot_id, 0: not told */
-	uint64_t mac;        /* 48 bits; 0: not told */
-	const struct device_digests *digests;  /* owned, NULL: none told */
-	const struct attempt *attempt;         /* owned, NULL: none open or unsettled */
-	const struct failure_count *failures;  /* owned, ended by release_id 0; NULL: none */
-	const struct string_list *groups;      /* owned, NULL: none */
-	int64_t ran_release_id;                /* the release of its last success, while it stands */
-	const char *ran_as;                    /* what it calls itself since; "" until it was seen */
+	int64_t booted_us;                    /* by uptime_s, 0: not told */
+	int64_t boot_seen_us;                 /* when a new boot_id was first seen, 0: never */
+	uint64_t boot_hash;                   /* of boot_id, 0: not told */
+	uint64_t mac;                         /* 48 bits; 0: not told */
+	const struct device_digests *digests; /* owned, NULL: none told */
+	const struct attempt *attempt;        /* owned, NULL: none open or unsettled */
+	const struct failure_count *failures; /* owned, ended by release_id 0; NULL: none */
+	const struct string_list *groups;     /* owned, NULL: none */
+	int64_t ran_release_id;               /* the release of its last success, while it stands */
+	const char *ran_as;                   /* what it calls itself since; "" until it was seen */
 };
 
 struct device {
@@ -75,22 +77,22 @@ struct device {
 	uint64_t hash; /* hash64(device_id): where it stands in every rollout's order */
 	int64_t created_us;
 	struct device_state state;
-	struct device *next;    /* fleet's: the chain of its hash bucket */
-	uint64_t batch;         /* committer's: the batch that last touched it */
+	struct device *next; /* fleet's: the chain of its hash bucket */
+	uint64_t batch;      /* committer's: the batch that last touched it */
 	_Atomic int64_t last_seen_us;
 	_Atomic bool seen_dirty; /* last_seen_us is newer than the store's */
-	bool born;              /* committed; before that only the committer sees it */
-	const char *device_id;  /* in the same piece of memory, behind the struct */
+	bool born;               /* committed; before that only the committer sees it */
+	const char *device_id;   /* in the same piece of memory, behind the struct */
 };
 
 struct release {
 	int64_t id;
-	uint64_t salt; /* makes another order of devices for each release */
+	uint64_t salt;               /* makes another order of devices for each release */
 	const char *version, *model; /* interned */
 	const char *min_version;     /* "" none */
 	const char *inner_version;   /* what the image says of itself, "" nothing */
 	const char *project, *release_notes;
-	bool deleted; /* kept so that its name never means other bytes */
+	bool deleted;         /* kept so that its name never means other bytes */
 	bool inner_is_unique; /* no other release of the model is called so */
 	bool learnt_are_unique;
 	bool has_image_digest, has_elf_digest;
@@ -100,9 +102,10 @@ struct release {
 	int64_t created_us;
 	uint32_t secure_version;
 	enum chip chip;
-	struct string_list *learnt;  /* owned: strings devices call themselves after a success; NULL none */
-	uint64_t batch;              /* committer's: the batch in which it learnt a name */
-	struct release *next;        /* older release of the model */
+	struct string_list
+		*learnt; /* owned: strings devices call themselves after a success; NULL none */
+	uint64_t batch;  /* committer's: the batch in which it learnt a name */
+	struct release *next; /* older release of the model */
 };
 
 enum target_type {
@@ -114,11 +117,11 @@ enum target_type {
 
 struct target {
 	enum target_type type;
-	int percent;                  /* 1..100 */
-	const char *group;            /* interned, "" unless TARGET_GROUP */
+	int percent;                    /* 1..100 */
+	const char *group;              /* interned, "" unless TARGET_GROUP */
 	struct string_list *device_ids; /* sorted by strcmp; NULL: none */
 	size_t mac_count;
-	uint64_t *macs;               /* sorted */
+	uint64_t *macs; /* sorted */
 };
 
 struct rollout {
@@ -138,7 +141,7 @@ struct rollout {
 struct model {
 	const char *name; /* interned: the same pointer as in the states of its devices */
 	size_t device_count;
-	enum chip chip;   /* by name, else by the first release; CHIP_NONE: not fixed */
+	enum chip chip;           /* by name, else by the first release; CHIP_NONE: not fixed */
 	struct release *releases; /* newest first */
 	struct rollout *rollouts; /* newest first */
 	struct model *next;

@@ -34,10 +34,12 @@ const char *name_version_error(const char *s)
 		return "must have 1 to 128 characters";
 	for (size_t i = 0; i < n; i++) {
 		if (s[i] == ' ')
-			return "must not contain spaces (only A-Z a-z 0-9 . _ + -; in a query '+' is "
+			return "must not contain spaces (only A-Z a-z 0-9 . _ + -; in a query '+' "
+			       "is "
 			       "written %2B)";
 		if (!is_version_char(s[i]))
-			return "may only contain A-Z a-z 0-9 . _ + - (in a query '+' is written %2B)";
+			return "may only contain A-Z a-z 0-9 . _ + - (in a query '+' is written "
+			       "%2B)";
 	}
 	if (strcmp(s, ".") == 0 || strcmp(s, "..") == 0)
 		return "cannot be '.' or '..', which URLs take for folders";

@@ -2,10 +2,11 @@
 /*
  * What may be a name.  Pure.
  *
- * A device id is 1..128 characters of ASCII 0x21..0x7E without '/', '+' and '#': it must be publishable
- * as one level of an MQTT topic.  A version or a model matches ^[A-Za-z0-9._+-]{1,128}$.
- * A group is like a model.  Each function returns NULL when all is well, else a sentence's second half
- * that says what is wrong and what would be right ("must be 1 to 128 characters, this one has 300").
+ * A device id is 1..128 characters of ASCII 0x21..0x7E without '/', '+' and '#': it must be
+ * publishable as one level of an MQTT topic.  A version or a model matches
+ * ^[A-Za-z0-9._+-]{1,128}$. A group is like a model.  Each function returns NULL when all is well,
+ * else a sentence's second half that says what is wrong and what would be right ("must be 1 to 128
+ * characters, this one has 300").
  */
 #pragma once
 

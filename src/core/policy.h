@@ -12,9 +12,10 @@ struct release_facts {
 	uint32_t secure_version;
 };
 
-#define POLICY_WARNINGS_MAX 4
+#define POLICY_WARNINGS_MAX  4
 #define POLICY_SENTENCE_SIZE 320
 
-/* Fills OUT and returns how many there are.  OLDER: the model's releases, newest first; may be NULL. */
+/* Fills OUT and returns how many there are.  OLDER: the model's releases, newest first; may be
+ * NULL. */
 int policy_warnings(const struct release_facts *f, const struct release *older,
 		    char out[POLICY_WARNINGS_MAX][POLICY_SENTENCE_SIZE]);

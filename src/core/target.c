@@ -101,6 +101,6 @@ bool mac_parse(const char *text, uint64_t *mac)
 void mac_format(uint64_t mac, char out[MAC_TEXT_SIZE])
 {
 	snprintf(out, MAC_TEXT_SIZE, "%02x:%02x:%02x:%02x:%02x:%02x", (unsigned)(mac >> 40 & 255),
-		 (unsigned)(mac >> 32 & 255), (unsigned)(mac >> 24 & 255), (unsigned)(mac >> 16 & 255),
-		 (unsigned)(mac >> 8 & 255), (unsigned)(mac & 255));
+		 (unsigned)(mac >> 32 & 255), (unsigned)(mac >> 24 & 255),
+		 (unsigned)(mac >> 16 & 255), (unsigned)(mac >> 8 & 255), (unsigned)(mac & 255));
 }

@@ -3,8 +3,8 @@
  * The order of versions.  Pure.
  *
  * Two versions are comparable when both are semver (Semantic Versioning 2.0.0, 11), or both are
- * {hash7}-{YYYYMMDD-HHMMSS}, which go by their time stamp.  Anything else is incomparable: neither an
- * upgrade nor a downgrade.  A leading 'v' counts for nothing.
+ * {hash7}-{YYYYMMDD-HHMMSS}, which go by their time stamp.  Anything else is incomparable: neither
+ * an upgrade nor a downgrade.  A leading 'v' counts for nothing.
  */
 #pragma once
 
@@ -19,5 +19,6 @@ enum version_order {
 
 /* What A is with respect to B. */
 enum version_order version_compare(const char *a, const char *b);
-/* The same name, but for a leading 'v'.  Stricter than VERSION_SAME, which ignores build metadata. */
+/* The same name, but for a leading 'v'.  Stricter than VERSION_SAME, which ignores build metadata.
+ */
 bool version_equal(const char *a, const char *b);

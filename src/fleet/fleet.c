@@ -21,7 +21,7 @@ struct shard {
 
 struct fleet {
 	pthread_rwlock_t plan_lock;
-	struct model *models;       /* plan_lock */
+	struct model *models; /* plan_lock */
 	struct shard shards[FLEET_SHARDS];
 	pthread_mutex_t token_lock; /* after a shard's lock */
 	struct token_table tokens;
@@ -257,6 +257,20 @@ size_t fleet_device_count(struct fleet *f)
 	return atomic_load(&f->device_count);
 }
 
+bool fleet_names_image(void *fleet, const uint8_t sha256[DIGEST_SIZE])
+{
+	struct fleet *f = fleet;
+	bool found = false;
+
+	fleet_plan_read(f);
+	for (const struct model *m = f->models; m; m = m->next)
+		for (const struct release *r = m->releases; r; r = r->next)
+			found = found ||
+				(!r->deleted && memcmp(r->sha256, sha256, DIGEST_SIZE) == 0);
+	fleet_plan_done(f);
+	return found;
+}
+
 bool fleet_device_by_token(struct fleet *f, const char *token, char *device_id, size_t size)
 {
 	uint64_t h = token_hash(token);
@@ -433,8 +447,8 @@ void fleet_publish(struct fleet *f, struct device *d, struct device_state *next)
 	struct device_state old;
 	struct model *was = d->born && d->state.model[0] ? find_model(f, d->state.model) : NULL;
 	struct model *is = next->model[0] ? find_model(f, next->model) : NULL;
-	bool moved = !d->born || was != is || !same_groups(&d->state, next) ||
-		     d->state.mac != next->mac;
+	bool moved =
+		!d->born || was != is || !same_groups(&d->state, next) || d->state.mac != next->mac;
 
 	index_token(f, d, d->state.attempt, next->attempt);
 	if (!d->born)

@@ -2,10 +2,10 @@
 /*
  * The fleet in memory: what the store holds, arranged for decisions that cost no query.
  *
- * The committer is the only writer, and it writes only what is committed: fleet_publish*() cannot fail,
- * because everything they need was allocated before the commit.  Readers take locks in this order:
- * the plan (releases, rollouts, models; a read-write lock), then one device's shard (a mutex).
- * Neither is held over I/O.
+ * The committer is the only writer, and it writes only what is committed: fleet_publish*() cannot
+ * fail, because everything they need was allocated before the commit.  Readers take locks in this
+ * order: the plan (releases, rollouts, models; a read-write lock), then one device's shard (a
+ * mutex). Neither is held over I/O.
  */
 #pragma once
 
@@ -38,12 +38,16 @@ void fleet_unlock_device(struct fleet *f, const struct device *d);
 /* Soft state: the device was heard of.  No lock needed beyond knowing the device is alive. */
 void fleet_touch(const struct device *d, int64_t now_us);
 
-/* Calls VISIT for every born device of shards [from, to), each shard under its lock; stops on false. */
+/* Calls VISIT for every born device of shards [from, to), each shard under its lock; stops on
+ * false. */
 #define FLEET_SHARDS 64
 typedef bool fleet_visit_fn(const struct device *d, void *ctx);
 bool fleet_visit(struct fleet *f, int from, int to, fleet_visit_fn *visit, void *ctx);
 
 size_t fleet_device_count(struct fleet *f);
+/* Whether a release that is not deleted has these bytes.  FLEET is a struct fleet (a callback's
+ * context). */
+bool fleet_names_image(void *fleet, const uint8_t sha256[DIGEST_SIZE]);
 /* The id of the device whose attempt in memory has this token; false if there is none. */
 bool fleet_device_by_token(struct fleet *f, const char *token, char *device_id, size_t size);
 

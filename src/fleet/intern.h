@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One copy of each model, version and group name, counted.  A million devices share a handful of them.
- * Any thread; a short lock.  The strings are compared with strcmp by `core`, which knows nothing of this.
+ * One copy of each model, version and group name, counted.  A million devices share a handful of
+ * them. Any thread; a short lock.  The strings are compared with strcmp by `core`, which knows
+ * nothing of this.
  */
 #pragma once
 

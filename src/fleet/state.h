@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Copying and changing a device's state: the committer makes a copy, changes it, and hands it to
- * fleet_publish() after the commit.  A state owns all that it points to; interned strings are counted.
- * Setters return false when out of memory and leave the state as it was.  Any thread, each on its own copy.
+ * fleet_publish() after the commit.  A state owns all that it points to; interned strings are
+ * counted. Setters return false when out of memory and leave the state as it was.  Any thread, each
+ * on its own copy.
  */
 #pragma once
 

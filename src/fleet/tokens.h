@@ -12,7 +12,7 @@ struct token_table {
 	struct token_slot {
 		uint64_t hash; /* 0: free */
 		struct device *device;
-	} *slots;
+	} * slots;
 	size_t cap, used; /* cap: a power of two, or 0 */
 };
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite schema as numbered migrations.  A migration that was released never changes: a later one
- * changes what it made.  docs/database_schema.md says what the columns mean.
+ * The SQLite schema as numbered migrations.  A migration that was released never changes: a later
+ * one changes what it made.  docs/database_schema.md says what the columns mean.
  */
 #include "store/sqlite.h"
 
 static const char migration_1[] =
 	"CREATE TABLE firmware_releases ("
-	" id INTEGER PRIMARY KEY, version TEXT NOT NULL, device_model TEXT NOT NULL, min_version TEXT,"
+	" id INTEGER PRIMARY KEY, version TEXT NOT NULL, device_model TEXT NOT NULL, min_version "
+	"TEXT,"
 	" file_path TEXT NOT NULL, file_size INTEGER NOT NULL, checksum_sha256 TEXT NOT NULL,"
 	" changelog TEXT, release_notes TEXT, is_signed INTEGER NOT NULL DEFAULT 0,"
 	" created_at TEXT NOT NULL, created_by TEXT, metadata TEXT NOT NULL DEFAULT '{}',"
@@ -15,7 +16,8 @@ static const char migration_1[] =
 	" UNIQUE (version, device_model)) STRICT;"
 
 	"CREATE TABLE devices ("
-	" id INTEGER PRIMARY KEY, device_id TEXT NOT NULL UNIQUE, mac_address TEXT, device_model TEXT,"
+	" id INTEGER PRIMARY KEY, device_id TEXT NOT NULL UNIQUE, mac_address TEXT, device_model "
+	"TEXT,"
 	" current_firmware_version TEXT, last_seen TEXT NOT NULL, created_at TEXT NOT NULL,"
 	" metadata TEXT NOT NULL DEFAULT '{}', hw TEXT, label TEXT, notes TEXT,"
 	" boot_hash INTEGER NOT NULL DEFAULT 0, booted_at TEXT, boot_seen_at TEXT,"
@@ -37,7 +39,8 @@ static const char migration_1[] =
 	" created_at TEXT NOT NULL, updated_at TEXT NOT NULL, created_by TEXT,"
 	" metadata TEXT NOT NULL DEFAULT '{}',"
 	" release_id INTEGER NOT NULL REFERENCES firmware_releases (id),"
-	" allow_downgrade INTEGER NOT NULL DEFAULT 0, max_attempts INTEGER NOT NULL DEFAULT 3) STRICT;"
+	" allow_downgrade INTEGER NOT NULL DEFAULT 0, max_attempts INTEGER NOT NULL DEFAULT 3) "
+	"STRICT;"
 
 	"CREATE TABLE device_update_status ("
 	" id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, firmware_version TEXT NOT NULL,"
@@ -50,7 +53,8 @@ static const char migration_1[] =
 	" unsolicited INTEGER NOT NULL DEFAULT 0, from_version TEXT, opened_at TEXT NOT NULL,"
 	" installing_at TEXT, settled INTEGER NOT NULL DEFAULT 0,"
 	" metadata TEXT GENERATED ALWAYS AS (json_object('closed', closed, 'why', closed_why,"
-	"  'unsolicited', json(iif(unsolicited, 'true', 'false')), 'from_version', from_version)) VIRTUAL"
+	"  'unsolicited', json(iif(unsolicited, 'true', 'false')), 'from_version', from_version)) "
+	"VIRTUAL"
 	") STRICT;"
 	/* One open attempt for a device at a time; what nobody asked for does not count. */
 	"CREATE UNIQUE INDEX one_open_attempt ON device_update_status (device_id)"
@@ -70,13 +74,15 @@ static const char migration_1[] =
 	" id INTEGER PRIMARY KEY, event_type TEXT NOT NULL, device_id TEXT, firmware_version TEXT,"
 	" rollout_id INTEGER, event_data TEXT, created_at TEXT NOT NULL, created_by TEXT) STRICT;"
 	"CREATE INDEX events_by_device ON ota_events (device_id, id);"
-	"CREATE INDEX events_by_rollout ON ota_events (rollout_id, id) WHERE rollout_id IS NOT NULL;"
+	"CREATE INDEX events_by_rollout ON ota_events (rollout_id, id) WHERE rollout_id IS NOT "
+	"NULL;"
 	"CREATE TRIGGER ota_events_are_kept BEFORE DELETE ON ota_events"
 	" BEGIN SELECT RAISE(ABORT, 'ota_events is append-only'); END;"
 	"CREATE TRIGGER ota_events_stand BEFORE UPDATE ON ota_events"
 	" BEGIN SELECT RAISE(ABORT, 'ota_events is append-only'); END;"
 
-	"CREATE TABLE service_state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;";
+	"CREATE TABLE service_state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT "
+	"ROWID;";
 
 static const char *const migrations[] = {migration_1};
 

@@ -2,8 +2,9 @@
 /*
  * SQLite: WAL, synchronous=FULL, one writing connection (the committer's), a few reading ones.
  *
- * A commit is one transaction over the whole batch.  If a statement is refused by a constraint, the batch
- * is rolled back to a savepoint and halved until the refused group stands alone; the others go in.
+ * A commit is one transaction over the whole batch.  If a statement is refused by a constraint, the
+ * batch is rolled back to a savepoint and halved until the refused group stands alone; the others
+ * go in.
  */
 #include "store/sqlite.h"
 
@@ -25,10 +26,11 @@ enum ota_code sqlite_fail(struct sqlite_store *s, sqlite3 *db, const char *doing
 	switch (db ? sqlite3_errcode(db) & 0xFF : SQLITE_NOMEM) {
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
-		return ota_fail(err, OTA_EIO,
-				"%s: the database %s is damaged (%s); restore it from a backup, or move it "
-				"away to begin with an empty one (sqlite3 %s .recover may save its rows)",
-				doing, s->path, what, s->path);
+		return ota_fail(
+			err, OTA_EIO,
+			"%s: the database %s is damaged (%s); restore it from a backup, or move it "
+			"away to begin with an empty one (sqlite3 %s .recover may save its rows)",
+			doing, s->path, what, s->path);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
 		return ota_fail(err, OTA_EUNAVAIL,
@@ -40,7 +42,8 @@ enum ota_code sqlite_fail(struct sqlite_store *s, sqlite3 *db, const char *doing
 	case SQLITE_CANTOPEN:
 	case SQLITE_PERM:
 		return ota_fail(err, OTA_EUNAVAIL,
-				"%s: the database %s cannot be written (%s); check owner and permissions of "
+				"%s: the database %s cannot be written (%s); check owner and "
+				"permissions of "
 				"the file and its folder",
 				doing, s->path, what);
 	case SQLITE_NOMEM: return ota_fail_nomem(err);
@@ -114,13 +117,15 @@ static const char *const sql[STATEMENTS] = {
 	[ST_FAILURES_CLEAR] = "DELETE FROM attempt_failures WHERE device_id=?1",
 	[ST_ATTEMPT_INSERT] =
 		"INSERT INTO device_update_status (id, device_id, firmware_version, status,"
-		" error_message, progress_percent, started_at, completed_at, reported_at, attempt_id,"
+		" error_message, progress_percent, started_at, completed_at, reported_at, "
+		"attempt_id,"
 		" release_id, rollout_id, closed, closed_why, unsolicited, from_version, opened_at,"
 		" installing_at, settled)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
 	/* completed_at follows the state: a lapsed attempt that begins is open again. */
 	[ST_ATTEMPT_UPDATE] =
-		"UPDATE device_update_status SET status=?4, error_message=coalesce(?5,error_message),"
+		"UPDATE device_update_status SET status=?4, "
+		"error_message=coalesce(?5,error_message),"
 		" progress_percent=?6, started_at=coalesce(started_at,?7),"
 		" completed_at=iif(?20,NULL,coalesce(?8,completed_at)), reported_at=?9, closed=?13,"
 		" closed_why=iif(?20,NULL,coalesce(?14,closed_why)), installing_at=?18, settled=?19"
@@ -133,13 +138,15 @@ static const char *const sql[STATEMENTS] = {
 		     " event_data, created_at, created_by) VALUES (?1,?2,?3,?4,?5,?6,?7)",
 	[ST_RELEASE_INSERT] =
 		"INSERT INTO firmware_releases (id, version, device_model, min_version, file_path,"
-		" file_size, checksum_sha256, changelog, release_notes, is_signed, created_at, created_by,"
+		" file_size, checksum_sha256, changelog, release_notes, is_signed, created_at, "
+		"created_by,"
 		" metadata) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
 	[ST_RELEASE_DELETED] = "UPDATE firmware_releases SET deleted_at=?2 WHERE id=?1",
 	[ST_RELEASE_LEARNT] = "UPDATE firmware_releases SET learnt_versions=?2 WHERE id=?1",
 	[ST_ROLLOUT_INSERT] =
 		"INSERT INTO rollout_configurations (id, name, firmware_version, device_model,"
-		" target_type, target_filter, rollout_percentage, is_active, created_at, updated_at,"
+		" target_type, target_filter, rollout_percentage, is_active, created_at, "
+		"updated_at,"
 		" created_by, metadata, release_id, allow_downgrade, max_attempts)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10,?11,?12,?13,?14)",
 	[ST_ROLLOUT_ACTIVE] =
@@ -477,7 +484,8 @@ static bool write_change(struct sqlite_store *s, const struct change *c)
 
 /* --- the commit --- */
 
-/* Writes groups [from, to).  False: the database failed; a refusal (constraint) returns with *refused. */
+/* Writes groups [from, to).  False: the database failed; a refusal (constraint) returns with
+ * *refused. */
 static bool write_groups_range(struct sqlite_store *s, struct change_batch *b, size_t from,
 			       size_t to, bool *refused)
 {
@@ -584,15 +592,17 @@ static enum ota_code migrate(struct sqlite_store *s, struct ota_err *err)
 	if (at < 0)
 		return sqlite_fail(s, s->db, "reading the schema's version", err);
 	if (at > count)
-		return ota_fail(err, OTA_ECONFLICT,
-				"the database %s has schema version %lld and this program knows %d: it was "
-				"made by a newer paku-otad; use that one, or restore the backup from before",
-				s->path, (long long)at, count);
+		return ota_fail(
+			err, OTA_ECONFLICT,
+			"the database %s has schema version %lld and this program knows %d: it was "
+			"made by a newer paku-otad; use that one, or restore the backup from "
+			"before",
+			s->path, (long long)at, count);
 	for (int i = (int)at; i < count; i++) {
 		char set[64];
 		sqlite3_snprintf(sizeof set, set, "PRAGMA user_version=%d", i + 1);
-		if (!exec(s->db, "BEGIN IMMEDIATE") || !exec(s->db, steps[i]) || !exec(s->db, set) ||
-		    !exec(s->db, "COMMIT")) {
+		if (!exec(s->db, "BEGIN IMMEDIATE") || !exec(s->db, steps[i]) ||
+		    !exec(s->db, set) || !exec(s->db, "COMMIT")) {
 			ota_fail(err, OTA_EIO, "migration %d of %s: %s", i + 1, s->path,
 				 sqlite3_errmsg(s->db));
 			if (!sqlite3_get_autocommit(s->db))
@@ -612,10 +622,11 @@ static enum ota_code open_writer(struct sqlite_store *s, struct ota_err *err)
 	sqlite3_extended_result_codes(s->db, 1);
 	sqlite3_busy_timeout(s->db, BUSY_TIMEOUT_MS);
 	if (sqlite3_db_readonly(s->db, "main") == 1)
-		return ota_fail(err, OTA_EIO,
-				"the database %s is read-only; make the file and its folder writable for "
-				"user %ld",
-				s->path, (long)geteuid());
+		return ota_fail(
+			err, OTA_EIO,
+			"the database %s is read-only; make the file and its folder writable for "
+			"user %ld",
+			s->path, (long)geteuid());
 	if (!exec(s->db, "PRAGMA journal_mode=WAL") || !exec(s->db, "PRAGMA synchronous=FULL") ||
 	    !exec(s->db, "PRAGMA foreign_keys=ON") || !exec(s->db, "PRAGMA cache_size=-8192"))
 		return sqlite_fail(s, s->db, "opening", err);

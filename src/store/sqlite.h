@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <sqlite3.h>
 
-#define READERS 2
+#define READERS        2
 #define STATEMENTS_MAX 32
 
 struct sqlite_store {

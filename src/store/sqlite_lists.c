@@ -203,11 +203,12 @@ enum ota_code sqlite_list_releases(struct store *base, const struct list_query *
 	struct release_visit v = {visit, ctx};
 	struct select sel;
 
-	select_begin(&sel,
-		     "SELECT id, version, device_model, min_version, file_path, file_size,"
-		     " checksum_sha256, changelog, release_notes, is_signed, created_at, created_by,"
-		     " metadata, learnt_versions FROM (SELECT * FROM firmware_releases"
-		     " WHERE deleted_at IS NULL)");
+	select_begin(
+		&sel,
+		"SELECT id, version, device_model, min_version, file_path, file_size,"
+		" checksum_sha256, changelog, release_notes, is_signed, created_at, created_by,"
+		" metadata, learnt_versions FROM (SELECT * FROM firmware_releases"
+		" WHERE deleted_at IS NULL)");
 	where_text(&sel, "device_model = ?", q->device_model);
 	where_text(&sel, "version = ?", q->version);
 	where_id(&sel, "id < ?", q->before_id);
@@ -294,12 +295,12 @@ enum ota_code sqlite_list_devices(struct store *base, const struct list_query *q
 	struct device_visit v = {visit, ctx};
 	struct select sel;
 
-	select_begin(&sel, "SELECT id, device_id, mac_address, device_model, current_firmware_version,"
-			   " last_seen, created_at, hw, label, notes FROM devices");
+	select_begin(&sel,
+		     "SELECT id, device_id, mac_address, device_model, current_firmware_version,"
+		     " last_seen, created_at, hw, label, notes FROM devices");
 	where_text(&sel, "device_id = ?", q->device_id);
 	where_text(&sel, "device_model = ?", q->device_model);
-	where_text(&sel,
-		   "device_id IN (SELECT device_id FROM device_groups WHERE group_name = ?)",
+	where_text(&sel, "device_id IN (SELECT device_id FROM device_groups WHERE group_name = ?)",
 		   q->group);
 	where_text(&sel, "last_seen <= ?", q->until_time);
 	if (q->before_time) {
@@ -340,8 +341,9 @@ enum ota_code sqlite_list_events(struct store *base, const struct list_query *q,
 	struct event_visit v = {visit, ctx};
 	struct select sel;
 
-	select_begin(&sel, "SELECT id, event_type, device_id, firmware_version, rollout_id, event_data,"
-			   " created_at, created_by FROM ota_events");
+	select_begin(&sel,
+		     "SELECT id, event_type, device_id, firmware_version, rollout_id, event_data,"
+		     " created_at, created_by FROM ota_events");
 	where_text(&sel, "device_id = ?", q->device_id);
 	where_text(&sel, "event_type = ?", q->event_type);
 	where_text(&sel, "firmware_version = ?", q->version);

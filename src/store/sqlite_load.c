@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* SQLite: what the fleet is made of at start, and the look-up of attempts that are not in memory. */
+/* SQLite: what the fleet is made of at start, and the look-up of attempts that are not in memory.
+ */
 #include "store/sqlite.h"
 
 #include "base/hash.h"
@@ -131,8 +132,8 @@ static bool read_attempt(sqlite3_stmt *st, struct attempt *a)
 		.rollout_id = sqlite3_column_int64(st, 2),
 		.unsolicited = sqlite3_column_int(st, 5),
 		.settled = sqlite3_column_int(st, 6),
-		.percent = sqlite3_column_type(st, 7) == SQLITE_NULL ? -1
-								       : sqlite3_column_int(st, 7),
+		.percent =
+			sqlite3_column_type(st, 7) == SQLITE_NULL ? -1 : sqlite3_column_int(st, 7),
 		.opened_us = sqlite_time(st, 8),
 		.reported_us = sqlite_time(st, 9),
 		.installing_us = sqlite_time(st, 10),
@@ -165,12 +166,15 @@ enum ota_code sqlite_load(struct store *base, const struct store_loader *l, stru
 		 " release_notes, created_at, metadata, learnt_versions, deleted_at"
 		 " FROM firmware_releases ORDER BY id",
 		 load_release},
-		{"SELECT id, name, release_id, target_type, target_filter, rollout_percentage, is_active,"
+		{"SELECT id, name, release_id, target_type, target_filter, rollout_percentage, "
+		 "is_active,"
 		 " allow_downgrade, max_attempts, created_at, metadata FROM rollout_configurations"
 		 " ORDER BY id",
 		 load_rollout},
-		{"SELECT id, device_id, mac_address, device_model, current_firmware_version, last_seen,"
-		 " created_at, hw, boot_hash, booted_at, boot_seen_at, firmware_digest, app_elf_sha256,"
+		{"SELECT id, device_id, mac_address, device_model, current_firmware_version, "
+		 "last_seen,"
+		 " created_at, hw, boot_hash, booted_at, boot_seen_at, firmware_digest, "
+		 "app_elf_sha256,"
 		 " ran_release_id, ran_as FROM devices",
 		 load_device},
 		{"SELECT device_id, group_name FROM device_groups ORDER BY device_id, group_name",

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store: where everything that was acknowledged is.  One interface; a back end is a table of functions.
+ * The store: where everything that was acknowledged is.  One interface; a back end is a table of
+ * functions.
  *
- * Threads: load, commit, find and ids are the committer's (load: before it runs).  The lists may be called
- * from any thread that may wait for a disk; each borrows a reading connection.  No policy here: the
- * store writes what it is told and answers what it has.
+ * Threads: load, commit, find and ids are the committer's (load: before it runs).  The lists may be
+ * called from any thread that may wait for a disk; each borrows a reading connection.  No policy
+ * here: the store writes what it is told and answers what it has.
  */
 #pragma once
 
@@ -17,9 +18,9 @@
 /* --- what is written --- */
 
 enum change_kind {
-	CHANGE_DEVICE_PUT,      /* insert, or replace every column of the fleet's */
+	CHANGE_DEVICE_PUT, /* insert, or replace every column of the fleet's */
 	CHANGE_DEVICE_SEEN,
-	CHANGE_DEVICE_LABEL,    /* label or notes */
+	CHANGE_DEVICE_LABEL, /* label or notes */
 	CHANGE_DEVICE_GROUPS,
 	CHANGE_DEVICE_DELETE,
 	CHANGE_ATTEMPT_INSERT,
@@ -59,8 +60,8 @@ struct change {
 		struct {
 			const char *device_id;
 			const struct attempt *attempt;
-			const char *error_message; /* NULL: leave what is there */
-			const char *closed_why;    /* NULL: leave what is there */
+			const char *error_message;        /* NULL: leave what is there */
+			const char *closed_why;           /* NULL: leave what is there */
 			int64_t started_us, completed_us; /* 0: leave what is there */
 		} attempt;
 		struct {
@@ -119,7 +120,8 @@ struct change_batch {
 struct row_update {
 	int64_t id;
 	const char *attempt_id, *device_id, *firmware_version, *status, *closed, *closed_why;
-	const char *error_message, *from_version, *opened_at, *started_at, *completed_at, *reported_at;
+	const char *error_message, *from_version, *opened_at, *started_at, *completed_at,
+		*reported_at;
 	int percent; /* -1: NULL */
 	int64_t release_id, rollout_id;
 	bool unsolicited;
@@ -127,7 +129,8 @@ struct row_update {
 
 struct row_release {
 	int64_t id, file_size;
-	const char *version, *device_model, *min_version, *file_path, *sha256, *changelog, *release_notes;
+	const char *version, *device_model, *min_version, *file_path, *sha256, *changelog,
+		*release_notes;
 	const char *created_at, *created_by, *metadata, *learnt;
 	bool is_signed;
 };
@@ -155,10 +158,11 @@ struct row_event {
 struct list_query {
 	const char *device_id, *device_model, *version, *status, *event_type, *group;
 	int64_t rollout_id;
-	int active;            /* -1: any */
+	int active; /* -1: any */
 	int limit;
-	int64_t before_id;     /* rows with a lower id only; 0: from the newest */
-	const char *before_time; /* devices: last_seen below, or equal and id below; NULL: from the top */
+	int64_t before_id;       /* rows with a lower id only; 0: from the newest */
+	const char *before_time; /* devices: last_seen below, or equal and id below; NULL: from the
+				    top */
 	const char *until_time;  /* devices: seen no later than this: when the listing began */
 };
 
@@ -181,7 +185,8 @@ struct store_loader {
 	enum ota_code (*release)(void *ctx, const struct row_release *row, const char *deleted_at,
 				 struct ota_err *err);
 	enum ota_code (*rollout)(void *ctx, const struct row_rollout *row, struct ota_err *err);
-	/* STATE's strings are borrowed, not interned; groups, failures and attempt are not in it. */
+	/* STATE's strings are borrowed, not interned; groups, failures and attempt are not in it.
+	 */
 	enum ota_code (*device)(void *ctx, const struct row_device *row,
 				const struct device_state *state, struct ota_err *err);
 	enum ota_code (*group)(void *ctx, const char *device_id, const char *group,
@@ -207,9 +212,9 @@ struct store_ops {
 	void (*close)(struct store **s);
 	enum ota_code (*load)(struct store *s, const struct store_loader *l, struct ota_err *err);
 	/*
-	 * One transaction.  OTA_OK: it is durable, and each group's result says whether it is in it (a
-	 * group that the database refused is not, the others are).  Anything else: nothing of it is.
-	 * An empty batch writes a heartbeat: a probe whether the store can be written.
+	 * One transaction.  OTA_OK: it is durable, and each group's result says whether it is in it
+	 * (a group that the database refused is not, the others are).  Anything else: nothing of it
+	 * is. An empty batch writes a heartbeat: a probe whether the store can be written.
 	 */
 	enum ota_code (*commit)(struct store *s, struct change_batch *b, struct ota_err *err);
 	/* A new id, never given before. */
@@ -234,8 +239,8 @@ struct store_ops {
 	enum ota_code (*list_events)(struct store *s, const struct list_query *q,
 				     bool (*visit)(void *, const struct row_event *), void *ctx,
 				     struct ota_err *err);
-	enum ota_code (*rollout_counts)(struct store *s, int64_t rollout_id, struct attempt_counts *out,
-					struct ota_err *err);
+	enum ota_code (*rollout_counts)(struct store *s, int64_t rollout_id,
+					struct attempt_counts *out, struct ota_err *err);
 	/* Attempts with a report since the given time. */
 	enum ota_code (*updates_since)(struct store *s, int64_t since_us, int64_t *out,
 				       struct ota_err *err);

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/options.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *value_of(const struct option *o, const char **named)
+{
+	const char *v = getenv(o->name);
+
+	*named = o->name;
+	if ((!v || !v[0]) && o->alias) {
+		v = getenv(o->alias);
+		*named = o->alias;
+	}
+	if (v && v[0])
+		return v;
+	*named = o->name;
+	return o->fallback;
+}
+
+/* A whole decimal number with, for bytes, one of K M G behind it (powers of 1024). */
+static bool parse_number(const char *text, bool bytes, int64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	long long v = strtoll(text, &end, 10);
+	if (errno != 0 || end == text || text[0] == ' ' || text[0] == '+')
+		return false;
+	int64_t unit = 1;
+	if (bytes && *end) {
+		const char *at = strchr("KMG", *end & ~32);
+		if (!at || (end[1] != '\0' && strcmp(end + 1, "iB") != 0))
+			return false;
+		unit = INT64_C(1) << (10 * (at - "KMG" + 1));
+		end = (char *)(uintptr_t) "";
+	}
+	return *end == '\0' && !__builtin_mul_overflow((int64_t)v, unit, out);
+}
+
+static enum ota_code load_number(const struct option *o, const char *named, const char *text,
+				 int64_t *field, struct ota_err *err)
+{
+	int64_t v;
+
+	if (!parse_number(text, o->type == OPTION_BYTES, &v) || v < o->min || v > o->max)
+		return ota_fail(err, OTA_EINVAL,
+				"%s is '%s', but must be a whole number from %" PRId64
+				" to %" PRId64 "%s%s",
+				named, text, o->min, o->max, o->unit ? " " : "",
+				o->unit ? o->unit : "");
+	*field = v;
+	return OTA_OK;
+}
+
+static enum ota_code load_word(const struct option *o, const char *named, const char *text,
+			       int *field, struct ota_err *err)
+{
+	char allowed[200] = "";
+
+	for (int i = 0; o->words[i]; i++) {
+		if (strcmp(o->words[i], text) == 0) {
+			*field = i;
+			return OTA_OK;
+		}
+		size_t used = strlen(allowed);
+		snprintf(allowed + used, sizeof allowed - used, "%s%s", i ? ", " : "", o->words[i]);
+	}
+	return ota_fail(err, OTA_EINVAL, "%s is '%s', but must be one of: %s", named, text,
+			allowed);
+}
+
+static enum ota_code load_one(const struct option *o, void *into, struct ota_err *err)
+{
+	void *field = (char *)into + o->offset;
+	const char *named, *text = value_of(o, &named);
+
+	switch (o->type) {
+	case OPTION_TEXT:
+		*(char **)field = strdup(text ? text : "");
+		return *(char **)field ? OTA_OK : ota_fail_nomem(err);
+	case OPTION_INT:
+	case OPTION_BYTES: return load_number(o, named, text, field, err);
+	case OPTION_WORD: return load_word(o, named, text, field, err);
+	}
+	return OTA_OK;
+}
+
+enum ota_code options_load(const struct option *table, size_t count, void *into,
+			   struct ota_err *err)
+{
+	for (size_t i = 0; i < count; i++) {
+		enum ota_code rc = load_one(&table[i], into, err);
+		if (rc != OTA_OK) {
+			options_free(table, count, into);
+			return rc;
+		}
+	}
+	return OTA_OK;
+}
+
+void options_free(const struct option *table, size_t count, void *from)
+{
+	for (size_t i = 0; i < count; i++)
+		if (table[i].type == OPTION_TEXT) {
+			char **field = (char **)(void *)((char *)from + table[i].offset);
+			free(*field);
+			*field = NULL;
+		}
+}
+
+/* Text in lines of up to 72 characters behind an indent of 6. */
+static void print_wrapped(const char *text, FILE *out)
+{
+	size_t column = 0;
+
+	while (*text) {
+		size_t word = strcspn(text, " ");
+		if (column == 0 || column + 1 + word > 72) {
+			fprintf(out, "%s      ", column ? "\n" : "");
+			column = 0;
+		} else {
+			fputc(' ', out);
+			column++;
+		}
+		fwrite(text, 1, word, out);
+		column += word;
+		text += word;
+		text += strspn(text, " ");
+	}
+	fputc('\n', out);
+}
+
+void options_print(const struct option *table, size_t count, FILE *out)
+{
+	for (size_t i = 0; i < count; i++) {
+		const struct option *o = &table[i];
+		fprintf(out, "  %s", o->name);
+		if (o->alias)
+			fprintf(out, " (also %s)", o->alias);
+		for (int w = 0; o->words && o->words[w]; w++)
+			fprintf(out, "%s%s", w ? "|" : "=", o->words[w]);
+		if (o->fallback)
+			fprintf(out, "  [%s%s%s]", o->fallback, o->unit ? " " : "",
+				o->unit ? o->unit : "");
+		fputc('\n', out);
+		print_wrapped(o->doc, out);
+	}
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+#include "config.h"
+
+#include <string.h>
+
+#define AT(field) offsetof(struct config, field)
+
+static const char *const log_levels[] = {"debug", "info", "warning", "error", NULL};
+static const char *const on_off[] = {"off", "on", NULL};
+
+const struct option config_table[] = {
+	{"OTA_API_KEY", "API_KEY", OPTION_TEXT, AT(api_key), NULL, 0, 0, NULL, NULL,
+	 "The key that admin requests carry in X-API-Key. Unset: made at the first start, shown "
+	 "once, "
+	 "and only its hash is kept."},
+	{"PORT", NULL, OPTION_INT, AT(port), "8080", 0, 65535, NULL, NULL,
+	 "The TCP port for HTTP; 0 takes a free one and logs it."},
+	{"HOST", NULL, OPTION_TEXT, AT(host), "0.0.0.0", 0, 0, NULL, NULL,
+	 "The address to listen on; '::' is IPv6 and IPv4."},
+	{"OTA_DATA_DIR", NULL, OPTION_TEXT, AT(data_dir), "/var/lib/paku-ota", 0, 0, NULL, NULL,
+	 "The folder for everything the embedded mode keeps: database, firmware, key."},
+	{"FIRMWARE_STORAGE_PATH", NULL, OPTION_TEXT, AT(firmware_path), NULL, 0, 0, NULL, NULL,
+	 "The folder for image files. Unset: firmware in OTA_DATA_DIR."},
+	{"OTA_PUBLIC_URL", NULL, OPTION_TEXT, AT(public_url), NULL, 0, 0, NULL, NULL,
+	 "What download URLs begin with, such as http://ota.example.org:8080. Unset: the Host that "
+	 "the "
+	 "device asked."},
+	{"OTA_POLL_INTERVAL_S", NULL, OPTION_INT, AT(poll_interval_s), "300", 1, 604800, NULL, "s",
+	 "How often a device is told to ask (retry_after_s, with jitter). An offer lapses after "
+	 "three of "
+	 "them without a word."},
+	{"OTA_INSTALL_GRACE_S", NULL, OPTION_INT, AT(install_grace_s), "600", 1, 86400, NULL, "s",
+	 "How long a device that installs may still show its old version before it counts as "
+	 "rolled "
+	 "back, when there is no sign of a restart."},
+	{"OTA_MAX_FIRMWARE_BYTES", NULL, OPTION_BYTES, AT(max_firmware_bytes), "64M", 1024,
+	 INT64_C(4) << 30, NULL, "bytes", "The largest image that may be uploaded."},
+	{"OTA_IMAGE_CACHE_BYTES", NULL, OPTION_BYTES, AT(image_cache_bytes), "64M", 0,
+	 INT64_C(64) << 30, NULL, "bytes",
+	 "Memory for images being downloaded; one larger than half of it is read from the disk."},
+	{"OTA_MAX_CONNECTIONS", NULL, OPTION_INT, AT(max_connections), "16384", 16, 1000000, NULL,
+	 NULL, "HTTP connections in all. Near the limit idle ones are closed sooner."},
+	{"OTA_MAX_CONNECTIONS_PER_ADDRESS", NULL, OPTION_INT, AT(max_connections_per_address), "0",
+	 0, 1000000, NULL, NULL,
+	 "Requests at a time from one address; 0 is no limit: a fleet behind one router is one "
+	 "address."},
+	{"OTA_TRUSTED_PROXIES", NULL, OPTION_TEXT, AT(trusted_proxies), NULL, 0, 0, NULL, NULL,
+	 "Addresses (comma-separated) of proxies whose X-Forwarded-For tells the client's "
+	 "address."},
+	{"OTA_NEW_DEVICES_PER_SECOND", NULL, OPTION_INT, AT(new_devices_per_second), "1000", 1,
+	 1000000, NULL, NULL,
+	 "Devices that may register in a second; others are told to come again."},
+	{"OTA_MAX_DEVICES", NULL, OPTION_INT, AT(max_devices), "2000000", 1, 100000000, NULL, NULL,
+	 "Devices in all."},
+	{"OTA_MAX_QUEUE", NULL, OPTION_INT, AT(max_queue), "20000", 1, 10000000, NULL, NULL,
+	 "Changes that may wait for the disk; beyond it requests get 503 with Retry-After."},
+	{"OTA_LAST_SEEN_FLUSH_S", NULL, OPTION_INT, AT(last_seen_flush_s), "60", 1, 3600, NULL, "s",
+	 "How often last_seen of devices that say nothing new is written."},
+	{"OTA_IDLE_TIMEOUT_S", NULL, OPTION_INT, AT(idle_timeout_s), "60", 1, 3600, NULL, "s",
+	 "How long a connection may stay without a request."},
+	{"OTA_REQUEST_TIMEOUT_S", NULL, OPTION_INT, AT(request_timeout_s), "30", 1, 3600, NULL, "s",
+	 "How long a request may take to arrive; an upload must besides bring 1 KiB/s."},
+	{"OTA_DOWNLOAD_TIMEOUT_S", NULL, OPTION_INT, AT(download_timeout_s), "3600", 10, 86400,
+	 NULL, "s", "How long one download may take."},
+	{"OTA_DRAIN_S", NULL, OPTION_INT, AT(drain_s), "30", 0, 3600, NULL, "s",
+	 "After SIGTERM, how long running downloads may go on."},
+	{"OTA_HTTP_THREADS", NULL, OPTION_INT, AT(http_threads), "0", 0, 64, NULL, NULL,
+	 "HTTP worker threads; 0: one for each processor, two at least."},
+	{"OTA_LOG_LEVEL", NULL, OPTION_WORD, AT(log_level), "info", 0, 0, log_levels, NULL,
+	 "The least level that is logged. debug has a line for each request."},
+	{"OTA_MQTT", NULL, OPTION_WORD, AT(mqtt), "off", 0, 0, on_off, NULL,
+	 "This version speaks HTTP only: on stops the start."},
+	{"MQTT_HOST", NULL, OPTION_TEXT, AT(mqtt_host), NULL, 0, 0, NULL, NULL,
+	 "A broker. This version speaks HTTP only: a value stops the start."},
+	{"PGHOST", NULL, OPTION_TEXT, AT(pghost), NULL, 0, 0, NULL, NULL,
+	 "PostgreSQL. This version has the embedded store only: a value of this, PGPORT, PGUSER, "
+	 "PGPASSWORD or PGDATABASE stops the start."},
+	{"PGPORT", NULL, OPTION_TEXT, AT(pgport), NULL, 0, 0, NULL, NULL, "See PGHOST."},
+	{"PGUSER", NULL, OPTION_TEXT, AT(pguser), NULL, 0, 0, NULL, NULL, "See PGHOST."},
+	{"PGPASSWORD", NULL, OPTION_TEXT, AT(pgpassword), NULL, 0, 0, NULL, NULL, "See PGHOST."},
+	{"PGDATABASE", NULL, OPTION_TEXT, AT(pgdatabase), NULL, 0, 0, NULL, NULL, "See PGHOST."},
+};
+const size_t config_count = sizeof config_table / sizeof config_table[0];
+
+static enum ota_code check_public_url(const char *url, struct ota_err *err)
+{
+	bool http = strncmp(url, "http://", 7) == 0 && url[7];
+	bool https = strncmp(url, "https://", 8) == 0 && url[8];
+
+	if (!url[0] || ((http || https) && strlen(url) <= 120 && !strpbrk(url, " ?#\"\\")))
+		return OTA_OK;
+	return ota_fail(
+		err, OTA_EINVAL,
+		"OTA_PUBLIC_URL is '%s', but must be like http://ota.example.org:8080, of at "
+		"most 120 characters (the whole download URL must stay under 200)",
+		url);
+}
+
+/* What a later version will understand is refused, not ignored: its user counts on it. */
+static enum ota_code check_not_built(const struct config *cfg, struct ota_err *err)
+{
+	const struct {
+		const char *name, *value;
+	} postgres[] = {{"PGHOST", cfg->pghost},
+			{"PGPORT", cfg->pgport},
+			{"PGUSER", cfg->pguser},
+			{"PGPASSWORD", cfg->pgpassword},
+			{"PGDATABASE", cfg->pgdatabase}};
+
+	for (size_t i = 0; i < sizeof postgres / sizeof postgres[0]; i++)
+		if (postgres[i].value[0])
+			return ota_fail(err, OTA_EINVAL,
+					"%s is set, but this version stores in its embedded SQLite "
+					"database "
+					"only; unset it",
+					postgres[i].name);
+	if (cfg->mqtt_host[0] || cfg->mqtt)
+		return ota_fail(err, OTA_EINVAL,
+				"%s is set, but this version speaks HTTP only; unset it",
+				cfg->mqtt_host[0] ? "MQTT_HOST" : "OTA_MQTT");
+	return OTA_OK;
+}
+
+enum ota_code config_load(struct config *cfg, struct ota_err *err)
+{
+	memset(cfg, 0, sizeof *cfg);
+	enum ota_code rc = options_load(config_table, config_count, cfg, err);
+	if (rc != OTA_OK)
+		return rc;
+	if ((rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
+	    (rc = check_not_built(cfg, err)) != OTA_OK)
+		config_free(cfg);
+	return rc;
+}
+
+void config_free(struct config *cfg)
+{
+	options_free(config_table, config_count, cfg);
+}

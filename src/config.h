@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* The daemon's configuration: one table, read once from the environment, constant afterwards. */
+#pragma once
+
+#include "base/err.h"
+#include "base/options.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct config {
+	char *api_key, *host, *data_dir, *firmware_path, *public_url, *trusted_proxies;
+	char *pghost, *pgport, *pguser, *pgpassword, *pgdatabase, *mqtt_host;
+	int64_t port, http_threads;
+	int64_t poll_interval_s, install_grace_s;
+	int64_t drain_s, idle_timeout_s, request_timeout_s, download_timeout_s;
+	int64_t max_firmware_bytes, image_cache_bytes;
+	int64_t max_connections, max_connections_per_address;
+	int64_t new_devices_per_second, max_devices, max_queue, last_seen_flush_s;
+	int log_level, mqtt;
+};
+
+extern const struct option config_table[];
+extern const size_t config_count;
+
+enum ota_code config_load(struct config *cfg, struct ota_err *err);
+void config_free(struct config *cfg);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The admin key.  OTA_API_KEY, or one that was made at the first start: then only its SHA-256 is
+ * kept, in api-key.sha256 of the data folder, and read again when that file changes (paku-otad
+ * --new-key). Any thread.
+ */
+#pragma once
+
+#include "base/err.h"
+
+#include <stddef.h>
+
+struct auth;
+
+#define API_KEY_SIZE 64
+
+/*
+ * KEY "" looks for the file; if there is none, makes a key, keeps its hash and puts it into MADE
+ * (else MADE is "").
+ */
+enum ota_code auth_open(const char *key, const char *data_dir, char made[API_KEY_SIZE],
+			struct auth **out, struct ota_err *err);
+void auth_close(struct auth **a);
+/* Compared in constant time. */
+bool auth_accepts(struct auth *a, const char *key);
+/* Makes a new key, whatever was there; its hash replaces the file. */
+enum ota_code auth_new_key(const char *data_dir, char made[API_KEY_SIZE], struct ota_err *err);

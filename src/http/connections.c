@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+#include "http/connections.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define ADDRESS_BUCKETS 1024
+
+struct address {
+	struct address *next;
+	int64_t requests;
+	char text[];
+};
+
+struct connections {
+	struct connections_config cfg;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	/* under lock: */
+	bool stopping;
+	struct connection *newest;
+	int64_t count;
+	pthread_mutex_t address_lock;
+	struct address *addresses[ADDRESS_BUCKETS]; /* under address_lock */
+};
+
+static void look_once(struct connections *c)
+{
+	int64_t now = clock_mono_ms();
+
+	pthread_mutex_lock(&c->lock);
+	bool crowded = c->count > c->cfg.max / 10 * 9;
+	for (struct connection *k = c->newest; k; k = k->older) {
+		int64_t deadline = atomic_load(&k->deadline_ms);
+		if (crowded && atomic_load(&k->idle))
+			deadline -= (c->cfg.idle_timeout_s - 1) * 1000;
+		/* The worker sees the end of the stream and closes; the descriptor stays its own.
+		 */
+		if (deadline <= now)
+			shutdown(k->fd, SHUT_RDWR);
+	}
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void *watch(void *arg)
+{
+	struct connections *c = arg;
+	struct timespec until;
+
+	pthread_mutex_lock(&c->lock);
+	while (!c->stopping) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec++;
+		pthread_cond_timedwait(&c->wake, &c->lock, &until);
+		pthread_mutex_unlock(&c->lock);
+		look_once(c);
+		pthread_mutex_lock(&c->lock);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+enum ota_code connections_start(const struct connections_config *cfg, struct connections **out,
+				struct ota_err *err)
+{
+	struct connections *c = calloc(1, sizeof *c);
+	pthread_condattr_t attr;
+
+	if (!c)
+		return ota_fail_nomem(err);
+	c->cfg = *cfg;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->address_lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	int rc = pthread_create(&c->thread, NULL, watch, c);
+	if (rc != 0) {
+		free(c);
+		return ota_fail_errno(err, rc, "starting a thread");
+	}
+	*out = c;
+	return OTA_OK;
+}
+
+void connections_stop(struct connections **cp)
+{
+	struct connections *c = *cp;
+
+	if (!c)
+		return;
+	pthread_mutex_lock(&c->lock);
+	c->stopping = true;
+	pthread_cond_signal(&c->wake);
+	pthread_mutex_unlock(&c->lock);
+	pthread_join(c->thread, NULL);
+	for (int i = 0; i < ADDRESS_BUCKETS; i++)
+		for (struct address *a = c->addresses[i], *next; a; a = next) {
+			next = a->next;
+			free(a);
+		}
+	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->address_lock);
+	pthread_cond_destroy(&c->wake);
+	free(c);
+	*cp = NULL;
+}
+
+struct connection *connection_add(struct connections *c, int fd)
+{
+	struct connection *k = calloc(1, sizeof *k);
+
+	if (!k)
+		return NULL;
+	k->fd = fd;
+	connection_idle(c, k);
+	pthread_mutex_lock(&c->lock);
+	k->older = c->newest;
+	if (c->newest)
+		c->newest->newer = k;
+	c->newest = k;
+	c->count++;
+	pthread_mutex_unlock(&c->lock);
+	return k;
+}
+
+void connection_remove(struct connections *c, struct connection *k)
+{
+	pthread_mutex_lock(&c->lock);
+	*(k->newer ? &k->newer->older : &c->newest) = k->older;
+	if (k->older)
+		k->older->newer = k->newer;
+	c->count--;
+	pthread_mutex_unlock(&c->lock);
+	free(k);
+}
+
+void connection_deadline(struct connection *k, int64_t seconds)
+{
+	atomic_store(&k->idle, false);
+	atomic_store(&k->deadline_ms, seconds ? clock_mono_ms() + seconds * 1000 : INT64_MAX);
+}
+
+void connection_idle(struct connections *c, struct connection *k)
+{
+	atomic_store(&k->deadline_ms, clock_mono_ms() + c->cfg.idle_timeout_s * 1000);
+	atomic_store(&k->idle, true);
+}
+
+int64_t connections_count(struct connections *c)
+{
+	pthread_mutex_lock(&c->lock);
+	int64_t n = c->count;
+	pthread_mutex_unlock(&c->lock);
+	return n;
+}
+
+void connections_close_idle(struct connections *c)
+{
+	pthread_mutex_lock(&c->lock);
+	for (struct connection *k = c->newest; k; k = k->older)
+		if (atomic_load(&k->idle))
+			shutdown(k->fd, SHUT_RDWR);
+	pthread_mutex_unlock(&c->lock);
+}
+
+bool connections_trust(const struct connections *c, const char *peer)
+{
+	const char *p = c->cfg.trusted_proxies;
+	size_t len = strlen(peer);
+
+	while (*p) {
+		p += strspn(p, ", ");
+		size_t n = strcspn(p, ", ");
+		if (n == len && len > 0 && strncmp(p, peer, n) == 0)
+			return true;
+		p += n;
+	}
+	return false;
+}
+
+static struct address **find_address(struct connections *c, const char *text)
+{
+	struct address **a = &c->addresses[hash64(text, strlen(text)) % ADDRESS_BUCKETS];
+
+	while (*a && strcmp((*a)->text, text) != 0)
+		a = &(*a)->next;
+	return a;
+}
+
+bool connections_enter(struct connections *c, const char *address)
+{
+	bool ok = false;
+
+	if (c->cfg.per_address == 0)
+		return true;
+	pthread_mutex_lock(&c->address_lock);
+	struct address **at = find_address(c, address);
+	if (!*at) {
+		size_t len = strlen(address) + 1;
+		*at = calloc(1, sizeof **at + len);
+		if (*at)
+			memcpy((*at)->text, address, len);
+	}
+	if (*at && (*at)->requests < c->cfg.per_address) {
+		(*at)->requests++;
+		ok = true;
+	}
+	pthread_mutex_unlock(&c->address_lock);
+	return ok;
+}
+
+void connections_leave(struct connections *c, const char *address)
+{
+	if (c->cfg.per_address == 0)
+		return;
+	pthread_mutex_lock(&c->address_lock);
+	struct address **at = find_address(c, address);
+	if (*at && --(*at)->requests == 0) {
+		struct address *dead = *at;
+		*at = dead->next;
+		free(dead);
+	}
+	pthread_mutex_unlock(&c->address_lock);
+}

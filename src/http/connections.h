@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Connections under watch: nobody holds the service by being slow.
+ *
+ * Each connection has a deadline for what it is doing (idle, sending a request, taking an answer).
+ * A thread looks once a second and shuts down those that are late; libmicrohttpd then closes them.
+ * Near the limit idle connections are let go after a second.  Also counts requests per client
+ * address, when asked.
+ */
+#pragma once
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+struct connections;
+
+struct connection {
+	struct connection *newer, *older; /* under the lock */
+	int fd;
+	_Atomic int64_t deadline_ms; /* monotonic; INT64_MAX: none (suspended) */
+	_Atomic bool idle;
+};
+
+struct connections_config {
+	int64_t max, per_address;
+	int64_t idle_timeout_s;
+	const char *trusted_proxies; /* comma-separated addresses */
+};
+
+enum ota_code connections_start(const struct connections_config *cfg, struct connections **out,
+				struct ota_err *err);
+void connections_stop(struct connections **c);
+
+struct connection *connection_add(struct connections *c, int fd); /* NULL: out of memory */
+void connection_remove(struct connections *c, struct connection *conn);
+/* From now on the connection has SECONDS for what it does; 0: as long as it takes. */
+void connection_deadline(struct connection *conn, int64_t seconds);
+void connection_idle(struct connections *c, struct connection *conn);
+int64_t connections_count(struct connections *c);
+/* Closes all idle ones now: the service ends. */
+void connections_close_idle(struct connections *c);
+
+bool connections_trust(const struct connections *c, const char *peer);
+/* A request of ADDRESS begins; false when it has too many. */
+bool connections_enter(struct connections *c, const char *address);
+void connections_leave(struct connections *c, const char *address);

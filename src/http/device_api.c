@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/* What devices call: the check for an update, and the report about one. */
+#include "http/request.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "core/names.h"
+#include "core/target.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SOFT_TRIES        5
+#define ERROR_MESSAGE_MAX 2000
+
+/*
+ * What a device calls its own version is wider than a release's name: images hold strings such as
+ * "2.0 stable", and a device must be able to say so.
+ */
+static const char *told_version_error(const char *s)
+{
+	size_t n = strlen(s);
+
+	if (n == 0 || n > NAME_MAX_LEN)
+		return "must have 1 to 128 characters";
+	for (size_t i = 0; i < n; i++)
+		if (s[i] < 0x20 || s[i] > 0x7E)
+			return "must be printable ASCII";
+	return NULL;
+}
+
+static const char *required(struct request *r, const char *name, const char *(*check)(const char *))
+{
+	const char *v = NULL;
+
+	if (!field_query_string(&r->errors, &r->query, name, true, 0, 100000, &v))
+		return "";
+	const struct query_param *p = query_find(&r->query, name);
+	const char *wrong = p && p->plus_seen
+				    ? "contains a '+', which must be written %2B in a query"
+				    : check(v);
+	if (wrong)
+		field_errors_add(&r->errors, "query", name, FIELD_TYPE_VALUE, "%s", wrong);
+	return v;
+}
+
+static void optional_digest(struct request *r, const char *name, bool *has, uint8_t *out)
+{
+	const char *v = request_filter(r, name);
+	static const uint8_t zero[DIGEST_SIZE];
+
+	if (!v)
+		return;
+	if (!hex_decode(v, out, DIGEST_SIZE))
+		field_errors_add(&r->errors, "query", name, FIELD_TYPE_VALUE,
+				 "must be 64 hexadecimal digits (a SHA-256)");
+	else
+		*has = memcmp(out, zero, DIGEST_SIZE) != 0; /* some builders leave it all zero */
+}
+
+static bool read_checkin(struct request *r, struct checkin *c)
+{
+	const char *mac = request_filter(r, "mac"), *boot = request_filter(r, "boot_id");
+
+	memset(c, 0, sizeof *c);
+	c->device_id = required(r, "device_id", name_device_id_error);
+	c->model = required(r, "device_model", name_version_error);
+	c->version = required(r, "current_version", told_version_error);
+	c->hw = request_filter(r, "hw");
+	if (!c->hw)
+		c->hw = "";
+	else if (told_version_error(c->hw))
+		field_errors_add(&r->errors, "query", "hw", FIELD_TYPE_VALUE, "%s",
+				 told_version_error(c->hw));
+	if (mac && !mac_parse(mac, &c->mac))
+		field_errors_add(&r->errors, "query", "mac", FIELD_TYPE_VALUE,
+				 "must be 12 hexadecimal digits, as in aa:bb:cc:dd:ee:ff");
+	if (boot)
+		c->boot_hash = hash64(boot, strlen(boot));
+	c->has_uptime = request_filter(r, "uptime_s") &&
+			field_query_int(&r->errors, &r->query, "uptime_s", false, 0,
+					INT64_C(10000000000), &c->uptime_s);
+	optional_digest(r, "firmware_digest", &c->digests.has_firmware, c->digests.firmware);
+	optional_digest(r, "app_elf_sha256", &c->digests.has_elf, c->digests.elf);
+	return !field_errors_any(&r->errors);
+}
+
+/* The poll interval, a fifth more or less: a fleet after a power cut does not stay in step. */
+static int64_t jittered_poll(const struct request *r)
+{
+	int64_t s = r->server->cfg->poll_interval_s;
+	uint64_t chance = hash64_mix((uint64_t)clock_mono_ms() ^ (uint64_t)(uintptr_t)r);
+	int64_t spread = s * 2 / 5;
+
+	s = s - s / 5 + (spread ? (int64_t)(chance % (uint64_t)(spread + 1)) : 0);
+	return s > 0 ? s : 1;
+}
+
+static void add_offer(struct request *r, struct buf *b, const struct soft_answer *a)
+{
+	const struct release *rel = a->decision.release;
+	char base[160], url[640], hex[SHA256_HEX_SIZE];
+
+	request_base_url(r, base, sizeof base);
+	/* '+' is the only character of a version that a path cannot hold as it is everywhere. */
+	struct buf path = BUF_INIT;
+	for (const char *p = rel->version; *p; p++)
+		*p == '+' ? buf_adds(&path, "%2B") : buf_addc(&path, *p);
+	snprintf(url, sizeof url, "%s/api/firmware/download/%s?attempt=%s", base,
+		 path.data ? path.data : "", a->token);
+	if (!buf_ok(&path))
+		b->failed = true;
+	buf_fini(&path);
+	hex_encode(rel->sha256, SHA256_SIZE, hex);
+	json_str(b, "latest_version", rel->version);
+	json_str(b, "download_url", url);
+	json_int(b, "file_size", rel->file_size);
+	json_str(b, "checksum_sha256", hex);
+	json_str(b, "release_notes", rel->release_notes[0] ? rel->release_notes : NULL);
+	json_int(b, "release_id", rel->id);
+	if (a->decision.rollout)
+		json_int(b, "rollout_id", a->decision.rollout->id);
+	else
+		json_nil(b, "rollout_id");
+	json_str(b, "attempt_id", a->token);
+}
+
+static void add_no_offer(struct buf *b, const struct soft_answer *a)
+{
+	static const char *const absent[] = {"download_url",  "file_size",  "checksum_sha256",
+					     "release_notes", "release_id", "rollout_id",
+					     "attempt_id"};
+
+	json_str(b, "latest_version", a->latest ? a->latest->version : NULL);
+	for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++)
+		json_nil(b, absent[i]);
+}
+
+/* With the plan held. */
+static void write_check_answer(struct request *r, const struct checkin *c,
+			       const struct soft_answer *a)
+{
+	struct buf *b = respond_begin(r, 200);
+	bool offers = decision_offers(&a->decision);
+
+	json_bool(b, "update_available", offers);
+	json_str(b, "current_version", c->version);
+	if (offers)
+		add_offer(r, b, a);
+	else
+		add_no_offer(b, a);
+	json_str(b, "reason", reason_name(a->decision.reason));
+	json_int(b, "retry_after_s", jittered_poll(r));
+	respond_end(r);
+}
+
+/* True: the answer was in memory, and is made. */
+static bool try_soft(struct request *r)
+{
+	struct soft_answer a;
+
+	fleet_plan_read(r->server->fleet);
+	bool soft = committer_soft_checkin(r->server->committer, &r->command.checkin, &a);
+	if (soft)
+		write_check_answer(r, &r->command.checkin, &a);
+	fleet_plan_done(r->server->fleet);
+	return soft;
+}
+
+static enum next after_checkin(struct request *r)
+{
+	if (r->command.code != OTA_OK) {
+		r->retry_after_s = r->command.retry_after_s;
+		return respond_err(r, &r->command.err);
+	}
+	if (try_soft(r))
+		return NEXT_ANSWER;
+	/* Something changed in between (a rollout, another report): ask again, within reason. */
+	if (++r->tries < SOFT_TRIES)
+		return request_submit(r, after_checkin);
+	return respond_error(r, OTA_EUNAVAIL, "too much changes at once; come again");
+}
+
+enum next device_check(struct request *r)
+{
+	r->command.kind = COMMAND_CHECKIN;
+	if (!read_checkin(r, &r->command.checkin))
+		return respond_fields(r);
+	if (try_soft(r))
+		return NEXT_ANSWER;
+	return request_submit(r, after_checkin);
+}
+
+/* --- reports --- */
+
+static enum next after_report(struct request *r)
+{
+	if (r->command.code != OTA_OK) {
+		r->retry_after_s = r->command.retry_after_s;
+		return respond_err(r, &r->command.err);
+	}
+	return respond_ok(r, r->command.out.existed ? "already known" : "recorded");
+}
+
+static bool read_report(struct request *r, struct report *rep)
+{
+	static const char *const words[] = {"pending", "downloading", "downloaded", "installing",
+					    "success", "failed",      "rolled_back"};
+	struct json_fields f = {.object = r->json, .errors = &r->errors};
+	const char *device_id = NULL;
+	int64_t percent = -1;
+	size_t word = 0;
+
+	memset(rep, 0, sizeof *rep);
+	rep->device_id = r->args[0];
+	json_field_string(&f, "device_id", true, 0, 100000, &device_id);
+	if (device_id && strcmp(device_id, rep->device_id) != 0)
+		field_errors_add(&r->errors, "body", "device_id", FIELD_TYPE_VALUE,
+				 "contradicts the path, which names %s", rep->device_id);
+	if (json_field_string(&f, "firmware_version", true, 0, 100000, &rep->version) &&
+	    told_version_error(rep->version))
+		field_errors_add(&r->errors, "body", "firmware_version", FIELD_TYPE_VALUE, "%s",
+				 told_version_error(rep->version));
+	if (json_field_word(&f, "status", true, words, sizeof words / sizeof words[0], &word))
+		rep->event = attempt_event_from_status(words[word]);
+	json_field_string(&f, "error_message", false, 0, BODY_MAX, &rep->error_message);
+	json_field_int(&f, "progress_percent", false, 0, 100, &percent);
+	json_field_string(&f, "attempt_id", false, 0, 64, &rep->attempt_token);
+	rep->percent = (int)percent;
+	return !field_errors_any(&r->errors);
+}
+
+/* A device's words are kept, but not without end; cut where a character ends. */
+static void shorten_error(struct request *r, struct report *rep)
+{
+	size_t n = ERROR_MESSAGE_MAX;
+
+	if (!rep->error_message || strlen(rep->error_message) <= n)
+		return;
+	while (n > 0 && ((unsigned char)rep->error_message[n] & 0xC0) == 0x80)
+		n--;
+	r->memory = strndup(rep->error_message, n);
+	rep->error_message = r->memory;
+}
+
+enum next device_report(struct request *r)
+{
+	if (!request_device_id(r, r->args[0]) || !request_json(r))
+		return NEXT_ANSWER;
+	r->command.kind = COMMAND_REPORT;
+	if (!read_report(r, &r->command.report))
+		return respond_fields(r);
+	shorten_error(r, &r->command.report);
+	return request_submit(r, after_report);
+}

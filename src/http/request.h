@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One HTTP request, from its first line to its last byte sent.  Shared by the files of this folder.
+ *
+ * A request lives on one HTTP worker.  When it needs the committer or a disk it is suspended and
+ * its `resume` runs on the worker again when the outcome is there; the worker never waits.  In
+ * between the committer or a job thread owns it.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "base/jobs.h"
+#include "commit/committer.h"
+#include "config.h"
+#include "firmware/cache.h"
+#include "http/connections.h"
+#include "http/parse/field_errors.h"
+#include "http/parse/json_body.h"
+#include "http/parse/query.h"
+
+#include <microhttpd.h>
+#include <stdatomic.h>
+
+#define BODY_MAX (1024 * 1024)
+
+struct auth;
+
+/* What handlers work with.  Constant after the start, but for what its members guard themselves. */
+struct http_server {
+	const struct config *cfg;
+	struct fleet *fleet;
+	struct store *store;
+	struct committer *committer;
+	struct blob_store *blobs;
+	struct image_cache *cache;
+	struct jobs *jobs;
+	struct auth *auth;
+	struct connections *connections;
+	struct MHD_Daemon *daemon;
+	char own_url[64]; /* "http://127.0.0.1:8080": for requests without a Host */
+	int port;
+	int64_t started_mono_ms;
+	_Atomic bool draining;
+	_Atomic int64_t active_requests, active_downloads;
+	_Atomic uint64_t request_number;
+	uint64_t id_prefix;
+	_Atomic int64_t requests_total, rejected_total, downloads_total, download_bytes_total;
+};
+
+struct request;
+
+/* What a handler or continuation says. */
+enum next {
+	NEXT_ANSWER,    /* status and out (or response) are set */
+	NEXT_SUSPENDED, /* request_submit() or request_job() was called */
+};
+typedef enum next handler_fn(struct request *r);
+
+enum body_kind { BODY_NONE, BODY_JSON, BODY_TEXT, BODY_UPLOAD };
+
+struct route {
+	const char *method;
+	const char *path; /* "/api/admin/devices/{id}/groups/{name}" */
+	handler_fn *handler;
+	bool admin;
+	enum body_kind body;
+	bool is_download;
+};
+
+struct upload;
+
+struct request {
+	struct http_server *server;
+	struct MHD_Connection *connection;
+	struct connection *tracked; /* connections.c */
+	const struct route *route;
+	const char *method;
+	char *target; /* as received */
+	struct query query;
+	const char *args[4]; /* the {} of the route, decoded */
+	char id[40];
+	char client[64]; /* address: of the peer, or what a trusted proxy tells */
+
+	/* the body */
+	bool begun, body_done;
+	bool discard; /* the answer is made; what still comes is thrown away */
+	size_t body_seen;
+	struct buf body;
+	json_t *json;
+	struct upload *upload;
+
+	/* the work */
+	handler_fn *resume;
+	struct command command;
+	struct job job;
+	void (*job_fn)(struct request *r);
+	bool job_submits; /* the job ends in a command */
+	enum ota_code job_code;
+	struct ota_err job_err;
+	struct field_errors errors;
+	void *memory;                       /* a handler's own, free()d at the end ... */
+	void (*release)(struct request *r); /* ... after this, if set, let go what it holds */
+	bool have_answer;                   /* made already, unless the committer says otherwise */
+	int tries;
+
+	/* the answer */
+	int status;
+	struct buf out;
+	const char *content_type;
+	char allow[64];
+	int retry_after_s;
+	struct MHD_Response *response; /* instead of out: a download */
+	bool answered, counted_download, counted_address;
+	int64_t begun_mono_us;
+};
+
+/* --- suspending (server.c) --- */
+
+/* Hands r->command to the committer; RESUME runs on the worker with its outcome. */
+enum next request_submit(struct request *r, handler_fn *resume);
+/* Runs FN on a job thread, then RESUME on the worker. */
+enum next request_job(struct request *r, void (*fn)(struct request *r), handler_fn *resume);
+/* A job that ends in a command: called at the end of request_job's FN, instead of resuming. */
+void request_job_submit(struct request *r);
+
+/* --- answering (respond.c) --- */
+
+/* Begins a JSON object in r->out; end with respond_end(). */
+struct buf *respond_begin(struct request *r, int status);
+enum next respond_end(struct request *r);
+/* {"detail": sentence} with the status that the code stands for. */
+enum next respond_error(struct request *r, enum ota_code code, const char *fmt, ...)
+	OTA_PRINTF(3, 4);
+enum next respond_err(struct request *r, const struct ota_err *err);
+enum next respond_status(struct request *r, int status, const char *fmt, ...) OTA_PRINTF(3, 4);
+/* 422 with what r->errors collected. */
+enum next respond_fields(struct request *r);
+/* {"status":"ok","message":...} and nothing else. */
+enum next respond_ok(struct request *r, const char *fmt, ...) OTA_PRINTF(2, 3);
+int status_of(enum ota_code code);
+
+/* --- common ways of reading --- */
+
+/* The body as a JSON object into r->json; false: the answer is made. */
+bool request_json(struct request *r);
+/* Checks a device id of the path; false: the answer is made. */
+bool request_device_id(struct request *r, const char *id);
+/* A list query with limit and id cursor, kept in r->memory; NULL: the answer is made. */
+struct list_query *request_list(struct request *r);
+/* A page being written: rows go into b until limit; one more row than that says there is another
+ * page. */
+struct page {
+	struct buf *b;
+	int limit, count;
+	int64_t last_id;
+};
+/* Whether the row with this id still belongs to the page. */
+static inline bool page_takes(struct page *p, int64_t id)
+{
+	if (p->count++ == p->limit)
+		return false;
+	p->last_id = id;
+	return true;
+}
+/* The continuation of a list: what the job wrote, or its error. */
+handler_fn request_list_done;
+/* One attempt as lists show it (updates.c). */
+void add_update_row(struct buf *b, const struct row_update *row);
+/* "next_cursor": LAST_ID when there are more rows, else null. */
+void respond_cursor(struct request *r, bool more, int64_t last_id);
+/* A query parameter that must be a name when it is there. */
+const char *request_filter(struct request *r, const char *name);
+/* "http://host:port", from OTA_PUBLIC_URL, Host, or the own address. */
+void request_base_url(struct request *r, char *out, size_t size);
+const char *request_header(struct request *r, const char *name);
+
+/* --- the resources --- */
+handler_fn device_check, device_report;
+handler_fn firmware_download;
+handler_fn firmware_upload, releases_list, release_delete;
+handler_fn rollout_create, rollout_activate, rollout_deactivate, rollouts_list, rollout_show;
+handler_fn devices_list, device_show, device_delete, device_explain, device_retry;
+handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_delete, notes_put,
+	notes_delete, devices_import;
+handler_fn updates_list, events_list;
+handler_fn health_show, metrics_show;
+
+/* --- uploads (upload.c) --- */
+enum ota_code upload_begin(struct request *r, struct ota_err *err);
+enum ota_code upload_feed(struct request *r, const void *data, size_t len, struct ota_err *err);
+void upload_free(struct upload **u);
+/* --- routes.c --- */
+extern const struct route routes[];
+extern const size_t route_count;
+/* The route of method and path; else NULL with *allow filled when the path is known ("" if not). */
+const struct route *route_find(struct request *r, char *allow, size_t size);

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * paku-otad: the order in which the parts start and stop, and the signals in between.
+ */
+#include "base/clock.h"
+#include "base/log.h"
+#include "commit/committer.h"
+#include "config.h"
+#include "firmware/cache.h"
+#include "http/auth.h"
+#include "http/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct daemon {
+	struct config cfg;
+	int lock_fd;
+	struct store *store;
+	struct fleet *fleet;
+	struct blob_store *blobs;
+	struct image_cache *cache;
+	struct auth *auth;
+	struct committer *committer;
+	struct http_server *http;
+	char made_key[API_KEY_SIZE];
+};
+
+static void print_help(void)
+{
+	printf("Usage: paku-otad [--log-format plain|json] [--new-key] [--version] [--help]\n"
+	       "\n"
+	       "The firmware update service: releases, rollouts and devices over HTTP, on an "
+	       "embedded\n"
+	       "database. Everything it is told stands in the environment:\n"
+	       "\n");
+	options_print(config_table, config_count, stdout);
+	printf("\n"
+	       "  --new-key           make a new admin key (shown once), then end; a running "
+	       "service takes\n"
+	       "                      it over within a second\n"
+	       "  --log-format json   one JSON object a line instead of plain text\n"
+	       "\n"
+	       "SIGTERM ends it: short requests within 5 s, downloads within OTA_DRAIN_S.\n");
+}
+
+/* --- the data folder --- */
+
+/* mkdir -p. */
+static enum ota_code make_folder(const char *path, struct ota_err *err)
+{
+	char part[4096];
+	size_t n = strlen(path);
+
+	if (n == 0 || n >= sizeof part)
+		return ota_fail(err, OTA_EINVAL, "OTA_DATA_DIR is empty or too long");
+	memcpy(part, path, n + 1);
+	for (char *p = part + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		if (mkdir(part, 0755) != 0 && errno != EEXIST)
+			return ota_fail_errno(err, errno, "the folder %s cannot be made", part);
+		*p = '/';
+	}
+	if (mkdir(part, 0700) != 0 && errno != EEXIST)
+		return ota_fail_errno(
+			err, errno,
+			"the data folder %s cannot be made (set OTA_DATA_DIR to one that can)",
+			path);
+	return OTA_OK;
+}
+
+/* One daemon on a data folder: the lock lasts as long as the process. */
+static enum ota_code lock_folder(struct daemon *d, struct ota_err *err)
+{
+	char path[4096], pid[32] = "";
+
+	snprintf(path, sizeof path, "%s/lock", d->cfg.data_dir);
+	d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (d->lock_fd < 0)
+		return ota_fail_errno(err, errno, "the data folder %s cannot be written",
+				      d->cfg.data_dir);
+	if (flock(d->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+		ssize_t n = read(d->lock_fd, pid, sizeof pid - 1);
+		if (n > 0)
+			pid[strcspn(pid, "\n")] = '\0';
+		return ota_fail(err, OTA_ECONFLICT,
+				"another paku-otad (process %s) runs on the data folder %s; stop "
+				"it, or set "
+				"OTA_DATA_DIR to another folder",
+				pid[0] ? pid : "?", d->cfg.data_dir);
+	}
+	int len = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+	if (ftruncate(d->lock_fd, 0) != 0 || pwrite(d->lock_fd, pid, (size_t)len, 0) != len)
+		return ota_fail_errno(err, errno, "writing %s", path);
+	return OTA_OK;
+}
+
+static void raise_descriptor_limit(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+		l.rlim_cur = l.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &l) != 0)
+			log_event(LOG_WARNING, "daemon", "limit_kept", "open files stay at %llu",
+				  (unsigned long long)l.rlim_cur);
+	}
+}
+
+/* So many connections as there are descriptors for, with some left for files. */
+static void fit_connections(struct config *cfg)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) != 0 || l.rlim_cur == RLIM_INFINITY)
+		return;
+	int64_t most = (int64_t)l.rlim_cur - 100;
+	if (cfg->max_connections > most && most >= 16) {
+		log_event(LOG_WARNING, "daemon", "fewer_connections",
+			  "OTA_MAX_CONNECTIONS is %lld, but this process may open %llu files: "
+			  "taking %lld",
+			  (long long)cfg->max_connections, (unsigned long long)l.rlim_cur,
+			  (long long)most);
+		cfg->max_connections = most;
+	}
+}
+
+/* --- start and stop, in this order and its reverse --- */
+
+static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
+{
+	char path[4200];
+	int removed;
+	enum ota_code rc;
+
+	snprintf(path, sizeof path, "%s/paku-ota.db", d->cfg.data_dir);
+	if ((rc = store_sqlite_open(path, &d->store, err)) != OTA_OK)
+		return rc;
+	d->fleet = fleet_new();
+	if (!d->fleet)
+		return ota_fail_nomem(err);
+	if ((rc = commit_load(d->fleet, d->store, err)) != OTA_OK)
+		return rc;
+	snprintf(path, sizeof path, "%s/firmware", d->cfg.data_dir);
+	if ((rc = blob_store_open(d->cfg.firmware_path[0] ? d->cfg.firmware_path : path, &d->blobs,
+				  err)) != OTA_OK)
+		return rc;
+	if ((rc = blob_sweep(d->blobs, fleet_names_image, d->fleet, &removed, err)) != OTA_OK)
+		return rc;
+	if (removed)
+		log_event(LOG_INFO, "firmware", "swept", "%d files of unfinished uploads", removed);
+	d->cache = cache_new(d->blobs, (uint64_t)d->cfg.image_cache_bytes);
+	return d->cache ? OTA_OK : ota_fail_nomem(err);
+}
+
+static enum ota_code start(struct daemon *d, struct ota_err *err)
+{
+	const struct config *cfg = &d->cfg;
+	enum ota_code rc;
+
+	if ((rc = make_folder(cfg->data_dir, err)) != OTA_OK ||
+	    (rc = lock_folder(d, err)) != OTA_OK || (rc = open_stores(d, err)) != OTA_OK)
+		return rc;
+	rc = auth_open(cfg->api_key, cfg->data_dir, d->made_key, &d->auth, err);
+	if (rc != OTA_OK)
+		return rc;
+	struct committer_config cc = {
+		.poll_interval_s = cfg->poll_interval_s,
+		.install_grace_s = cfg->install_grace_s,
+		.max_devices = cfg->max_devices,
+		.new_devices_per_second = cfg->new_devices_per_second,
+		.last_seen_flush_s = cfg->last_seen_flush_s,
+		.queue_max = (size_t)cfg->max_queue,
+	};
+	if ((rc = committer_start(d->fleet, d->store, &cc, &d->committer, err)) != OTA_OK)
+		return rc;
+	struct http_parts parts = {cfg,      d->fleet, d->store, d->committer,
+				   d->blobs, d->cache, d->auth};
+	return http_start(&parts, &d->http, err);
+}
+
+static void stop(struct daemon *d, const volatile int *hurry)
+{
+	http_stop(&d->http, d->cfg.drain_s, hurry);
+	committer_stop(&d->committer);
+	auth_close(&d->auth);
+	cache_free(&d->cache);
+	blob_store_close(&d->blobs);
+	fleet_free(&d->fleet);
+	if (d->store)
+		d->store->ops->close(&d->store);
+	if (d->lock_fd >= 0)
+		close(d->lock_fd);
+	config_free(&d->cfg);
+}
+
+/* --- signals: all are waited for in one place --- */
+
+static volatile int hurry;
+
+static void block_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* A second signal while it drains: no more waiting for downloads. */
+static void on_second_signal(int sig)
+{
+	(void)sig;
+	hurry = 1;
+}
+
+static void wait_for_end(sigset_t *set)
+{
+	int sig;
+
+	while (sigwait(set, &sig) != 0)
+		;
+	log_event(LOG_INFO, "daemon", "stopping", "on %s", strsignal(sig));
+	signal(SIGTERM, on_second_signal);
+	signal(SIGINT, on_second_signal);
+	pthread_sigmask(SIG_UNBLOCK, set, NULL);
+}
+
+static void tell_start(const struct daemon *d)
+{
+	int port = http_port(d->http);
+
+	log_event(LOG_INFO, "daemon", "started",
+		  "version %s on http://%s:%d, %zu devices, data in %s", PAKU_VERSION, d->cfg.host,
+		  port, fleet_device_count(d->fleet), d->cfg.data_dir);
+	if (d->made_key[0]) {
+		/* The only time that it can be read: not in the log, which others may keep. */
+		printf("API key: %s\n", d->made_key);
+		fflush(stdout);
+	}
+}
+
+static int new_key(void)
+{
+	struct config cfg;
+	struct ota_err err;
+	char made[API_KEY_SIZE];
+
+	if (config_load(&cfg, &err) != OTA_OK || make_folder(cfg.data_dir, &err) != OTA_OK ||
+	    auth_new_key(cfg.data_dir, made, &err) != OTA_OK) {
+		fprintf(stderr, "paku-otad: %s\n", err.msg);
+		return 1;
+	}
+	printf("API key: %s\n", made);
+	if (cfg.api_key[0])
+		fprintf(stderr, "paku-otad: OTA_API_KEY is set and counts as long as it is\n");
+	config_free(&cfg);
+	return 0;
+}
+
+static int run(bool json)
+{
+	struct daemon d = {.lock_fd = -1};
+	struct ota_err err;
+	sigset_t set;
+
+	enum ota_code rc = config_load(&d.cfg, &err);
+	if (rc != OTA_OK) {
+		fprintf(stderr, "paku-otad: %s\n", err.msg);
+		return 2;
+	}
+	log_configure((enum log_level)d.cfg.log_level, json);
+	block_signals(&set);
+	raise_descriptor_limit();
+	fit_connections(&d.cfg);
+	rc = start(&d, &err);
+	if (rc == OTA_OK) {
+		tell_start(&d);
+		wait_for_end(&set);
+	} else {
+		fprintf(stderr, "paku-otad: %s\n", err.msg);
+	}
+	stop(&d, &hurry);
+	if (rc == OTA_OK)
+		log_event(LOG_INFO, "daemon", "stopped", "all that was acknowledged is stored");
+	return rc == OTA_OK ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	bool json = false;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+			print_help();
+			return 0;
+		}
+		if (strcmp(argv[i], "--version") == 0) {
+			printf("paku-otad %s\n", PAKU_VERSION);
+			return 0;
+		}
+		if (strcmp(argv[i], "--new-key") == 0)
+			return new_key();
+		const char *format = NULL;
+		if (strncmp(argv[i], "--log-format=", 13) == 0)
+			format = argv[i] + 13;
+		else if (strcmp(argv[i], "--log-format") == 0 && i + 1 < argc)
+			format = argv[++i];
+		if (!format || (strcmp(format, "json") != 0 && strcmp(format, "plain") != 0)) {
+			fprintf(stderr,
+				"paku-otad: '%s' is not understood; paku-otad --help tells what "
+				"is\n",
+				argv[i]);
+			return 2;
+		}
+		json = strcmp(format, "json") == 0;
+	}
+	return run(json);
+}
