@@ -127,7 +127,8 @@ static const char *event_type(enum attempt_state was, enum attempt_state is)
 }
 
 /* What a finished attempt means for its device: failures in a row, what it runs. */
-static bool note_outcome(struct committer *c, struct device_work *w, const struct attempt *a)
+static bool note_outcome(struct committer *c, struct device_work *w, const struct attempt *a,
+			 bool reported)
 {
 	struct device_state *n = &w->next;
 
@@ -153,6 +154,10 @@ static bool note_outcome(struct committer *c, struct device_work *w, const struc
 	}
 	if (a->state == ATTEMPT_SUCCESS) {
 		n->ran_release_id = a->release_id;
+		/* A device that says so runs it from now on; one that was seen has told its own
+		 * name. */
+		if (reported && !state_set_string(&n->version, a->version))
+			return false;
 		return state_set_string(&n->ran_as, "");
 	}
 	return true;
@@ -210,7 +215,7 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 		if (!data ||
 		    !batch_event(&c->batch, event_type(old->state, a.state), w->device->device_id,
 				 ch->attempt.attempt->version, a.rollout_id, data) ||
-		    !note_outcome(c, w, ch->attempt.attempt))
+		    !note_outcome(c, w, ch->attempt.attempt, word->event == EVENT_REPORT_SUCCESS))
 			return STEPPED_NOMEM;
 	}
 	return keep_in_memory(w, &a) ? STEPPED : STEPPED_NOMEM;
