@@ -266,6 +266,8 @@ bool paku_init(struct paku *p, const struct paku_io *io, const struct paku_confi
 	p->block = block;
 	p->running = (uint8_t)running;
 	p->copy = paku_record_load(io, &p->rec);
+	/* What is in flash has to be looked at again before anything is said about it. */
+	p->rec.due &= (uint8_t) ~(1 << PAKU_DOWNLOADING);
 	if (p->rec.trial == PAKU_NO_SLOT && p->rec.slot[running].state == PAKU_SLOT_BAD &&
 	    p->rec.slot[running ^ 1].state == PAKU_SLOT_GOOD) {
 		p->phase = PHASE_RETURN;

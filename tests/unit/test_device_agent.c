@@ -202,15 +202,22 @@ static void a_bad_line_is_enough(void **state)
 static void damaged_while_off(void **state)
 {
 	(void)state;
-	s.cut_at = 60;
-	assert_false(sim_run(&s, 1));
-	assert_int_equal(s.power_cuts, 1);
-	s.flash[1][3 * SIM_BLOCK + 7] ^= 4;
-	assert_true(sim_run(&s, 3));
-	assert_ptr_equal(sim_running(&s), &new);
-	assert_int_equal(s.events[PAKU_EV_RESTARTED], 1);
-	assert_int_equal(s.events[PAKU_EV_RESUME], 0);
-	assert_int_equal(sim_reported(&s, PAKU_FAILED), 0);
+	for (uint32_t cut = 20; cut < 90; cut++) {
+		sim_init(&s, &old, &new);
+		s.cut_at = cut;
+		s.reports_down = true; /* so that the record holds some */
+		assert_false(sim_run(&s, 1));
+		assert_int_equal(s.power_cuts, 1);
+		s.reports_down = false;
+		s.flash[1][3 * SIM_BLOCK + 7] ^= 4;
+		assert_true(sim_run(&s, 3));
+		assert_ptr_equal(sim_running(&s), &new);
+		assert_int_equal(s.events[PAKU_EV_RESTARTED], 1);
+		assert_int_equal(s.events[PAKU_EV_RESUME], 0);
+		assert_int_equal(sim_reported(&s, PAKU_FAILED), 0);
+		assert_false(s.lied);
+		sim_fini(&s);
+	}
 }
 
 /* The image is replaced while the line is down: everything that ends up in flash is of one image.
