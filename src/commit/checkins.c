@@ -256,8 +256,8 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	w->device->last_seen_us = c->batch.now_us;
 	struct model *m = fleet_model_ensure(c->fleet, w->next.model);
-	if (!m || look_back(c, w, m) == STEPPED_NOMEM || !apply_verdict(c, w, m) ||
-	    !apply_decision(c, w, m) || !note_arrival(c, w, old_version) || !put_device(c, w))
+	if (!m || !note_arrival(c, w, old_version) || look_back(c, w, m) == STEPPED_NOMEM ||
+	    !apply_verdict(c, w, m) || !apply_decision(c, w, m) || !put_device(c, w))
 		return prepare_fail_nomem(cmd);
 	return PREPARED;
 }

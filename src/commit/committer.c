@@ -167,6 +167,35 @@ static void batch_prepare(struct committer *c, struct command_list *taken,
 		list_init(&c->queue->deferred);
 }
 
+/* The log gets what is durable too: what ends something at info, what goes on at debug. */
+static void log_changes(const struct batch *b, const struct command *cmd)
+{
+	char subject[160];
+
+	for (size_t i = 0; i < cmd->change_count; i++) {
+		const struct change *ch = &b->store.changes[cmd->first_change + i];
+		if (ch->kind != CHANGE_EVENT)
+			continue;
+		bool goes_on = strcmp(ch->event.type, "update_progressed") == 0 ||
+			       strcmp(ch->event.type, "update_offered") == 0 ||
+			       strcmp(ch->event.type, "update_started") == 0;
+		enum log_level level = goes_on ? LOG_DEBUG : LOG_INFO;
+		if (!log_enabled(level))
+			continue;
+		if (ch->event.device_id)
+			snprintf(subject, sizeof subject, "device/%s", ch->event.device_id);
+		else if (ch->event.rollout_id)
+			snprintf(subject, sizeof subject, "rollout/%lld",
+				 (long long)ch->event.rollout_id);
+		else
+			snprintf(subject, sizeof subject, "release/%s",
+				 ch->event.version ? ch->event.version : "?");
+		log_event(level, subject, ch->event.type, "%s %s",
+			  ch->event.version ? ch->event.version : "-",
+			  ch->event.data ? ch->event.data : "");
+	}
+}
+
 /* The fleet gets what is durable.  Cannot fail. */
 static void publish(struct committer *c, struct command *cmd)
 {
@@ -257,6 +286,7 @@ static void batch_commit(struct committer *c, struct command_list *done)
 			continue;
 		struct change_group *group = &b->store.groups[g++];
 		if (rc == OTA_OK && group->result == OTA_OK) {
+			log_changes(b, cmd);
 			publish(c, cmd);
 			continue;
 		}

@@ -144,5 +144,5 @@ struct model {
 	enum chip chip;           /* by name, else by the first release; CHIP_NONE: not fixed */
 	struct release *releases; /* newest first */
 	struct rollout *rollouts; /* newest first */
-	struct model *next;
+	struct model *next, *previous, *bucket_next; /* fleet's */
 };

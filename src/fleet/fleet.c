@@ -19,9 +19,13 @@ struct shard {
 	size_t bucket_count, device_count;
 };
 
+/* Devices name their models, so there may be many. */
+#define MODEL_BUCKETS 4096
+
 struct fleet {
 	pthread_rwlock_t plan_lock;
-	struct model *models; /* plan_lock */
+	struct model *models; /* plan_lock: all, and by the hash of their names */
+	struct model *model_buckets[MODEL_BUCKETS];
 	struct shard shards[FLEET_SHARDS];
 	pthread_mutex_t token_lock; /* after a shard's lock */
 	struct token_table tokens;
@@ -147,9 +151,14 @@ void fleet_plan_done(struct fleet *f)
 	pthread_rwlock_unlock(&f->plan_lock);
 }
 
+static struct model **model_bucket(struct fleet *f, const char *name)
+{
+	return &f->model_buckets[hash64(name, strlen(name)) % MODEL_BUCKETS];
+}
+
 static struct model *find_model(struct fleet *f, const char *name)
 {
-	for (struct model *m = f->models; m; m = m->next)
+	for (struct model *m = *model_bucket(f, name); m; m = m->bucket_next)
 		if (m->name == name || strcmp(m->name, name) == 0)
 			return m;
 	return NULL;
@@ -418,10 +427,13 @@ static void model_leave(struct fleet *f, struct model *m)
 	if (!m || --m->device_count > 0 || m->releases || m->rollouts)
 		return;
 	pthread_rwlock_wrlock(&f->plan_lock);
-	struct model **p = &f->models;
+	*(m->previous ? &m->previous->next : &f->models) = m->next;
+	if (m->next)
+		m->next->previous = m->previous;
+	struct model **p = model_bucket(f, m->name);
 	while (*p != m)
-		p = &(*p)->next;
-	*p = m->next;
+		p = &(*p)->bucket_next;
+	*p = m->bucket_next;
 	pthread_rwlock_unlock(&f->plan_lock);
 	model_free(m);
 }
@@ -509,7 +521,12 @@ struct model *fleet_model_ensure(struct fleet *f, const char *name)
 	m->chip = chip_from_model(name);
 	pthread_rwlock_wrlock(&f->plan_lock);
 	m->next = f->models;
+	if (m->next)
+		m->next->previous = m;
 	f->models = m;
+	struct model **bucket = model_bucket(f, m->name);
+	m->bucket_next = *bucket;
+	*bucket = m;
 	pthread_rwlock_unlock(&f->plan_lock);
 	return m;
 }

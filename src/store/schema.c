@@ -62,6 +62,7 @@ static const char migration_1[] =
 	"CREATE INDEX updates_by_device ON device_update_status (device_id, id);"
 	"CREATE INDEX updates_by_version ON device_update_status (firmware_version, id);"
 	"CREATE INDEX updates_by_rollout ON device_update_status (rollout_id, status, closed);"
+	"CREATE INDEX updates_of_rollout ON device_update_status (rollout_id, id);"
 	"CREATE INDEX updates_by_time ON device_update_status (reported_at);"
 	"CREATE INDEX updates_unsettled ON device_update_status (id)"
 	" WHERE status = 'success' AND settled = 0 AND unsolicited = 0;"
