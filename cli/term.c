@@ -206,14 +206,36 @@ void term_screen_close(void)
 	signal(SIGTSTP, SIG_DFL);
 }
 
+/*
+ * Waits for input on FD (-1: for nothing but time and signals).  The signals that end us are let in
+ * only while poll sleeps: one that comes between a look at the flag and the sleep is not slept
+ * over.
+ */
+static bool wait_input(int fd, int ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+	sigset_t ends, before;
+	int n = -1;
+
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGINT);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGHUP);
+	sigprocmask(SIG_BLOCK, &ends, &before);
+	if (!term.interrupted)
+		n = ppoll(&p, 1, ms < 0 ? NULL : &ts, &before);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return n > 0;
+}
+
 bool term_wait(int ms)
 {
-	struct pollfd p = {.fd = term.raw_fd, .events = POLLIN}; /* -1 is ignored */
 	char key;
 
-	if (term.interrupted || poll(&p, 1, ms) <= 0)
+	if (!wait_input(term.raw_fd, ms))
 		return false;
-	if (read(p.fd, &key, 1) == 1)
+	if (read(term.raw_fd, &key, 1) == 1)
 		return key == 'q' || key == 'Q';
 	term.raw_fd = -1; /* hung up */
 	return false;
@@ -224,11 +246,17 @@ static char *read_line(int fd)
 {
 	size_t n = 0, cap = 4096;
 	char *line = malloc(cap + 1), c;
-	ssize_t got = 0;
+	ssize_t got = -1;
 
-	while (line && n < cap && (got = read(fd, &c, 1)) == 1 && c != '\n')
+	while (line && n < cap && !term.interrupted) {
+		if (!wait_input(fd, -1))
+			continue;
+		got = read(fd, &c, 1);
+		if (got != 1 || c == '\n')
+			break;
 		line[n++] = c;
-	if (line && (got < 0 || (got == 0 && n == 0))) {
+	}
+	if (line && (term.interrupted || got < 0 || (got == 0 && n == 0))) {
 		free(line);
 		return NULL;
 	}
@@ -243,9 +271,9 @@ char *term_read_secret(const char *prompt)
 
 	if (!isatty(STDIN_FILENO))
 		return read_line(STDIN_FILENO);
+	quiet(STDIN_FILENO, ECHO); /* before the prompt: nobody types into an echo */
 	fputs(prompt, stderr);
 	fflush(stderr);
-	quiet(STDIN_FILENO, ECHO);
 	line = read_line(STDIN_FILENO);
 	term_restore();
 	fputc('\n', stderr);
