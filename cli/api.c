@@ -36,35 +36,25 @@ bool api_true(const json_t *object, const char *key)
 	return json_is_true(json_object_get(object, key));
 }
 
-/* FastAPI's list of mistakes: [{"loc":["query","device_model"],"msg":"..."}]. */
-static void detail_list(const json_t *list, struct buf *out)
+void api_mistake(const json_t *item, struct buf *out)
 {
-	const json_t *item;
-	size_t i, j;
+	const json_t *loc = json_object_get(item, "loc"), *step;
+	const char *msg = api_str(item, "msg"), *sep = "";
+	size_t i;
 
-	json_array_foreach(list, i, item)
+	/* The first step says where in the request it stood; our user has not written the request.
+	 */
+	json_array_foreach(loc, i, step)
 	{
-		const json_t *loc = json_object_get(item, "loc"), *step;
-		const char *msg = api_str(item, "msg");
-
-		if (i)
-			buf_adds(out, "; ");
-		json_array_foreach(loc, j, step)
-		{
-			if (json_is_integer(step))
-				buf_printf(out, "%" JSON_INTEGER_FORMAT " ",
-					   json_integer_value(step));
-			else if (json_is_string(step) &&
-				 strcmp(json_string_value(step), "body") != 0 &&
-				 strcmp(json_string_value(step), "query") != 0)
-				buf_printf(out, "%s ", json_string_value(step));
-		}
-		if (out->len && out->data[out->len - 1] == ' ') {
-			out->data[out->len - 1] = ':';
-			buf_addc(out, ' ');
-		}
-		buf_adds(out, msg ? msg : "not accepted");
+		if (json_is_integer(step))
+			buf_printf(out, "%s%" JSON_INTEGER_FORMAT, sep, json_integer_value(step));
+		else if (i > 0 && json_is_string(step))
+			buf_printf(out, "%s%s", sep, json_string_value(step));
+		else
+			continue;
+		sep = " ";
 	}
+	buf_printf(out, "%s%s", *sep ? ": " : "", msg ? msg : "not accepted");
 }
 
 static enum ota_code code_of(long status)
@@ -99,8 +89,8 @@ static enum ota_code refusal(struct cli *c, const struct http_reply *r, json_t *
 
 	if (json_is_string(detail))
 		buf_adds(&words, json_string_value(detail));
-	else if (json_is_array(detail))
-		detail_list(detail, &words);
+	else if (json_array_size(detail)) /* the rest is printed below the sentence */
+		api_mistake(json_array_get(detail, 0), &words);
 	else if (api_str(json, "reason"))
 		buf_adds(&words, api_str(json, "reason"));
 	if (!words.len) {

@@ -30,6 +30,8 @@ enum ota_code api_list(struct cli *c, struct buf *url, const char *list, int64_t
 /* The id of a rollout given by id or by name. */
 enum ota_code api_rollout_id(struct cli *c, const char *word, int64_t *id, struct ota_err *err);
 
+/* One of FastAPI's mistakes, {"loc":["query","limit"],"msg":"..."}: "limit: ...". */
+void api_mistake(const json_t *item, struct buf *out);
 /* --json's output. */
 enum ota_code api_print_json(const json_t *json, struct ota_err *err);
 /* A member's string, or NULL. */

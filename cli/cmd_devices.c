@@ -227,26 +227,6 @@ static enum ota_code read_file(const char *path, struct buf *out, struct ota_err
 	return code;
 }
 
-/* Prints what was done, and each line that was not; true when all was. */
-static bool import_report(const json_t *answer)
-{
-	const json_t *errors = json_object_get(answer, "errors"), *e;
-	size_t i;
-
-	printf("%" PRId64 " updated, %" PRId64 " created, %zu not taken\n",
-	       api_int(answer, "updated", 0), api_int(answer, "created", 0),
-	       json_array_size(errors));
-	json_array_foreach(errors, i, e)
-	{
-		const char *text = json_is_string(e) ? json_string_value(e) : api_str(e, "message");
-		char *dump = text ? NULL : json_dumps(e, JSON_COMPACT | JSON_ENCODE_ANY);
-
-		format_field("error", text ? text : dump);
-		free(dump);
-	}
-	return json_array_size(errors) == 0;
-}
-
 static enum ota_code devices_import(struct cli *c, const struct args *a, struct ota_err *err)
 {
 	struct buf url = BUF_INIT, csv = BUF_INIT;
@@ -265,12 +245,10 @@ static enum ota_code devices_import(struct cli *c, const struct args *a, struct 
 	buf_fini(&csv);
 	if (code != OTA_OK)
 		return code;
-	if (json_array_size(json_object_get(answer, "errors")))
-		c->exit_status = EXIT_REFUSED;
 	if (c->json)
 		code = api_print_json(answer, err);
 	else
-		import_report(answer);
+		printf("updated: %" PRId64 "\n", api_int(answer, "updated", 0));
 	json_decref(answer);
 	return code;
 }
@@ -341,7 +319,7 @@ const struct cmd cmd_devices_subs[] = {
 	 .max_args = -1, .run = devices_notes},
 	{"import", "FILE.csv", "groups, labels and notes of many devices (- is stdin)",
 	 "The first line names the columns: device_id, and any of groups (separated by ';'),\n"
-	 "label, notes. Ends with 1 when a line was not taken.",
+	 "label, notes. Either every line is taken, or none.",
 	 .min_args = 1, .max_args = 1, .run = devices_import, .takes_file = true},
 	{0},
 };

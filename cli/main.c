@@ -105,20 +105,35 @@ static int exit_code_of(enum ota_code code)
 	}
 }
 
-static void print_error(const struct cli *c, const struct ota_err *err)
+static void put_line(const char *before, const struct buf *text)
 {
 	struct buf line = BUF_INIT;
 
-	text_clean(&line, err->msg, strlen(err->msg), TEXT_LINE,
+	text_clean(&line, text->data ? text->data : "", text->len, TEXT_LINE,
 		   term_is_tty(stderr) && !term_utf8());
-	fprintf(stderr, "%spaku-ota:%s %s\n", term_sgr_err(COLOUR_RED), term_sgr_err(COLOUR_NONE),
-		line.data ? line.data : "out of memory");
-	if (c->hint[0]) {
-		buf_reset(&line);
-		text_clean(&line, c->hint, strlen(c->hint), TEXT_LINE, false);
-		fprintf(stderr, "  %s\n", line.data ? line.data : "");
-	}
+	fprintf(stderr, "%s%s\n", before, buf_ok(&line) && line.data ? line.data : "out of memory");
 	buf_fini(&line);
+}
+
+static void print_error(const struct cli *c, const struct ota_err *err)
+{
+	const json_t *detail = json_object_get(c->refusal, "detail");
+	struct buf text = BUF_INIT;
+
+	fprintf(stderr, "%spaku-ota:%s ", term_sgr_err(COLOUR_RED), term_sgr_err(COLOUR_NONE));
+	buf_adds(&text, err->msg);
+	put_line("", &text);
+	for (size_t i = 1; i < json_array_size(detail); i++) {
+		buf_reset(&text);
+		api_mistake(json_array_get(detail, i), &text);
+		put_line("  ", &text);
+	}
+	if (c->hint[0]) {
+		buf_reset(&text);
+		buf_adds(&text, c->hint);
+		put_line("  ", &text);
+	}
+	buf_fini(&text);
 }
 
 static enum ota_code run(struct cli *c, const struct args *a, struct ota_err *err)

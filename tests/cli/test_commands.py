@@ -243,18 +243,17 @@ def test_device_changes(cli, service):
 def test_import(cli, service, tmp_path):
     csv = tmp_path / "devices.csv"
     csv.write_text("device_id,groups\na,x;y\n")
-    service.answer("POST", "/api/admin/devices/import",
-                   {"status": "ok", "updated": 1, "created": 0, "errors": []})
+    service.answer("POST", "/api/admin/devices/import", {"status": "ok", "updated": 1})
     run = cli("devices", "import", str(csv))
-    assert (run.returncode, run.stdout) == (0, "1 updated, 0 created, 0 not taken\n")
+    assert (run.returncode, run.stdout) == (0, "updated: 1\n")
     assert service.requests[0].body == csv.read_bytes()
     assert service.requests[0].headers["Content-Type"] == "text/csv"
-    service.answer("POST", "/api/admin/devices/import",
-                   {"status": "ok", "updated": 1, "created": 0,
-                    "errors": ["line 3: no such device", {"line": 4, "detail": "what"}]})
+    mistakes = [{"loc": ["body"], "msg": "line %d: no" % n, "type": "value_error"} for n in range(60)]
+    service.answer("POST", "/api/admin/devices/import", (422, {"detail": mistakes}))
     run = cli("devices", "import", "-", stdin=csv.read_text())
     assert run.returncode == 1
-    assert "line 3: no such device" in run.stdout and '"line":4' in run.stdout
+    assert run.stderr.splitlines() == ["paku-ota: line 0: no"] + ["  line %d: no" % n
+                                                                  for n in range(1, 60)]
     assert service.requests[1].body == csv.read_bytes()
 
 
@@ -372,7 +371,8 @@ def test_control_characters_stay_out(cli, service, args):
                    {"sentence": EVIL, "reason": EVIL,
                     "considered": [{"name": EVIL, "rollout_id": 1, "sentence": EVIL}]})
     service.answer("POST", "/api/admin/devices/d/retry", {"message": EVIL})
-    service.answer("POST", "/api/admin/devices/import", {"errors": [EVIL, {"a": EVIL}]})
+    service.answer("POST", "/api/admin/devices/import",
+                   (422, {"detail": [{"loc": ["body", EVIL], "msg": EVIL}] * 3}))
     service.answer("GET", "/health", {"status": EVIL, "version": EVIL})
     service.answer("GET", "/metrics", {"devices_by_model": {EVIL: 1}, "recent_updates_24h": {EVIL: 1}})
     run = cli(*args, stdin="x")

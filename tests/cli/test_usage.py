@@ -189,7 +189,7 @@ def test_answer_of_something_else(cli, service, answer):
     (403, "not yours", 4, "not yours"),
     (422, [{"loc": ["query", "limit"], "msg": "must be 1 to 1000", "type": "int"},
            {"loc": ["body", "rows", 3, "name"], "msg": "is missing", "type": "missing"}], 1,
-     "limit: must be 1 to 1000; rows 3 name: is missing"),
+     "paku-ota: limit: must be 1 to 1000\n  rows 3 name: is missing\n"),
 ])
 def test_refusals(cli, service, status, detail, code, sentence):
     service.answer("GET", "/api/admin/devices", (status, {"detail": detail}))

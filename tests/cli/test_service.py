@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""Every command against the real service: a paku-otad of its own for each test."""
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+
+import pytest
+from conftest import BUILD, Cli
+from fake_service import KEY
+
+DAEMON = os.path.join(BUILD, "src", "paku-otad")
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Daemon:
+    def __init__(self, folder):
+        assert os.path.exists(DAEMON), "%s is not built" % DAEMON
+        port = free_port()
+        self.url = "http://127.0.0.1:%d" % port
+        self.log = open(folder / "otad.log", "w+")
+        self.env = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": str(port),
+                    "OTA_DATA_DIR": str(folder / "data"), "OTA_API_KEY": KEY}
+        self.process = None
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen([DAEMON], env=self.env, stdout=self.log, stderr=self.log)
+        end = time.monotonic() + 20
+        while True:
+            assert self.process.poll() is None and time.monotonic() < end, self.text()
+            try:
+                OPENER.open(self.url + "/health", timeout=5).close()
+                return
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.02)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(20) == 0, self.text()
+
+    def text(self):
+        self.log.flush()
+        with open(self.log.name) as f:
+            return f.read()
+
+
+class Device:
+    """A device as the field has them: checks in, downloads, reports."""
+
+    def __init__(self, daemon, device_id, version="1.0.0", model="box"):
+        self.daemon, self.id, self.version, self.model = daemon, device_id, version, model
+
+    def check(self):
+        query = urllib.parse.urlencode({"device_id": self.id, "device_model": self.model,
+                                        "current_version": self.version})
+        with OPENER.open("%s/api/firmware/check?%s" % (self.daemon.url, query), timeout=10) as r:
+            return json.load(r)
+
+    def report(self, version, status, **more):
+        body = dict(device_id=self.id, firmware_version=version, status=status, **more)
+        request = urllib.request.Request(
+            "%s/api/device/%s/update-status" % (self.daemon.url, self.id),
+            json.dumps(body).encode(), {"Content-Type": "application/json"})
+        OPENER.open(request, timeout=10).close()
+
+    def update(self, fail=None):
+        offer = self.check()
+        assert offer["update_available"], offer
+        with OPENER.open(offer["download_url"], timeout=10) as r:
+            assert len(r.read()) == offer["file_size"]
+        version = offer["latest_version"]
+        if fail:
+            self.report(version, "failed", error_message=fail, attempt_id=offer["attempt_id"])
+            return
+        for status in ("downloading", "downloaded", "installing", "success"):
+            self.report(version, status, attempt_id=offer["attempt_id"])
+        self.version = version
+        assert not self.check()["update_available"]
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    real = Daemon(tmp_path)
+    yield real
+    if real.process.poll() is None:
+        real.stop()
+
+
+@pytest.fixture
+def ota(daemon, tmp_path):
+    run = Cli(tmp_path, daemon.url)
+    yield run
+    for terminal in run.terminals:
+        terminal.close()
+
+
+def good(run):
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    path = tmp_path / "bundle.tar"
+    path.write_bytes(zlib.compress(b"not firmware of any chip" * 100) + struct.pack(">I", 7) * 999)
+    return str(path)
+
+
+def upload(ota, path, version, model="box"):
+    return good(ota("upload", path, "--version", version, "--model", model))
+
+
+def test_status_and_login(ota, daemon):
+    out = good(ota("status"))
+    assert out.startswith("%s: healthy\n" % daemon.url)
+    assert "devices       0" in out and "store         sqlite" in out
+    clean = {"OTA_API_KEY": None, "OTA_SERVICE_URL": None}
+    assert ota("login", daemon.url, env=clean, stdin="wrong").returncode == 4
+    assert ota("devices", env={"OTA_API_KEY": None}).returncode == 4
+    good(ota("login", daemon.url, env=clean, stdin=KEY))
+    assert ota("devices", env=clean).stderr == "no devices\n"
+
+
+def test_upload_and_releases(ota, bundle, tmp_path):
+    out = upload(ota, bundle, "1.3.0+build.7")
+    assert "1.3.0+build.7" in out and "sha256" in out
+    upload(ota, bundle, "1.3.0+build.7")  # the same again
+    other = tmp_path / "other"
+    other.write_bytes(b"something else" * 50)
+    run = ota("upload", str(other), "--version", "1.3.0+build.7", "--model", "box")
+    assert run.returncode == 1 and "1.3.0+build.7" in run.stderr
+    page = tmp_path / "page"
+    page.write_bytes(b"<!DOCTYPE html><html><body>Not found</body></html>" * 9)
+    assert ota("upload", str(page), "--version", "2", "--model", "box").returncode == 1
+    assert ota("upload", bundle, "--version", "a b", "--model", "box").returncode == 1
+    assert "1.3.0+build.7" in good(ota("releases", "--model", "box"))
+    assert ota("releases", "--model", "none").stderr == "no releases\n"
+    good(ota("releases", "delete", "1.3.0+build.7", "--model", "box"))
+    assert ota("releases").stderr == "no releases\n"
+    assert ota("releases", "delete", "1.3.0+build.7", "--model", "box").returncode == 1
+
+
+def test_devices(ota, daemon, tmp_path):
+    for n in range(120):
+        Device(daemon, "dev:%03d" % n).check()
+    assert len(good(ota("devices", "--all")).splitlines()) == 121
+    run = ota("devices")
+    assert "100 shown, there are more" in run.stderr
+    rows = json.loads(good(ota("devices", "--limit", "7", "--json")))
+    assert len(rows["devices"]) == 7 and rows["next_cursor"]
+    rows = json.loads(good(ota("devices", "--limit", "1000", "--json")))
+    assert len({r["device_id"] for r in rows["devices"]}) == 120 and rows["next_cursor"] is None
+
+    good(ota("devices", "group", "dev:001", "add", "kitchen", "beta-testers"))
+    good(ota("devices", "label", "dev:001", "by the", "door"))
+    good(ota("devices", "notes", "dev:001", "bought in 2024\nüber"))
+    out = good(ota("devices", "show", "dev:001"))
+    for text in ("kitchen", "beta-testers", "by the door", "bought in 2024", "über", "1.0.0"):
+        assert text in out
+    assert len(good(ota("devices", "--group", "kitchen")).splitlines()) == 2
+    good(ota("devices", "group", "dev:001", "remove", "kitchen"))
+    good(ota("devices", "label", "dev:001", "--clear"))
+    out = good(ota("devices", "show", "dev:001"))
+    assert "kitchen" not in out and "by the door" not in out
+
+    csv = tmp_path / "devices.csv"
+    csv.write_text("device_id,groups,label\ndev:002,a;b,two\ndev:003,a,three\n")
+    assert good(ota("devices", "import", str(csv))).startswith("updated: 2")
+    assert len(good(ota("devices", "--group", "a")).splitlines()) == 3
+    csv.write_text("device_id,groups\ndev:002,b\nx/y,a\nnobody,a\n")
+    run = ota("devices", "import", str(csv))
+    assert run.returncode == 1
+    assert "line 3: " in run.stderr and "  no device is called nobody" in run.stderr
+    assert "  groups        a, b" in good(ota("devices", "show", "dev:002"))
+
+    good(ota("devices", "delete", "dev:001"))
+    run = ota("devices", "show", "dev:001")
+    assert run.returncode == 1 and "dev:001" in run.stderr
+    assert ota("retry", "dev:001").returncode == 1
+    assert ota("explain", "dev:001").returncode == 1
+
+
+def test_rollout_from_end_to_end(ota, daemon, bundle):
+    devices = [Device(daemon, "dev-%d" % n) for n in range(3)]
+    for device in devices:
+        device.check()
+    upload(ota, bundle, "1.1.0")
+    run = ota("rollout", "create", "9.9.9", "--model", "box", "--all")
+    assert run.returncode == 1 and "paku-ota releases --model box" in run.stderr
+    for _ in range(2):  # the second one finds the first
+        good(ota("rollout", "create", "1.1.0", "--model", "box", "--devices", "dev-0,dev-1"))
+    rows = json.loads(good(ota("rollout", "list", "--json")))["rollouts"]
+    assert len(rows) == 1
+    name, number = rows[0]["name"], str(rows[0]["id"])
+    assert "2 targeted, 0 run the version" in good(ota("rollout", "show", name))
+    assert ota("releases", "delete", "1.1.0", "--model", "box").returncode == 1
+    explained = json.loads(good(ota("explain", "dev-2", "--json")))
+    assert not explained["update_available"]
+    assert explained["sentence"] in good(ota("explain", "dev-2"))
+
+    assert ota("watch", name, "--timeout", "1").returncode == 5
+    devices[0].update()
+    devices[1].update()
+    run = ota("watch", number)
+    assert run.returncode == 0
+    assert "done: all 2 targeted devices run 1.1.0" in run.stdout
+    assert "success" in good(ota("updates", "--rollout", name, "--status", "success"))
+    assert "update_completed" in good(ota("events", "--device", "dev-0"))
+    assert "rollout_created" in good(ota("events", "--rollout", number))
+    good(ota("rollout", "deactivate", name))
+    assert " no " in good(ota("rollout", "list"))
+    assert ota("rollout", "list", "--active").stderr == "no rollouts\n"
+    good(ota("rollout", "activate", number))
+    assert len(good(ota("rollout", "list", "--active")).splitlines()) == 2
+
+
+def test_watch_of_failures_and_retry(ota, daemon, bundle):
+    device = Device(daemon, "dev-0")
+    device.check()
+    upload(ota, bundle, "1.1.0")
+    good(ota("rollout", "create", "1.1.0", "--model", "box", "--all", "--max-attempts", "2"))
+    terminal = ota.on_terminal("watch", "box-1.1.0-all")
+    terminal.wait_text("q leaves")
+    device.update(fail="the flash is full")
+    terminal.wait_text("1 of those waiting failed and will try again")
+    device.update(fail="the flash is full")
+    assert terminal.wait_exit() == 1
+    assert "over: 1 of 1 targeted devices failed to install 1.1.0" in terminal.text()
+    assert "the flash is full" in good(ota("updates", "--status", "failed"))
+    assert not device.check()["update_available"]
+    good(ota("retry", "dev-0"))
+    device.update()
+    assert ota("watch", "box-1.1.0-all").returncode == 0
+
+
+def test_watch_over_a_restart(ota, daemon, bundle):
+    device = Device(daemon, "dev-0")
+    device.check()
+    upload(ota, bundle, "1.1.0")
+    good(ota("rollout", "create", "1.1.0", "--model", "box", "--all"))
+    terminal = ota.on_terminal("watch", "box-1.1.0-all")
+    terminal.wait_text("q leaves")
+    daemon.stop()
+    terminal.wait_text("waiting for the service: ")
+    daemon.start()
+    device.update()
+    assert terminal.wait_exit() == 0
+    assert "done: all 1 targeted devices run 1.1.0" in terminal.text()
