@@ -264,8 +264,9 @@ static void explain_print(const json_t *x)
 	format_field("reason", api_str(x, "reason"));
 	format_field("rollout", api_str(x, "rollout"));
 	format_field("version", api_str(x, "firmware_version"));
-	if (json_array_size(considered))
-		printf("\n%s\n", "Rollouts looked at:");
+	if (json_array_size(considered) < 2)
+		return; /* the sentence above is its */
+	printf("\nRollouts looked at:\n");
 	json_array_foreach(considered, i, r)
 	{
 		char id[FORMAT_SIZE];

@@ -5,6 +5,7 @@
 #include "cli/lists.h"
 #include "cli/table.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum ota_code list_run(struct cli *c, const struct args *a, const struct list *l, struct buf *url,
@@ -115,15 +116,37 @@ const struct opt cmd_events_opts[] = {
 };
 
 static const struct col event_cols[] = {
-	{"ID", true, 0, 3},       {"WHEN", false, 0, 0},    {"EVENT", false, 0, 0},
-	{"DEVICE", false, 10, 0}, {"VERSION", false, 9, 2}, {"ROLLOUT", true, 0, 2},
-	{"DATA", false, 14, 1},
+	{"ID", true, 0, 3},        {"WHEN", false, 0, 0},    {"EVENT", false, 0, 0},
+	{"DEVICE", false, 10, 0},  {"VERSION", false, 9, 2}, {"ROLLOUT", true, 0, 2},
+	{"DETAILS", false, 14, 1},
 };
+
+/* What a person wants of event_data: the error first, then name=value, without the long ids. */
+static void event_details(const json_t *data, struct buf *out)
+{
+	const char *error = api_str(data, "error_message"), *name;
+	const json_t *value;
+
+	if (error)
+		buf_adds(out, error);
+	json_object_foreach((json_t *)(uintptr_t)data, name, value)
+	{
+		char *text;
+
+		if (json_is_null(value) || strcmp(name, "error_message") == 0 ||
+		    strcmp(name, "attempt_id") == 0 || strcmp(name, "update_id") == 0)
+			continue;
+		text = json_is_string(value) ? strdup(json_string_value(value))
+					     : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+		buf_printf(out, "%s%s=%s", out->len ? " " : "", name, text ? text : "?");
+		free(text);
+	}
+}
 
 static void event_row(const struct cli *c, struct table *t, const json_t *row)
 {
-	const json_t *data = json_object_get(row, "event_data");
-	char text[FORMAT_SIZE], *dump = NULL;
+	struct buf details = BUF_INIT;
+	char text[FORMAT_SIZE];
 
 	format_int(row, "id", text);
 	table_add(t, text, COLOUR_NONE);
@@ -134,10 +157,9 @@ static void event_row(const struct cli *c, struct table *t, const json_t *row)
 	table_add(t, api_str(row, "firmware_version"), COLOUR_NONE);
 	format_int(row, "rollout_id", text);
 	table_add(t, text, COLOUR_NONE);
-	if (json_is_object(data) && json_object_size(data))
-		dump = json_dumps(data, JSON_COMPACT);
-	table_add(t, dump, COLOUR_NONE);
-	free(dump);
+	event_details(json_object_get(row, "event_data"), &details);
+	table_add(t, details.data, COLOUR_NONE);
+	buf_fini(&details);
 }
 
 static const struct list events_list = {"events", "no events", event_cols,

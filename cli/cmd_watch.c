@@ -21,6 +21,7 @@
 #define ROWS_SOFT   5000
 #define EVENTS_KEPT 40
 #define PATIENCE_MS 60000
+#define CONFIRM_MAX 50
 
 const struct opt cmd_watch_opts[] = {
 	{.name = "timeout",
@@ -124,6 +125,39 @@ static enum ota_code look(struct watch *w, struct ota_err *err)
 	w->answered_mono_ms = clock_mono_ms();
 	w->s.trouble[0] = 0;
 	watch_tally(&w->s);
+	return OTA_OK;
+}
+
+/*
+ * Attempts do not tell that somebody said `retry`; the service does.  Asked only when all else is
+ * over, and of the first CONFIRM_MAX devices: one that may go on is enough to wait.
+ */
+static enum ota_code forgive(struct watch *w, struct ota_err *err)
+{
+	int64_t forgiven = 0;
+	int asked = 0;
+
+	for (size_t i = 0; i < w->s.rows.n && asked < CONFIRM_MAX; i++) {
+		struct buf url = BUF_INIT;
+		json_t *answer;
+		enum ota_code code;
+
+		if (!w->s.rows.rows[i].given_up)
+			continue;
+		asked++;
+		api_url(w->c, &url, "/api/admin/devices");
+		url_segment(&url, w->s.rows.rows[i].device);
+		buf_adds(&url, "/explain");
+		code = api_get(w->c, &url, &answer, err);
+		if (code == OTA_ENOTFOUND)
+			continue; /* deleted meanwhile */
+		if (code != OTA_OK)
+			return code;
+		forgiven += api_true(answer, "update_available") &&
+			    api_int(answer, "rollout_id", -1) == w->id;
+		json_decref(answer);
+	}
+	watch_forgive(&w->s, forgiven);
 	return OTA_OK;
 }
 
@@ -255,6 +289,8 @@ static enum ota_code loop(struct watch *w, struct ota_err *err)
 		enum watch_verdict v = WATCH_GOES_ON;
 		enum ota_code code = look(w, err);
 
+		if (code == OTA_OK && watch_judge(&w->s) == WATCH_FAILED)
+			code = forgive(w, err);
 		if (code != OTA_OK)
 			code = bear(w, err);
 		else

@@ -23,6 +23,7 @@ struct watch_row {
 	int64_t id;
 	int64_t completed_us; /* 0: open */
 	bool success, failure, closed_unbegun;
+	bool given_up; /* the newest of a device that has used all its attempts */
 };
 
 struct watch_rows {
@@ -48,6 +49,8 @@ void watch_rows_fini(struct watch_rows *r);
 bool watch_read_counts(struct watch_state *w);
 /* Makes done, running, failed, waiting of counts and rows; sorts the rows. */
 void watch_tally(struct watch_state *w);
+/* N devices counted as failed may try again after all. */
+void watch_forgive(struct watch_state *w, int64_t n);
 enum watch_verdict watch_judge(const struct watch_state *w);
 /* The end in one sentence. */
 void watch_sentence(const struct watch_state *w, enum watch_verdict v, struct buf *out);

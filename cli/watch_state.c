@@ -102,6 +102,7 @@ void watch_tally(struct watch_state *w)
 			else if (!r->rows[next].closed_unbegun)
 				counting = false;
 		}
+		r->rows[i].given_up = in_a_row >= allowed;
 		if (in_a_row >= allowed)
 			failed++;
 		else if (in_a_row > 0)
@@ -114,6 +115,14 @@ void watch_tally(struct watch_state *w)
 	w->failed = at_most(failed, w->targeted - w->done - w->running);
 	w->waiting = at_most(w->targeted - w->done - w->running - w->failed, w->targeted);
 	w->retrying = at_most(retrying, w->waiting);
+}
+
+void watch_forgive(struct watch_state *w, int64_t n)
+{
+	n = at_most(n, w->failed);
+	w->failed -= n;
+	w->waiting += n;
+	w->retrying += n;
 }
 
 enum watch_verdict watch_judge(const struct watch_state *w)

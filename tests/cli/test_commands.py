@@ -276,7 +276,8 @@ def test_updates_and_events(cli, service):
                         [update(3, "dev-1", "downloading", progress_percent=40),
                          update(2, "dev-2", "failed", error_message="verification failed")])
     service.answer_list("/api/admin/events", "events",
-                        [event(9, "update_failed", "dev-2", error_message="broken")])
+                        [event(9, "update_failed", "dev-2", attempt_id="a1", m=[1], x=None,
+                               error_message="broken")])
     out = cli("updates", "--device", "d", "--version", "1.3.0", "--rollout", "esp32-c3-1.3.0-all",
               "--status", "failed").stdout
     assert service.requests[-1].query == {"device_id": "d", "firmware_version": "1.3.0",
@@ -285,7 +286,7 @@ def test_updates_and_events(cli, service):
     out = cli("events", "--type", "update_failed", "--rollout", "7").stdout
     assert service.requests[-1].query == {"rollout_id": "7", "event_type": "update_failed",
                                           "limit": "100"}
-    assert '{"error_message":"broken"}' in out
+    assert out.endswith("  7  broken m=[1]\n")
 
 
 def test_explain(cli, service):
@@ -293,7 +294,8 @@ def test_explain(cli, service):
         "device_id": "d", "reason": "outside_percent", "sentence": "It is outside the 10 %.",
         "update_available": False, "rollout_id": 7, "rollout": "r", "firmware_version": "1.3.0",
         "considered": [{"rollout_id": 7, "name": "r", "firmware_version": "1.3.0",
-                        "reason": "outside_percent", "sentence": "Bucket 44 is outside."}]})
+                        "reason": "outside_percent", "sentence": "Bucket 44 is outside."},
+                       {"rollout_id": 6, "name": "q", "sentence": "It is not active."}]})
     out = cli("explain", "d").stdout
     assert out.startswith("It is outside the 10 %.\n")
     assert "outside_percent" in out and "Bucket 44 is outside." in out

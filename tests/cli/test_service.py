@@ -243,7 +243,9 @@ def test_watch_of_failures_and_retry(ota, daemon, bundle):
     assert "over: 1 of 1 targeted devices failed to install 1.1.0" in terminal.text()
     assert "the flash is full" in good(ota("updates", "--status", "failed"))
     assert not device.check()["update_available"]
+    assert ota("watch", "box-1.1.0-all").returncode == 1
     good(ota("retry", "dev-0"))
+    assert ota("watch", "box-1.1.0-all", "--timeout", "1").returncode == 5  # it may go on
     device.update()
     assert ota("watch", "box-1.1.0-all").returncode == 0
 
