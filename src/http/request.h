@@ -114,7 +114,15 @@ struct request {
 	int64_t begun_mono_us;
 };
 
-/* --- suspending (server.c) --- */
+/* --- what libmicrohttpd calls (request.c); their shapes are its --- */
+void *request_begin(void *server, const char *uri, struct MHD_Connection *connection);
+enum MHD_Result request_proceed(void *server, struct MHD_Connection *connection, const char *url,
+				const char *method, const char *version, const char *upload_data,
+				size_t *upload_size, void **request);
+void request_end(void *server, struct MHD_Connection *connection, void **request,
+		 enum MHD_RequestTerminationCode why);
+
+/* --- suspending (request.c) --- */
 
 /* Hands r->command to the committer; RESUME runs on the worker with its outcome. */
 enum next request_submit(struct request *r, handler_fn *resume);
@@ -139,7 +147,7 @@ enum next respond_fields(struct request *r);
 enum next respond_ok(struct request *r, const char *fmt, ...) OTA_PRINTF(2, 3);
 int status_of(enum ota_code code);
 
-/* --- common ways of reading --- */
+/* --- common ways of reading (reading.c) --- */
 
 /* The body as a JSON object into r->json; false: the answer is made. */
 bool request_json(struct request *r);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Inside the SQLite back end: shared by sqlite.c (open, commit), sqlite_load.c and sqlite_lists.c.
- * Nobody else includes it.
+ * Inside the SQLite back end: shared by sqlite.c (open, migrate), sqlite_commit.c, sqlite_load.c
+ * and sqlite_lists.c. Nobody else includes it.
  */
 #pragma once
 
@@ -35,6 +35,7 @@ enum ota_code sqlite_fail(struct sqlite_store *s, sqlite3 *db, const char *doing
 const char *sqlite_text(sqlite3_stmt *st, int column);
 int64_t sqlite_time(sqlite3_stmt *st, int column);
 
+enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct ota_err *err);
 enum ota_code sqlite_load(struct store *base, const struct store_loader *l, struct ota_err *err);
 enum ota_code sqlite_find_attempt(struct store *base, const char *token, const char *device_id,
 				  const char *version, struct stored_attempt *out,

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* What handlers ask of a request: headers, bodies, pages, names, and the address it was sent to. */
+#include "http/request.h"
+
+#include "core/names.h"
+
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+const char *request_header(struct request *r, const char *name)
+{
+	return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name);
+}
+
+bool request_json(struct request *r)
+{
+	struct ota_err err;
+
+	if (json_body_parse(r->body.data ? r->body.data : "", r->body.len, &r->json, &err) ==
+	    OTA_OK)
+		return true;
+	if (err.code == OTA_EINVAL) {
+		field_errors_add(&r->errors, "body", NULL, FIELD_TYPE_JSON, "%s", err.msg);
+		respond_fields(r);
+	} else {
+		respond_err(r, &err);
+	}
+	return false;
+}
+
+bool request_device_id(struct request *r, const char *id)
+{
+	const char *wrong = name_device_id_error(id);
+
+	if (!wrong)
+		return true;
+	field_errors_add(&r->errors, "path", "device_id", FIELD_TYPE_VALUE, "%s", wrong);
+	respond_fields(r);
+	return false;
+}
+
+struct list_query *request_list(struct request *r)
+{
+	const char *cursor = query_get(&r->query, "cursor");
+	struct list_query *q = calloc(1, sizeof *q);
+	int64_t limit = 100;
+
+	if (!q) {
+		respond_error(r, OTA_ENOMEM, "out of memory");
+		return NULL;
+	}
+	r->memory = q;
+	q->active = -1;
+	field_query_int(&r->errors, &r->query, "limit", false, 1, 1000, &limit);
+	q->limit = (int)limit;
+	if (cursor && cursor[0]) {
+		char *end;
+		q->before_id = strtoll(cursor, &end, 10);
+		if (*end || q->before_id <= 0 || cursor[0] == ' ' || cursor[0] == '+')
+			field_errors_add(&r->errors, "query", "cursor", FIELD_TYPE_VALUE,
+					 "take it from next_cursor of the page before, as it is");
+	}
+	if (!field_errors_any(&r->errors))
+		return q;
+	respond_fields(r);
+	return NULL;
+}
+
+enum next request_list_done(struct request *r)
+{
+	return r->job_code == OTA_OK ? NEXT_ANSWER : respond_err(r, &r->job_err);
+}
+
+const char *request_filter(struct request *r, const char *name)
+{
+	const char *v = query_get(&r->query, name);
+
+	return v && v[0] ? v : NULL;
+}
+
+static bool host_is_sane(const char *host)
+{
+	size_t n = strlen(host);
+
+	return n > 0 && n <= 100 &&
+	       strspn(host,
+		      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]") == n;
+}
+
+void request_base_url(struct request *r, char *out, size_t size)
+{
+	const char *url = r->server->cfg->public_url, *host = request_header(r, "Host");
+	struct sockaddr_storage own;
+	socklen_t len = sizeof own;
+	char name[64];
+
+	if (url[0]) {
+		size_t n = strlen(url);
+		while (n > 0 && url[n - 1] == '/')
+			n--;
+		snprintf(out, size, "%.*s", (int)n, url);
+		return;
+	}
+	if (host && host_is_sane(host)) {
+		snprintf(out, size, "http://%s", host);
+		return;
+	}
+	/* HTTP/1.0 without Host: the address that the device reached. */
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	if (info && getsockname(info->connect_fd, (struct sockaddr *)&own, &len) == 0 &&
+	    getnameinfo((struct sockaddr *)&own, len, name, sizeof name, NULL, 0, NI_NUMERICHOST) ==
+		    0) {
+		const char *v4 = strncmp(name, "::ffff:", 7) == 0 ? name + 7 : name;
+		snprintf(out, size, strchr(v4, ':') ? "http://[%s]:%d" : "http://%s:%d", v4,
+			 r->server->port);
+		return;
+	}
+	snprintf(out, size, "http://127.0.0.1:%d", r->server->port);
+}

@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a request: admitted or refused at its first line, fed with its body, handled,
+ * suspended and resumed, answered.  Runs on libmicrohttpd's workers, and never waits there.
+ */
+#include "http/request.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "core/names.h"
+#include "http/auth.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* Of a body that is refused, so much is read before the answer: a client that still sends reads
+ * nothing. */
+#define DISCARD_MAX              (16 * 1024 * 1024)
+#define UPLOAD_LEAST_BYTES_PER_S 1024
+
+/* --- the answer --- */
+
+static bool add_headers(struct request *r, struct MHD_Response *m)
+{
+	char number[16];
+	bool ok = MHD_add_response_header(m, "X-Request-Id", r->id) == MHD_YES;
+
+	if (r->content_type)
+		ok = ok && MHD_add_response_header(m, "Content-Type", r->content_type) == MHD_YES;
+	if (r->allow[0])
+		ok = ok && MHD_add_response_header(m, "Allow", r->allow) == MHD_YES;
+	if (r->retry_after_s > 0) {
+		snprintf(number, sizeof number, "%d", r->retry_after_s);
+		ok = ok && MHD_add_response_header(m, "Retry-After", number) == MHD_YES;
+	}
+	if (atomic_load(&r->server->draining))
+		ok = ok && MHD_add_response_header(m, "Connection", "close") == MHD_YES;
+	return ok;
+}
+
+static const char *subject_of(const struct request *r, char *out, size_t size)
+{
+	snprintf(out, size, "request/%s", r->id);
+	return out;
+}
+
+static void log_request(struct request *r)
+{
+	char subject[64];
+	bool failed = r->status >= 500;
+	bool changes = r->route && r->route->admin && strcmp(r->route->method, "GET") != 0;
+	enum log_level level = failed ? LOG_WARNING : changes ? LOG_INFO : LOG_DEBUG;
+
+	if (!log_enabled(level))
+		return;
+	bool tell = r->status >= 400 && r->out.data;
+	log_event(level, subject_of(r, subject, sizeof subject), "answered", "%s %.200s %d%s%.300s",
+		  r->method ? r->method : "?", r->target, r->status, tell ? " " : "",
+		  tell ? r->out.data : "");
+}
+
+static enum MHD_Result answer(struct request *r)
+{
+	struct MHD_Response *m = r->response;
+	unsigned status = (unsigned)r->status;
+
+	r->response = NULL;
+	r->answered = true;
+	log_request(r);
+	if (!m) {
+		size_t len;
+		if (!buf_ok(&r->out))
+			r->status = (int)(status = 503);
+		char *body = buf_take(&r->out, &len);
+		m = body ? MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE)
+			 : MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+		if (!m) {
+			free(body);
+			return MHD_NO;
+		}
+	}
+	if (r->status >= 500 || r->status == 429)
+		atomic_fetch_add(&r->server->rejected_total, 1);
+	if (r->tracked)
+		connection_deadline(r->tracked, r->counted_download
+							? r->server->cfg->download_timeout_s
+							: r->server->cfg->request_timeout_s);
+	enum MHD_Result rc =
+		add_headers(r, m) ? MHD_queue_response(r->connection, status, m) : MHD_NO;
+	MHD_destroy_response(m);
+	return rc;
+}
+
+/* --- suspending --- */
+
+static enum next answer_job_err(struct request *r)
+{
+	return respond_err(r, &r->job_err);
+}
+
+static void command_done(struct command *cmd)
+{
+	struct request *r = cmd->owner;
+
+	MHD_resume_connection(r->connection);
+}
+
+static void suspend(struct request *r, handler_fn *resume)
+{
+	r->resume = resume;
+	if (r->tracked)
+		connection_deadline(r->tracked, 0);
+	MHD_suspend_connection(r->connection);
+}
+
+static void submit_suspended(struct request *r)
+{
+	r->command.owner = r;
+	r->command.done = command_done;
+	if (committer_submit(r->server->committer, &r->command, &r->job_err) != OTA_OK) {
+		r->resume = answer_job_err;
+		MHD_resume_connection(r->connection);
+	}
+}
+
+enum next request_submit(struct request *r, handler_fn *resume)
+{
+	suspend(r, resume);
+	submit_suspended(r);
+	return NEXT_SUSPENDED;
+}
+
+static void run_job(struct job *job)
+{
+	struct request *r = (struct request *)(void *)((char *)job - offsetof(struct request, job));
+
+	r->job_fn(r);
+	if (r->job_submits)
+		submit_suspended(r);
+	else
+		MHD_resume_connection(r->connection);
+}
+
+enum next request_job(struct request *r, void (*fn)(struct request *r), handler_fn *resume)
+{
+	suspend(r, resume);
+	r->job_fn = fn;
+	r->job_submits = false;
+	r->job.fn = run_job;
+	jobs_submit(r->server->jobs, &r->job);
+	return NEXT_SUSPENDED;
+}
+
+void request_job_submit(struct request *r)
+{
+	r->job_submits = true;
+}
+
+/* --- the beginning of a request --- */
+
+static void make_id(struct request *r)
+{
+	const char *given = request_header(r, "X-Request-Id");
+	size_t n = given ? strlen(given) : 0;
+
+	if (n > 0 && n < sizeof r->id && !name_version_error(given)) {
+		memcpy(r->id, given, n + 1);
+		return;
+	}
+	uint64_t number = atomic_fetch_add(&r->server->request_number, 1);
+	snprintf(r->id, sizeof r->id, "%016llx",
+		 (unsigned long long)hash64_mix(r->server->id_prefix + number));
+}
+
+/* The last address in X-Forwarded-For that is no trusted proxy; the peer's when it is not trusted.
+ */
+static void find_client(struct request *r)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	const char *forwarded = request_header(r, "X-Forwarded-For");
+	socklen_t len;
+
+	strcpy(r->client, "?");
+	if (!info || !info->client_addr)
+		return;
+	len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						       : sizeof(struct sockaddr_in);
+	if (getnameinfo(info->client_addr, len, r->client, sizeof r->client, NULL, 0,
+			NI_NUMERICHOST) != 0)
+		strcpy(r->client, "?");
+	if (strncmp(r->client, "::ffff:", 7) == 0)
+		memmove(r->client, r->client + 7, strlen(r->client + 7) + 1);
+	if (!forwarded)
+		return;
+	for (size_t end = strlen(forwarded);
+	     connections_trust(r->server->connections, r->client);) {
+		while (end > 0 && (forwarded[end - 1] == ' ' || forwarded[end - 1] == ','))
+			end--;
+		size_t begin = end;
+		while (begin > 0 && forwarded[begin - 1] != ',' && forwarded[begin - 1] != ' ')
+			begin--;
+		if (begin == end || end - begin >= sizeof r->client)
+			return;
+		memcpy(r->client, forwarded + begin, end - begin);
+		r->client[end - begin] = '\0';
+		end = begin;
+	}
+}
+
+struct key_count {
+	const char *key;
+	int count;
+};
+
+static enum MHD_Result count_key(void *cls, enum MHD_ValueKind kind, const char *name,
+				 const char *value)
+{
+	struct key_count *k = cls;
+
+	(void)kind;
+	if (strcasecmp(name, "X-API-Key") == 0) {
+		k->key = value;
+		k->count++;
+	}
+	return MHD_YES;
+}
+
+static bool authorized(struct request *r)
+{
+	struct key_count k = {NULL, 0};
+
+	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, count_key, &k);
+	return k.count == 1 && k.key && auth_accepts(r->server->auth, k.key);
+}
+
+/* Finds out what is asked and whether it may be; false: the answer is made. */
+static bool admit(struct request *r)
+{
+	struct http_server *s = r->server;
+	struct ota_err err;
+
+	if (atomic_load(&s->draining)) {
+		respond_status(r, 503, "the service is shutting down; come again");
+		return false;
+	}
+	if (s->cfg->max_connections_per_address > 0) {
+		find_client(r);
+		r->counted_address = connections_enter(s->connections, r->client);
+		if (!r->counted_address) {
+			respond_status(r, 503, "too many requests at a time from %s", r->client);
+			return false;
+		}
+	}
+	if (query_parse(&r->query, r->target, &err) != OTA_OK) {
+		respond_err(r, &err);
+		if (err.code == OTA_EINVAL)
+			r->status = 422;
+		return false;
+	}
+	r->route = route_find(r, r->allow, sizeof r->allow);
+	if (!r->route && r->allow[0]) {
+		respond_status(r, 405, "%s is not possible here; use %s", r->method, r->allow);
+		return false;
+	}
+	if (!r->route) {
+		respond_status(r, 404, "there is nothing at this path");
+		return false;
+	}
+	r->allow[0] = '\0';
+	if (r->route->admin && !authorized(r)) {
+		respond_status(r, 401, "Invalid API key");
+		return false;
+	}
+	return true;
+}
+
+/* Content-Length as said; -1: chunked or none. */
+static int64_t declared_length(struct request *r)
+{
+	const char *text = request_header(r, "Content-Length");
+
+	return text ? strtoll(text, NULL, 10) : -1;
+}
+
+static int64_t body_max(const struct request *r)
+{
+	if (!r->route)
+		return BODY_MAX;
+	switch (r->route->body) {
+	case BODY_UPLOAD: return r->server->cfg->max_firmware_bytes + BODY_MAX;
+	case BODY_JSON:
+	case BODY_TEXT: return BODY_MAX;
+	case BODY_NONE: break;
+	}
+	return BODY_MAX; /* read and thrown away: some clients send one with every POST */
+}
+
+static void respond_too_large(struct request *r)
+{
+	bool image = r->route && r->route->body == BODY_UPLOAD;
+	long long max = image ? (long long)r->server->cfg->max_firmware_bytes : (long long)BODY_MAX;
+
+	respond_status(r, 413,
+		       image ? "the image is too large: at most %lld bytes are taken "
+			       "(OTA_MAX_FIRMWARE_BYTES)"
+			     : "the body is too large: at most %lld bytes are taken",
+		       max);
+}
+
+/*
+ * First call, before any byte of the body: what can be refused now is.  A short body is read first,
+ * so that its sender is listening when the answer comes.
+ */
+static enum MHD_Result begin(struct request *r)
+{
+	int64_t length = declared_length(r);
+	struct ota_err err;
+
+	r->begun = true;
+	make_id(r);
+	if (!admit(r)) {
+		r->discard = true;
+	} else if (length > body_max(r)) {
+		respond_too_large(r);
+		r->discard = true;
+	} else if (r->route->body == BODY_UPLOAD) {
+		if (upload_begin(r, &err) != OTA_OK) {
+			respond_err(r, &err);
+			r->discard = true;
+		} else if (r->tracked) {
+			int64_t s = r->server->cfg->request_timeout_s;
+			if (length > 0)
+				s += length / UPLOAD_LEAST_BYTES_PER_S;
+			else
+				s += r->server->cfg->max_firmware_bytes / UPLOAD_LEAST_BYTES_PER_S;
+			connection_deadline(r->tracked, s);
+		}
+	}
+	if (r->discard && length > BODY_MAX)
+		return answer(r);
+	return MHD_YES;
+}
+
+static enum MHD_Result feed(struct request *r, const char *data, size_t *size)
+{
+	struct ota_err err;
+	size_t n = *size;
+
+	*size = 0;
+	if (r->discard) {
+		r->body_seen += n;
+		/* Nobody listens, or somebody means harm. */
+		return r->body_seen > DISCARD_MAX ? MHD_NO : MHD_YES;
+	}
+	if (r->route->body == BODY_UPLOAD) {
+		if (upload_feed(r, data, n, &err) != OTA_OK) {
+			if (err.code == OTA_ETOOLARGE)
+				respond_too_large(r);
+			else
+				respond_err(r, &err);
+			r->discard = true;
+		}
+		return MHD_YES;
+	}
+	r->body_seen += n;
+	if (r->body_seen > BODY_MAX) {
+		respond_too_large(r);
+		r->discard = true;
+	} else if (r->route->body != BODY_NONE) {
+		buf_add(&r->body, data, n);
+	}
+	return MHD_YES;
+}
+
+static enum MHD_Result proceed(struct request *r, handler_fn *fn)
+{
+	return fn(r) == NEXT_ANSWER ? answer(r) : MHD_YES;
+}
+
+void *request_begin(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+	struct http_server *s = cls;
+	struct request *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return NULL;
+	r->server = s;
+	r->connection = connection;
+	r->target = strdup(uri);
+	if (!r->target) {
+		free(r);
+		return NULL;
+	}
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	r->tracked = info ? info->socket_context : NULL;
+	if (r->tracked)
+		connection_deadline(r->tracked, s->cfg->request_timeout_s);
+	atomic_fetch_add(&s->active_requests, 1);
+	atomic_fetch_add_explicit(&s->requests_total, 1, memory_order_relaxed);
+	return r;
+}
+
+enum MHD_Result request_proceed(void *cls, struct MHD_Connection *connection, const char *url,
+				const char *method, const char *version, const char *upload_data,
+				size_t *upload_size, void **con_cls)
+{
+	struct request *r = *con_cls;
+
+	(void)cls;
+	(void)connection;
+	(void)url;
+	(void)version;
+	if (!r)
+		return MHD_NO; /* no memory for it */
+	if (!r->begun) {
+		r->method = method;
+		return begin(r);
+	}
+	if (*upload_size > 0)
+		return feed(r, upload_data, upload_size);
+	if (r->answered)
+		return MHD_YES;
+	if (!r->body_done) {
+		r->body_done = true;
+		if (r->discard)
+			return answer(r);
+		if (!buf_ok(&r->body)) {
+			respond_error(r, OTA_ENOMEM, "out of memory");
+			return answer(r);
+		}
+		return proceed(r, r->route->handler);
+	}
+	return r->resume ? proceed(r, r->resume) : MHD_NO;
+}
+
+void request_end(void *cls, struct MHD_Connection *connection, void **con_cls,
+		 enum MHD_RequestTerminationCode toe)
+{
+	struct request *r = *con_cls;
+
+	(void)cls;
+	(void)connection;
+	(void)toe;
+	*con_cls = NULL;
+	if (!r)
+		return;
+	if (r->counted_download)
+		atomic_fetch_sub(&r->server->active_downloads, 1);
+	if (r->counted_address)
+		connections_leave(r->server->connections, r->client);
+	if (r->tracked)
+		connection_idle(r->server->connections, r->tracked);
+	atomic_fetch_sub(&r->server->active_requests, 1);
+	upload_free(&r->upload);
+	json_decref(r->json);
+	buf_fini(&r->body);
+	buf_fini(&r->out);
+	field_errors_fini(&r->errors);
+	query_fini(&r->query);
+	if (r->response)
+		MHD_destroy_response(r->response);
+	if (r->release)
+		r->release(r);
+	free(r->memory);
+	free(r->target);
+	free(r);
+}

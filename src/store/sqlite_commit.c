@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * SQLite: the commit.  One transaction over the whole batch; if a statement is refused by a
+ * constraint, the batch is rolled back to a savepoint and halved until the refused group stands
+ * alone; the others go in.
+ */
+#include "store/sqlite.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "core/target.h"
+
+#include <string.h>
+
+/* --- the statements --- */
+
+enum statement {
+	ST_DEVICE_PUT,
+	ST_DEVICE_SEEN,
+	ST_DEVICE_LABEL,
+	ST_DEVICE_NOTES,
+	ST_GROUPS_CLEAR,
+	ST_GROUP_ADD,
+	ST_DEVICE_DELETE,
+	ST_FAILURES_CLEAR,
+	ST_ATTEMPT_INSERT,
+	ST_ATTEMPT_UPDATE,
+	ST_FAILURES_PUT,
+	ST_FAILURES_REMOVE,
+	ST_EVENT,
+	ST_RELEASE_INSERT,
+	ST_RELEASE_DELETED,
+	ST_RELEASE_LEARNT,
+	ST_ROLLOUT_INSERT,
+	ST_ROLLOUT_ACTIVE,
+	ST_HEARTBEAT,
+	ST_SAVEPOINT,
+	ST_ROLLBACK_TO,
+	ST_RELEASE_SAVEPOINT,
+	ST_BEGIN,
+	ST_COMMIT,
+	ST_ROLLBACK,
+	STATEMENTS,
+};
+_Static_assert(STATEMENTS <= STATEMENTS_MAX, "make room");
+
+static const char *const sql[STATEMENTS] = {
+	[ST_DEVICE_PUT] =
+		"INSERT INTO devices (id, device_id, mac_address, device_model,"
+		" current_firmware_version, last_seen, created_at, hw, boot_hash, booted_at,"
+		" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as)"
+		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)"
+		" ON CONFLICT (id) DO UPDATE SET mac_address=?3, device_model=?4,"
+		" current_firmware_version=?5, last_seen=?6, hw=?8, boot_hash=?9, booted_at=?10,"
+		" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"
+		" ran_as=?15",
+	[ST_DEVICE_SEEN] = "UPDATE devices SET last_seen=?2 WHERE id=?1",
+	[ST_DEVICE_LABEL] = "UPDATE devices SET label=?2 WHERE device_id=?1",
+	[ST_DEVICE_NOTES] = "UPDATE devices SET notes=?2 WHERE device_id=?1",
+	[ST_GROUPS_CLEAR] = "DELETE FROM device_groups WHERE device_id=?1",
+	[ST_GROUP_ADD] = "INSERT INTO device_groups (device_id, group_name) VALUES (?1,?2)",
+	[ST_DEVICE_DELETE] = "DELETE FROM devices WHERE device_id=?1",
+	[ST_FAILURES_CLEAR] = "DELETE FROM attempt_failures WHERE device_id=?1",
+	[ST_ATTEMPT_INSERT] =
+		"INSERT INTO device_update_status (id, device_id, firmware_version, status,"
+		" error_message, progress_percent, started_at, completed_at, reported_at, "
+		"attempt_id,"
+		" release_id, rollout_id, closed, closed_why, unsolicited, from_version, opened_at,"
+		" installing_at, settled)"
+		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
+	/* completed_at follows the state: a lapsed attempt that begins is open again. */
+	[ST_ATTEMPT_UPDATE] =
+		"UPDATE device_update_status SET status=?4, "
+		"error_message=coalesce(?5,error_message),"
+		" progress_percent=?6, started_at=coalesce(started_at,?7),"
+		" completed_at=iif(?20,NULL,coalesce(?8,completed_at)), reported_at=?9, closed=?13,"
+		" closed_why=iif(?20,NULL,coalesce(?14,closed_why)), installing_at=?18, settled=?19"
+		" WHERE id=?1",
+	[ST_FAILURES_PUT] =
+		"INSERT INTO attempt_failures (device_id, release_id, failures) VALUES (?1,?2,?3)"
+		" ON CONFLICT (device_id, release_id) DO UPDATE SET failures=?3",
+	[ST_FAILURES_REMOVE] = "DELETE FROM attempt_failures WHERE device_id=?1 AND release_id=?2",
+	[ST_EVENT] = "INSERT INTO ota_events (event_type, device_id, firmware_version, rollout_id,"
+		     " event_data, created_at, created_by) VALUES (?1,?2,?3,?4,?5,?6,?7)",
+	[ST_RELEASE_INSERT] =
+		"INSERT INTO firmware_releases (id, version, device_model, min_version, file_path,"
+		" file_size, checksum_sha256, changelog, release_notes, is_signed, created_at, "
+		"created_by,"
+		" metadata) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
+	[ST_RELEASE_DELETED] = "UPDATE firmware_releases SET deleted_at=?2 WHERE id=?1",
+	[ST_RELEASE_LEARNT] = "UPDATE firmware_releases SET learnt_versions=?2 WHERE id=?1",
+	[ST_ROLLOUT_INSERT] =
+		"INSERT INTO rollout_configurations (id, name, firmware_version, device_model,"
+		" target_type, target_filter, rollout_percentage, is_active, created_at, "
+		"updated_at,"
+		" created_by, metadata, release_id, allow_downgrade, max_attempts)"
+		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10,?11,?12,?13,?14)",
+	[ST_ROLLOUT_ACTIVE] =
+		"UPDATE rollout_configurations SET is_active=?2, updated_at=?3 WHERE id=?1",
+	[ST_HEARTBEAT] = "INSERT INTO service_state (key, value) VALUES ('probe', ?1)"
+			 " ON CONFLICT (key) DO UPDATE SET value=?1",
+	[ST_SAVEPOINT] = "SAVEPOINT part",
+	[ST_ROLLBACK_TO] = "ROLLBACK TO part",
+	[ST_RELEASE_SAVEPOINT] = "RELEASE part",
+	[ST_BEGIN] = "BEGIN IMMEDIATE",
+	[ST_COMMIT] = "COMMIT",
+	[ST_ROLLBACK] = "ROLLBACK",
+};
+
+static sqlite3_stmt *statement(struct sqlite_store *s, enum statement which)
+{
+	if (!s->statements[which] &&
+	    sqlite3_prepare_v3(s->db, sql[which], -1, SQLITE_PREPARE_PERSISTENT,
+			       &s->statements[which], NULL) != SQLITE_OK)
+		return NULL;
+	return s->statements[which];
+}
+
+static void bind_text(sqlite3_stmt *st, int at, const char *text)
+{
+	if (text)
+		sqlite3_bind_text(st, at, text, -1, SQLITE_STATIC);
+	else
+		sqlite3_bind_null(st, at);
+}
+
+/* "" is stored as NULL: it was not told. */
+static void bind_known(sqlite3_stmt *st, int at, const char *text)
+{
+	bind_text(st, at, text && text[0] ? text : NULL);
+}
+
+static void bind_time(sqlite3_stmt *st, int at, int64_t us)
+{
+	char text[TIME_TEXT_SIZE];
+
+	if (us == 0) {
+		sqlite3_bind_null(st, at);
+		return;
+	}
+	time_format(us, text);
+	sqlite3_bind_text(st, at, text, TIME_TEXT_SIZE - 1, SQLITE_TRANSIENT);
+}
+
+static void bind_id(sqlite3_stmt *st, int at, int64_t id)
+{
+	if (id)
+		sqlite3_bind_int64(st, at, id);
+	else
+		sqlite3_bind_null(st, at);
+}
+
+static void bind_hex(sqlite3_stmt *st, int at, bool has, const uint8_t *digest)
+{
+	char hex[SHA256_HEX_SIZE];
+
+	if (!has) {
+		sqlite3_bind_null(st, at);
+		return;
+	}
+	hex_encode(digest, DIGEST_SIZE, hex);
+	sqlite3_bind_text(st, at, hex, -1, SQLITE_TRANSIENT);
+}
+
+/* Runs a bound statement to its end.  Bind errors (too large, no memory) show as a failing step. */
+static bool run(sqlite3_stmt *st)
+{
+	int rc = sqlite3_step(st);
+
+	sqlite3_reset(st);
+	return rc == SQLITE_DONE || rc == SQLITE_ROW;
+}
+
+static bool run_plain(struct sqlite_store *s, enum statement which)
+{
+	sqlite3_stmt *st = statement(s, which);
+
+	return st && run(st);
+}
+
+static bool write_device(struct sqlite_store *s, const struct change *c)
+{
+	const struct device *d = c->device.device;
+	const struct device_state *n = c->device.state;
+	sqlite3_stmt *st = statement(s, ST_DEVICE_PUT);
+	char mac[MAC_TEXT_SIZE];
+
+	if (!st)
+		return false;
+	if (n->mac)
+		mac_format(n->mac, mac);
+	sqlite3_bind_int64(st, 1, d->id);
+	bind_text(st, 2, d->device_id);
+	bind_text(st, 3, n->mac ? mac : NULL);
+	bind_known(st, 4, n->model);
+	bind_known(st, 5, n->version);
+	bind_time(st, 6, d->last_seen_us);
+	bind_time(st, 7, d->created_us);
+	bind_known(st, 8, n->hw);
+	sqlite3_bind_int64(st, 9, (int64_t)n->boot_hash);
+	bind_time(st, 10, n->booted_us);
+	bind_time(st, 11, n->boot_seen_us);
+	bind_hex(st, 12, n->digests && n->digests->has_firmware,
+		 n->digests ? n->digests->firmware : NULL);
+	bind_hex(st, 13, n->digests && n->digests->has_elf, n->digests ? n->digests->elf : NULL);
+	sqlite3_bind_int64(st, 14, n->ran_release_id);
+	bind_known(st, 15, n->ran_as);
+	return run(st);
+}
+
+static bool write_groups(struct sqlite_store *s, const struct change *c)
+{
+	sqlite3_stmt *st = statement(s, ST_GROUPS_CLEAR);
+
+	if (!st)
+		return false;
+	bind_text(st, 1, c->groups.device_id);
+	if (!run(st))
+		return false;
+	for (size_t i = 0; c->groups.groups && i < c->groups.groups->count; i++) {
+		st = statement(s, ST_GROUP_ADD);
+		if (!st)
+			return false;
+		bind_text(st, 1, c->groups.device_id);
+		bind_text(st, 2, c->groups.groups->items[i]);
+		if (!run(st))
+			return false;
+	}
+	return true;
+}
+
+static bool run_with_device(struct sqlite_store *s, enum statement which, const char *device_id)
+{
+	sqlite3_stmt *st = statement(s, which);
+
+	if (!st)
+		return false;
+	bind_text(st, 1, device_id);
+	return run(st);
+}
+
+static bool write_attempt(struct sqlite_store *s, const struct change *c)
+{
+	const struct attempt *a = c->attempt.attempt;
+	bool insert = c->kind == CHANGE_ATTEMPT_INSERT;
+	sqlite3_stmt *st = statement(s, insert ? ST_ATTEMPT_INSERT : ST_ATTEMPT_UPDATE);
+
+	if (!st)
+		return false;
+	sqlite3_bind_int64(st, 1, a->id);
+	bind_text(st, 4, attempt_status_word(a->state));
+	bind_text(st, 5, c->attempt.error_message);
+	if (a->percent >= 0)
+		sqlite3_bind_int(st, 6, a->percent);
+	else
+		sqlite3_bind_null(st, 6);
+	bind_time(st, 7, c->attempt.started_us);
+	bind_time(st, 8, c->attempt.completed_us);
+	bind_time(st, 9, a->reported_us);
+	bind_text(st, 13, attempt_closed_word(a->state));
+	bind_text(st, 14, c->attempt.closed_why);
+	bind_time(st, 18, a->installing_us);
+	sqlite3_bind_int(st, 19, a->settled);
+	if (insert) {
+		bind_text(st, 2, c->attempt.device_id);
+		bind_text(st, 3, a->version);
+		bind_known(st, 10, a->token);
+		bind_id(st, 11, a->release_id);
+		bind_id(st, 12, a->rollout_id);
+		sqlite3_bind_int(st, 15, a->unsolicited);
+		bind_known(st, 16, a->from_version);
+		bind_time(st, 17, a->opened_us);
+	} else {
+		sqlite3_bind_int(st, 20, attempt_is_open(a->state));
+	}
+	return run(st);
+}
+
+static bool write_failures(struct sqlite_store *s, const struct change *c)
+{
+	bool put = c->failures.count > 0;
+	sqlite3_stmt *st = statement(s, put ? ST_FAILURES_PUT : ST_FAILURES_REMOVE);
+
+	if (!st)
+		return false;
+	bind_text(st, 1, c->failures.device_id);
+	sqlite3_bind_int64(st, 2, c->failures.release_id);
+	if (put)
+		sqlite3_bind_int(st, 3, c->failures.count);
+	return run(st);
+}
+
+static bool write_event(struct sqlite_store *s, const struct change *c)
+{
+	sqlite3_stmt *st = statement(s, ST_EVENT);
+
+	if (!st)
+		return false;
+	bind_text(st, 1, c->event.type);
+	bind_text(st, 2, c->event.device_id);
+	bind_text(st, 3, c->event.version);
+	bind_id(st, 4, c->event.rollout_id);
+	bind_text(st, 5, c->event.data);
+	bind_time(st, 6, c->event.created_us);
+	bind_text(st, 7, c->event.created_by);
+	return run(st);
+}
+
+static bool write_release(struct sqlite_store *s, const struct change *c)
+{
+	const struct release *r = c->release.release;
+	sqlite3_stmt *st = statement(s, ST_RELEASE_INSERT);
+
+	if (!st)
+		return false;
+	sqlite3_bind_int64(st, 1, r->id);
+	bind_text(st, 2, r->version);
+	bind_text(st, 3, r->model);
+	bind_known(st, 4, r->min_version);
+	bind_text(st, 5, c->release.file_path);
+	sqlite3_bind_int64(st, 6, r->file_size);
+	bind_hex(st, 7, true, r->sha256);
+	bind_text(st, 8, c->release.changelog);
+	bind_text(st, 9, c->release.release_notes);
+	sqlite3_bind_int(st, 10, c->release.is_signed);
+	bind_time(st, 11, r->created_us);
+	bind_text(st, 12, c->release.created_by);
+	bind_text(st, 13, c->release.metadata);
+	return run(st);
+}
+
+static const char *const target_words[] = {
+	[TARGET_ALL] = "all",
+	[TARGET_GROUP] = "group",
+	[TARGET_CANARY] = "canary",
+	[TARGET_SPECIFIC] = "specific",
+};
+
+static bool write_rollout(struct sqlite_store *s, const struct change *c)
+{
+	const struct rollout *r = c->rollout.rollout;
+	sqlite3_stmt *st = statement(s, ST_ROLLOUT_INSERT);
+
+	if (!st)
+		return false;
+	sqlite3_bind_int64(st, 1, r->id);
+	bind_text(st, 2, r->name);
+	bind_text(st, 3, r->release->version);
+	bind_text(st, 4, r->release->model);
+	bind_text(st, 5, target_words[r->target.type]);
+	bind_text(st, 6, c->rollout.target_filter);
+	sqlite3_bind_int(st, 7, r->target.percent);
+	sqlite3_bind_int(st, 8, r->active);
+	bind_time(st, 9, r->created_us);
+	bind_text(st, 10, c->rollout.created_by);
+	bind_text(st, 11, c->rollout.metadata);
+	sqlite3_bind_int64(st, 12, r->release->id);
+	sqlite3_bind_int(st, 13, r->allow_downgrade);
+	sqlite3_bind_int(st, 14, r->max_attempts);
+	return run(st);
+}
+
+static bool write_small(struct sqlite_store *s, const struct change *c)
+{
+	static const enum statement which[] = {
+		[CHANGE_DEVICE_SEEN] = ST_DEVICE_SEEN,
+		[CHANGE_RELEASE_DELETED] = ST_RELEASE_DELETED,
+		[CHANGE_RELEASE_LEARNT] = ST_RELEASE_LEARNT,
+		[CHANGE_ROLLOUT_ACTIVE] = ST_ROLLOUT_ACTIVE,
+	};
+	sqlite3_stmt *st = statement(s, which[c->kind]);
+
+	if (!st)
+		return false;
+	switch (c->kind) {
+	case CHANGE_DEVICE_SEEN:
+		sqlite3_bind_int64(st, 1, c->seen.id);
+		bind_time(st, 2, c->seen.last_seen_us);
+		break;
+	case CHANGE_RELEASE_DELETED:
+		sqlite3_bind_int64(st, 1, c->release_deleted.id);
+		bind_time(st, 2, c->release_deleted.deleted_us);
+		break;
+	case CHANGE_RELEASE_LEARNT:
+		sqlite3_bind_int64(st, 1, c->release_learnt.id);
+		bind_text(st, 2, c->release_learnt.names);
+		break;
+	default:
+		sqlite3_bind_int64(st, 1, c->rollout_active.id);
+		sqlite3_bind_int(st, 2, c->rollout_active.active);
+		bind_time(st, 3, c->rollout_active.updated_us);
+	}
+	return run(st);
+}
+
+static bool write_label(struct sqlite_store *s, const struct change *c)
+{
+	sqlite3_stmt *st = statement(s, c->label.notes ? ST_DEVICE_NOTES : ST_DEVICE_LABEL);
+
+	if (!st)
+		return false;
+	bind_text(st, 1, c->label.device_id);
+	bind_text(st, 2, c->label.value);
+	return run(st);
+}
+
+static bool write_change(struct sqlite_store *s, const struct change *c)
+{
+	switch (c->kind) {
+	case CHANGE_DEVICE_PUT: return write_device(s, c);
+	case CHANGE_DEVICE_LABEL: return write_label(s, c);
+	case CHANGE_DEVICE_GROUPS: return write_groups(s, c);
+	case CHANGE_DEVICE_DELETE:
+		return run_with_device(s, ST_GROUPS_CLEAR, c->device_delete.device_id) &&
+		       run_with_device(s, ST_FAILURES_CLEAR, c->device_delete.device_id) &&
+		       run_with_device(s, ST_DEVICE_DELETE, c->device_delete.device_id);
+	case CHANGE_ATTEMPT_INSERT:
+	case CHANGE_ATTEMPT_UPDATE: return write_attempt(s, c);
+	case CHANGE_FAILURES: return write_failures(s, c);
+	case CHANGE_EVENT: return write_event(s, c);
+	case CHANGE_RELEASE_INSERT: return write_release(s, c);
+	case CHANGE_ROLLOUT_INSERT: return write_rollout(s, c);
+	case CHANGE_DEVICE_SEEN:
+	case CHANGE_RELEASE_DELETED:
+	case CHANGE_RELEASE_LEARNT:
+	case CHANGE_ROLLOUT_ACTIVE: return write_small(s, c);
+	}
+	return false;
+}
+
+/* --- the commit --- */
+
+/* Writes groups [from, to).  False: the database failed; a refusal (constraint) returns with
+ * *refused. */
+static bool write_groups_range(struct sqlite_store *s, struct change_batch *b, size_t from,
+			       size_t to, bool *refused)
+{
+	*refused = false;
+	for (size_t g = from; g < to; g++) {
+		const struct change *c = b->changes + b->groups[g].first;
+		for (size_t i = 0; i < b->groups[g].count; i++)
+			if (!write_change(s, &c[i])) {
+				int rc = sqlite3_errcode(s->db) & 0xFF;
+				*refused = rc == SQLITE_CONSTRAINT || rc == SQLITE_TOOBIG ||
+					   rc == SQLITE_MISMATCH;
+				return false;
+			}
+		b->groups[g].result = OTA_OK;
+	}
+	return true;
+}
+
+/* Inside the transaction: writes what can be written of [from, to), marks what was refused. */
+static enum ota_code write_bisecting(struct sqlite_store *s, struct change_batch *b, size_t from,
+				     size_t to, struct ota_err *err)
+{
+	bool refused;
+
+	if (!run_plain(s, ST_SAVEPOINT))
+		return sqlite_fail(s, s->db, "writing", err);
+	if (write_groups_range(s, b, from, to, &refused)) {
+		if (!run_plain(s, ST_RELEASE_SAVEPOINT))
+			return sqlite_fail(s, s->db, "writing", err);
+		return OTA_OK;
+	}
+	if (!refused)
+		return sqlite_fail(s, s->db, "writing", err);
+	if (to - from == 1)
+		b->groups[from].result = sqlite_fail(s, s->db, "writing", &b->groups[from].err);
+	if (!run_plain(s, ST_ROLLBACK_TO) || !run_plain(s, ST_RELEASE_SAVEPOINT))
+		return sqlite_fail(s, s->db, "writing", err);
+	if (to - from == 1)
+		return OTA_OK;
+	size_t middle = from + (to - from) / 2;
+	enum ota_code rc = write_bisecting(s, b, from, middle, err);
+	return rc != OTA_OK ? rc : write_bisecting(s, b, middle, to, err);
+}
+
+static bool write_heartbeat(struct sqlite_store *s)
+{
+	sqlite3_stmt *st = statement(s, ST_HEARTBEAT);
+
+	if (!st)
+		return false;
+	bind_time(st, 1, clock_wall_us());
+	return run(st);
+}
+
+enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct ota_err *err)
+{
+	struct sqlite_store *s = (struct sqlite_store *)base;
+	enum ota_code rc;
+
+	if (!run_plain(s, ST_BEGIN))
+		return sqlite_fail(s, s->db, "beginning a transaction", err);
+	if (b->group_count == 0)
+		rc = write_heartbeat(s) ? OTA_OK : sqlite_fail(s, s->db, "writing", err);
+	else
+		rc = write_bisecting(s, b, 0, b->group_count, err);
+	if (rc == OTA_OK && !run_plain(s, ST_COMMIT))
+		rc = sqlite_fail(s, s->db, "committing", err);
+	if (rc != OTA_OK && !sqlite3_get_autocommit(s->db) && !run_plain(s, ST_ROLLBACK))
+		return sqlite_fail(s, s->db, "rolling back", err);
+	return rc;
+}
