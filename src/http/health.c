@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DAY_US (INT64_C(86400) * US_PER_S)
+#define RECOUNT_MS 200
+#define DAY_US     (INT64_C(86400) * US_PER_S)
 
 enum next health_show(struct request *r)
 {
@@ -124,15 +125,11 @@ static void write_text(struct request *r, const struct figures *f)
 	       f->commits.queue_length);
 }
 
-static void query_metrics(struct request *r)
+static enum next write_metrics(struct request *r)
 {
 	struct http_server *s = r->server;
-	struct figures f = {0};
+	struct figures f = {.updates_24h = s->recent_updates};
 
-	r->job_code = s->store->ops->updates_since(s->store, clock_service_us() - DAY_US,
-						   &f.updates_24h, &r->job_err);
-	if (r->job_code != OTA_OK)
-		return;
 	f.devices = (int64_t)fleet_device_count(s->fleet);
 	f.connections = connections_count(s->connections);
 	committer_stats(s->committer, &f.commits);
@@ -143,9 +140,31 @@ static void query_metrics(struct request *r)
 	else
 		write_json(r, &f);
 	fleet_plan_done(s->fleet);
+	return NEXT_ANSWER;
 }
 
+static void count_recent(struct request *r)
+{
+	struct http_server *s = r->server;
+	int64_t count;
+
+	r->job_code = s->store->ops->updates_since(s->store, clock_service_us() - DAY_US, &count,
+						   &r->job_err);
+	if (r->job_code == OTA_OK) {
+		s->recent_updates = count;
+		s->recent_updates_ms = clock_mono_ms();
+	}
+}
+
+static enum next after_count(struct request *r)
+{
+	return r->job_code == OTA_OK ? write_metrics(r) : respond_err(r, &r->job_err);
+}
+
+/* Anyone may ask, and the count costs a query: it is made a few times a second at the most. */
 enum next metrics_show(struct request *r)
 {
-	return request_job(r, query_metrics, request_list_done);
+	if (clock_mono_ms() - r->server->recent_updates_ms < RECOUNT_MS)
+		return write_metrics(r);
+	return request_job(r, count_recent, after_count);
 }

@@ -44,6 +44,8 @@ struct http_server {
 	_Atomic int64_t active_requests, active_downloads;
 	_Atomic uint64_t request_number;
 	uint64_t id_prefix;
+	_Atomic int64_t recent_updates,
+		recent_updates_ms; /* health.c: the count, and when it was made */
 	_Atomic int64_t requests_total, rejected_total, downloads_total, download_bytes_total;
 };
 
