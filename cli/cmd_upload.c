@@ -43,6 +43,9 @@ const struct opt cmd_upload_opts[] = {
 #define APP_DESC_VERSION (APP_DESC_OFFSET + 16)
 #define APP_VERSION_SIZE 32
 
+/* What a version may be made of (API: ^[A-Za-z0-9._+-]{1,128}$). */
+#define VERSION_CHARS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-"
+
 static enum ota_code embedded_version(const char *path, char out[APP_VERSION_SIZE + 1],
 				      struct ota_err *err)
 {
@@ -63,6 +66,11 @@ static enum ota_code embedded_version(const char *path, char out[APP_VERSION_SIZ
 				path);
 	memcpy(out, head + APP_DESC_VERSION, APP_VERSION_SIZE);
 	out[APP_VERSION_SIZE] = 0;
+	/* Arduino leaves its core's own description there: "esp-idf: v4.4.3 6407ecb3f8". */
+	if (strspn(out, VERSION_CHARS) != strlen(out))
+		return ota_fail(err, OTA_EINVAL,
+				"the version inside %s is '%s', which is none; say --version V",
+				path, out);
 	return OTA_OK;
 }
 

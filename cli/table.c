@@ -96,6 +96,14 @@ static int total(const struct table *t, const int *w)
 	return sum;
 }
 
+static bool is_empty(const struct table *t, int col)
+{
+	for (size_t i = (size_t)col; i < t->n; i += (size_t)t->ncols)
+		if (t->cells[i].width > 0)
+			return false;
+	return true;
+}
+
 /* Widths so that the table fits; -1: the column is left out. */
 static void fit(const struct table *t, int width, int *w)
 {
@@ -109,6 +117,9 @@ static void fit(const struct table *t, int width, int *w)
 	}
 	if (width == 0)
 		return;
+	for (int c = 0; c < t->ncols; c++)
+		if (t->cols[c].drop && is_empty(t, c))
+			w[c] = -1;
 	while (total(t, w) > width && shrink(t, w, COMFORT))
 		;
 	while (total(t, w) > width && drop(t, w))

@@ -178,7 +178,9 @@ static void draw_events(const struct watch_state *w, int cols, int lines, struct
 	json_array_foreach(w->events, i, e)
 	{
 		const char *type = api_str(e, "event_type"), *device = api_str(e, "device_id");
-		const char *message = api_str(json_object_get(e, "event_data"), "error_message");
+		const json_t *data = json_object_get(e, "event_data");
+		const char *error = api_str(data, "error_message");
+		const char *message = error ? error : api_str(data, "status");
 		const char *at = api_str(e, "created_at");
 		struct buf line = BUF_INIT;
 		int64_t us;

@@ -63,6 +63,11 @@ def test_upload_takes_the_version_inside(cli, service, tmp_path):
         run = cli("upload", str(image), "--version", "auto", "--model", "m")
         assert run.returncode == 2
         assert "names no version inside; say --version V" in run.stderr
+    head[48:60] = b"esp-idf: v4\x1b"
+    image.write_bytes(head)
+    run = cli("upload", str(image), "--version", "auto", "--model", "m")
+    assert run.returncode == 2
+    assert "is 'esp-idf: v4\\x1b', which is none; say --version V" in run.stderr
     assert len(service.requests) == 1
 
 
@@ -345,6 +350,14 @@ def test_tables_fit(cli, service, cols, locale):
     assert ("…" in lines[2]) == (locale == "C.UTF-8")
     assert ("~" in lines[2]) == (locale == "C")
     assert "\x1b[1m" in terminal.raw.decode()
+
+
+def test_empty_columns_are_left_out_on_a_terminal(cli, service):
+    service.answer_list("/api/admin/devices", "devices", [device(1), device(2)])
+    terminal = cli.on_terminal("devices")
+    assert terminal.wait_exit() == 0
+    assert terminal.text().split("\n")[0].split() == ["DEVICE", "MODEL", "VERSION", "LAST", "SEEN", "MAC"]
+    assert cli("devices").stdout.split("\n")[0].split()[5:] == ["LABEL", "MAC", "HW"]
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": None}])

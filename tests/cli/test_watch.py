@@ -130,8 +130,9 @@ def test_the_screen(cli, service):
     rows = [update(n, "dev-%04d" % n, "success",
                    completed_at="2026-11-23T22:0%d:%02d.000000Z" % (n % 3, n)) for n in range(31)]
     rows += failures("dev-0099", 3, first=100)
-    events = [event(50 - n, "update_failed" if n == 1 else "update_completed", "dev-%04d" % n,
-                    **({"error_message": "no \x1b[31mspace"} if n == 1 else {})) for n in range(40)]
+    events = [event(50 - n, "update_failed" if n == 1 else "update_progressed" if n == 2 else "update_completed", "dev-%04d" % n,
+                    **({"error_message": "no \x1b[31mspace"} if n == 1 else
+                       {"status": "installing"} if n == 2 else {})) for n in range(40)]
     show(service, progress(50, 31, success=31, downloading=3, installing=2, failed=3), rows, events)
     terminal = cli.on_terminal("watch", "7")
     terminal.wait_text("q leaves")
@@ -150,6 +151,7 @@ def test_the_screen(cli, service):
     assert "at most" in screen[9]
     assert screen[11] == "last events (UTC)"
     assert screen[13] == "22:02:00  update_failed       dev-0001  no \\x1b[31mspace"
+    assert screen[14] == "22:02:00  update_progressed   dev-0002  installing"
     assert screen[-1] == "q leaves; the rollout goes on"
 
     show(service, progress(50, 50, success=50), rows, events)
