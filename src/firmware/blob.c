@@ -36,6 +36,18 @@ void blob_name(const uint8_t sha256[SHA256_SIZE], char out[BLOB_NAME_SIZE])
 	memcpy(out + SHA256_HEX_SIZE - 1, ".bin", 5);
 }
 
+/* The folder itself must outlive a power cut: its name stands in the one above. */
+static bool sync_parent(int dir_fd)
+{
+	int fd = openat(dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == EACCES; /* then we cannot have made it */
+	bool ok = fsync(fd) == 0;
+	close(fd);
+	return ok;
+}
+
 enum ota_code blob_store_open(const char *dir, struct blob_store **out, struct ota_err *err)
 {
 	struct blob_store *s = calloc(1, sizeof *s);
@@ -52,6 +64,8 @@ enum ota_code blob_store_open(const char *dir, struct blob_store **out, struct o
 		ota_fail_errno(err, errno, "the firmware folder %s cannot be opened", dir);
 	else if (faccessat(s->dir_fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
 		ota_fail_errno(err, errno, "the firmware folder %s cannot be written", dir);
+	else if (!sync_parent(s->dir_fd))
+		ota_fail_errno(err, errno, "the folder above %s cannot be synced", dir);
 	else {
 		*out = s;
 		return OTA_OK;
