@@ -75,6 +75,18 @@ static struct change *put_attempt(struct committer *c, struct device_work *w, en
 	return ch;
 }
 
+static bool forget_failures(struct committer *c, struct device_work *w, int64_t release_id)
+{
+	if (state_failures(&w->next, release_id) == 0)
+		return true;
+	struct change *f = batch_change(&c->batch, CHANGE_FAILURES);
+	if (!f || !state_set_failures(&w->next, release_id, 0))
+		return false;
+	f->failures.device_id = w->device->device_id;
+	f->failures.release_id = release_id;
+	return true;
+}
+
 bool attempt_open(struct committer *c, struct device_work *w, const struct release *r,
 		  const struct rollout *by)
 {
@@ -92,13 +104,8 @@ bool attempt_open(struct committer *c, struct device_work *w, const struct relea
 	const char *data;
 
 	/* A try after a success that stood begins a new row of failures. */
-	if (w->next.ran_release_id == r->id && state_failures(&w->next, r->id) > 0) {
-		struct change *f = batch_change(&c->batch, CHANGE_FAILURES);
-		if (!f || !state_set_failures(&w->next, r->id, 0))
-			return false;
-		f->failures.device_id = w->device->device_id;
-		f->failures.release_id = r->id;
-	}
+	if (w->next.ran_release_id == r->id && !forget_failures(c, w, r->id))
+		return false;
 	return make_token(a.token) && put_attempt(c, w, CHANGE_ATTEMPT_INSERT, &a) &&
 	       (data = event_data(c, &a, NULL, NULL)) &&
 	       batch_event(&c->batch, "update_offered", w->device->device_id, a.version,
@@ -133,7 +140,7 @@ static bool note_outcome(struct committer *c, struct device_work *w, const struc
 	struct device_state *n = &w->next;
 
 	if (a->unsolicited)
-		return a->state != ATTEMPT_SUCCESS || state_set_string(&n->version, a->version);
+		return a->state != ATTEMPT_SUCCESS || state_set_version(n, a->version);
 	if (attempt_is_failure(a->state)) {
 		int count = state_failures(n, a->release_id) + 1;
 		struct change *f = batch_change(&c->batch, CHANGE_FAILURES);
@@ -150,13 +157,17 @@ static bool note_outcome(struct committer *c, struct device_work *w, const struc
 				return false;
 		}
 		if (a->from_version[0] && version_equal(n->version, a->version))
-			return state_set_string(&n->version, a->from_version);
+			return state_set_version(n, a->from_version);
 	}
 	if (a->state == ATTEMPT_SUCCESS) {
+		/* The success before this one stood: its failures were not in a row with what
+		 * comes. */
+		if (n->ran_release_id != a->release_id && !forget_failures(c, w, n->ran_release_id))
+			return false;
 		n->ran_release_id = a->release_id;
 		/* A device that says so runs it from now on; one that was seen has told its own
 		 * name. */
-		if (reported && !state_set_string(&n->version, a->version))
+		if (reported && !state_set_version(n, a->version))
 			return false;
 		return state_set_string(&n->ran_as, "");
 	}
@@ -185,9 +196,9 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 	bool grew = word->percent > a.percent;
 
 	a.state = attempt_next(old->state, word->event);
-	/* LAPSED may begin again, but not beside another that is open. */
-	if (!attempt_is_open(old->state) && attempt_is_open(a.state) && held && held->id != a.id &&
-	    attempt_is_open(held->state))
+	/* LAPSED may begin again, but not beside another that is open or about to be seen. */
+	if (!a.unsolicited && !attempt_is_open(old->state) && attempt_is_open(a.state) && held &&
+	    held->id != a.id)
 		return STEPPED_NOT;
 	if (a.state == old->state &&
 	    (!grew || a.state != ATTEMPT_DOWNLOADING || word->event != EVENT_REPORT_DOWNLOADING))
@@ -196,14 +207,19 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 	a.reported_us = c->batch.now_us;
 	if (a.state == ATTEMPT_SUCCESS)
 		a.percent = 100;
-	else if (grew && attempt_is_open(a.state))
+	else if (grew)
 		a.percent = word->percent;
+	/* Beside another one this success is history: nobody waits to see it. */
+	if (a.state == ATTEMPT_SUCCESS && held && held->id != a.id)
+		a.settled = true;
 	if (!a.installing_us && (a.state == ATTEMPT_INSTALLING || a.state == ATTEMPT_SUCCESS))
 		a.installing_us = c->batch.now_us;
 
 	struct change *ch = put_attempt(c, w, CHANGE_ATTEMPT_UPDATE, &a);
 	if (!ch)
 		return STEPPED_NOMEM;
+	/* The array of changes may move with the next one: CH is good until then. */
+	const struct attempt *kept = ch->attempt.attempt;
 	ch->attempt.error_message = word->error;
 	ch->attempt.closed_why = word->why;
 	if (a.state != ATTEMPT_PENDING && a.state != ATTEMPT_LAPSED && a.state != ATTEMPT_WITHDRAWN)
@@ -214,8 +230,8 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 		const char *data = event_data(c, &a, word->error, word->why);
 		if (!data ||
 		    !batch_event(&c->batch, event_type(old->state, a.state), w->device->device_id,
-				 ch->attempt.attempt->version, a.rollout_id, data) ||
-		    !note_outcome(c, w, ch->attempt.attempt, word->event == EVENT_REPORT_SUCCESS))
+				 kept->version, a.rollout_id, data) ||
+		    !note_outcome(c, w, kept, word->event == EVENT_REPORT_SUCCESS))
 			return STEPPED_NOMEM;
 	}
 	return keep_in_memory(w, &a) ? STEPPED : STEPPED_NOMEM;

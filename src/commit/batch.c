@@ -24,6 +24,7 @@ void batch_reset(struct batch *b)
 	b->memory = NULL;
 	b->store.change_count = 0;
 	b->store.group_count = 0;
+	b->added = 0;
 }
 
 void *batch_alloc(struct batch *b, size_t size)
@@ -135,7 +136,7 @@ static bool may_register(struct committer *c, struct command *cmd)
 	int64_t now_ms = clock_mono_ms();
 	double rate = (double)c->cfg.new_devices_per_second;
 
-	if (fleet_device_count(c->fleet) >= (size_t)c->cfg.max_devices) {
+	if (fleet_device_count(c->fleet) + c->batch.added >= (size_t)c->cfg.max_devices) {
 		prepare_fail(cmd, OTA_EUNAVAIL,
 			     "this service is full: it has the %lld devices it may have "
 			     "(OTA_MAX_DEVICES)",
@@ -174,6 +175,7 @@ struct device_work *work_on_new_device(struct committer *c, struct command *cmd,
 		return NULL;
 	}
 	w->added = true;
+	c->batch.added++;
 	return w;
 }
 
@@ -190,9 +192,10 @@ void work_undo(struct committer *c, struct command *cmd)
 	for (struct device_work *w = cmd->devices; w; w = w->link) {
 		state_fini(&w->next);
 		string_list_free(&w->learnt);
-		if (w->added)
+		if (w->added) {
 			fleet_remove(c->fleet, w->device);
-		else
+			c->batch.added--;
+		} else
 			w->device->batch = 0;
 	}
 	cmd->devices = NULL;

@@ -43,6 +43,7 @@ struct batch {
 	struct chunk *memory; /* strings of the changes; freed with the batch */
 	uint64_t number;
 	int64_t now_us;
+	size_t added; /* devices that its commands add, not born yet */
 };
 
 struct committer {
@@ -68,6 +69,9 @@ typedef enum prepared prepare_fn(struct committer *c, struct command *cmd);
 prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse,
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
 	prepare_rollout_create, prepare_rollout_active, prepare_flush_seen;
+
+/* A flush was not written: all of it is to be written again. */
+void flush_undo(struct committer *c);
 
 /* Fails the command; returns PREPARED_FAIL. */
 enum prepared prepare_fail(struct command *cmd, enum ota_code code, const char *fmt, ...)

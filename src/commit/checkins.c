@@ -22,7 +22,7 @@ struct decide_params committer_decide_params(const struct committer *c)
 	};
 }
 
-static const struct release *trying(const struct model *m, const struct device_state *s)
+static const struct release *release_tried(const struct model *m, const struct device_state *s)
 {
 	for (const struct release *r = m && s->attempt ? m->releases : NULL; r; r = r->next)
 		if (r->id == s->attempt->release_id)
@@ -31,10 +31,14 @@ static const struct release *trying(const struct model *m, const struct device_s
 }
 
 /* The offer stands as it was made: nothing to write. */
-static bool offer_stands(const struct decision *x, const struct attempt *a)
+static bool offer_stands(const struct decision *x, const struct attempt *a,
+			 const struct release *trying)
 {
 	bool open = a && attempt_is_open(a->state);
 
+	/* What was begun as another model ends: nothing of this one's can be in its place. */
+	if (open && !trying)
+		return false;
 	if (decision_offers(x))
 		return open && a->release_id == x->release->id;
 	return !open || a->state != ATTEMPT_PENDING;
@@ -59,11 +63,11 @@ static bool soft_under_lock(struct committer *c, const struct checkin *in, const
 	if (checkin_has_news(in, &d->state, p.now_us))
 		return false;
 	struct checkin_verdict v =
-		checkin_judge(d, trying(m, &d->state), m ? m->releases : NULL, &cp);
+		checkin_judge(d, release_tried(m, &d->state), m ? m->releases : NULL, &cp);
 	if (v.event != EVENT_NONE || v.settles)
 		return false;
 	out->decision = decide(d, m, &p);
-	if (!offer_stands(&out->decision, d->state.attempt))
+	if (!offer_stands(&out->decision, d->state.attempt, release_tried(m, &d->state)))
 		return false;
 	out->latest = latest_of(m);
 	out->token[0] = '\0';
@@ -89,8 +93,7 @@ static bool apply_facts(struct committer *c, const struct checkin *in, struct de
 {
 	int64_t now_us = c->batch.now_us;
 
-	if (!state_set_string(&n->model, in->model) ||
-	    !state_set_string(&n->version, in->version) ||
+	if (!state_set_string(&n->model, in->model) || !state_set_version(n, in->version) ||
 	    (in->hw[0] && !state_set_string(&n->hw, in->hw)) || !state_set_digests(n, &in->digests))
 		return false;
 	if (in->mac)
@@ -163,8 +166,11 @@ static enum stepped look_back(struct committer *c, struct device_work *w, const 
 	w->next.ran_release_id = 0;
 	if (!state_set_string(&w->next.ran_as, ""))
 		return STEPPED_NOMEM;
-	if (c->store->ops->find_attempt(c->store, NULL, w->device->device_id, ran->version, &found,
-					&err) != OTA_OK ||
+	enum ota_code rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id,
+						       ran->version, &found, &err);
+	if (rc == OTA_ENOMEM)
+		return STEPPED_NOMEM;
+	if (rc != OTA_OK || found.a.state != ATTEMPT_SUCCESS ||
 	    !version_equal(found.a.from_version, w->next.version))
 		return STEPPED_NOT;
 	struct attempt_word word = {.event = EVENT_SEEN_OLD,
@@ -177,7 +183,7 @@ static enum stepped look_back(struct committer *c, struct device_work *w, const 
 static bool apply_verdict(struct committer *c, struct device_work *w, struct model *m)
 {
 	struct device view = view_of(w);
-	const struct release *target = trying(m, &w->next);
+	const struct release *target = release_tried(m, &w->next);
 	struct checkin_params p = {c->batch.now_us, c->cfg.install_grace_s * US_PER_S};
 	struct checkin_verdict v = checkin_judge(&view, target, m ? m->releases : NULL, &p);
 	struct attempt_word word = {.event = v.event, .percent = -1};
@@ -208,7 +214,7 @@ static bool apply_decision(struct committer *c, struct device_work *w, const str
 				  .stale_us = 3 * c->cfg.poll_interval_s * US_PER_S};
 	struct decision x = decide(&view, m, &p);
 
-	if (offer_stands(&x, w->next.attempt))
+	if (offer_stands(&x, w->next.attempt, release_tried(m, &w->next)))
 		return true;
 	if (w->next.attempt && attempt_is_open(w->next.attempt->state)) {
 		struct attempt_word word = {.event = EVENT_SUPERSEDE, .percent = -1};
@@ -216,6 +222,12 @@ static bool apply_decision(struct committer *c, struct device_work *w, const str
 					       : reason_name(x.reason);
 		if (w->next.attempt->state != ATTEMPT_PENDING)
 			word.error = "the download stopped and another release took its place";
+		if (!release_tried(m, &w->next)) {
+			/* Of another model than the one it says it is now: not to be waited for. */
+			if (w->next.attempt->state != ATTEMPT_PENDING)
+				word.event = EVENT_REPORT_FAILED;
+			word.why = word.error = "the device has become another model";
+		}
 		if (attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
 			return false;
 	}

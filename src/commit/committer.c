@@ -32,6 +32,7 @@ struct committer_queue {
 	bool stopping;
 	struct ota_err sickness; /* code OTA_OK: the store takes writes */
 	struct committer_stats stats;
+	size_t deferred_count; /* of `deferred`, for others to know */
 	/* the committer's: */
 	struct command_list deferred;
 	int64_t next_tick_ms, sick_since_us;
@@ -147,7 +148,8 @@ static void batch_prepare(struct committer *c, struct command_list *taken,
 	list_init(&later);
 	for (int i = 0; i < 2; i++)
 		while ((cmd = list_pop(sources[i])) != NULL) {
-			if (closed || (stands_alone(cmd->kind) && done->count > 0)) {
+			if (closed || done->count >= BATCH_MAX ||
+			    (stands_alone(cmd->kind) && done->count > 0)) {
 				list_push(&later, cmd);
 				closed = true;
 				continue;
@@ -234,6 +236,8 @@ static void note_health(struct committer *c, enum ota_code rc, const struct ota_
 		q->sickness.code = OTA_OK;
 	else
 		q->sickness = *err;
+	if (rc != OTA_OK)
+		q->sickness.code = rc;
 	pthread_mutex_unlock(&q->lock);
 	if (rc != OTA_OK && !was_sick) {
 		q->sick_since_us = clock_service_us();
@@ -257,13 +261,6 @@ static void note_batch(struct committer *c, int64_t took_us, size_t commands)
 	if ((int64_t)commands > s->batch_max)
 		s->batch_max = (int64_t)commands;
 	pthread_mutex_unlock(&c->queue->lock);
-}
-
-static bool mark_unsaid(const struct device *d, void *ctx)
-{
-	(void)ctx;
-	((struct device *)(uintptr_t)d)->seen_dirty = true;
-	return true;
 }
 
 /* Makes the batch durable; afterwards each command has its code, and its work is published or
@@ -291,9 +288,9 @@ static void batch_commit(struct committer *c, struct command_list *done)
 			continue;
 		}
 		cmd->err = rc != OTA_OK ? err : group->err;
-		cmd->code = rc != OTA_OK ? OTA_EUNAVAIL : group->result;
+		cmd->code = cmd->err.code = rc != OTA_OK ? OTA_EUNAVAIL : group->result;
 		if (cmd->kind == COMMAND_FLUSH_SEEN)
-			fleet_visit(c->fleet, 0, FLEET_SHARDS, mark_unsaid, NULL);
+			flush_undo(c);
 		work_undo(c, cmd);
 	}
 }
@@ -369,6 +366,7 @@ static void tick(struct committer *c, struct command_list *out)
 		list_push(out, flush);
 	}
 	q->tick_shard = to < FLEET_SHARDS ? to : 0;
+	fleet_drop_empty_models(c->fleet);
 	if (q->sickness.code != OTA_OK) {
 		struct change_batch probe = {0};
 		struct ota_err err = {0};
@@ -388,6 +386,7 @@ static bool take(struct committer *c, struct command_list *out)
 
 	list_init(out);
 	pthread_mutex_lock(&q->lock);
+	q->deferred_count = q->deferred.count;
 	while (!q->waiting.first && !q->deferred.first && !q->stopping &&
 	       clock_mono_ms() < q->next_tick_ms) {
 		int64_t wait_ms = q->next_tick_ms - clock_mono_ms();
@@ -506,7 +505,7 @@ enum ota_code committer_submit(struct committer *c, struct command *cmd, struct 
 	pthread_mutex_lock(&q->lock);
 	if (q->stopping) {
 		rc = ota_fail(err, OTA_EUNAVAIL, "the service is shutting down");
-	} else if (q->waiting.count >= c->cfg.queue_max) {
+	} else if (q->waiting.count + q->deferred_count >= c->cfg.queue_max) {
 		q->stats.refused++;
 		rc = ota_fail(err, OTA_EUNAVAIL, "the service has too much to do; come again");
 	} else {
@@ -539,9 +538,14 @@ enum ota_code committer_run(struct committer *c, struct command *cmd)
 
 	cmd->owner = &w;
 	cmd->done = wake_waiter;
-	cmd->code = committer_submit(c, cmd, &cmd->err);
-	if (cmd->code != OTA_OK)
-		return cmd->code;
+	/* Once it is taken the command is the committer's: its code may stand before submit
+	 * returns. */
+	struct ota_err err;
+	enum ota_code rc = committer_submit(c, cmd, &err);
+	if (rc != OTA_OK) {
+		cmd->err = err;
+		return cmd->code = rc;
+	}
 	pthread_mutex_lock(&w.lock);
 	while (!w.done)
 		pthread_cond_wait(&w.cond, &w.lock);
@@ -570,6 +574,6 @@ void committer_stats(struct committer *c, struct committer_stats *out)
 {
 	pthread_mutex_lock(&c->queue->lock);
 	*out = c->queue->stats;
-	out->queue_length = (int64_t)c->queue->waiting.count;
+	out->queue_length = (int64_t)(c->queue->waiting.count + c->queue->deferred_count);
 	pthread_mutex_unlock(&c->queue->lock);
 }

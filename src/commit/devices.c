@@ -24,12 +24,13 @@ enum prepared prepare_retry(struct committer *c, struct command *cmd)
 		if (cmd->retry.version && (!r || strcmp(r->version, cmd->retry.version) != 0))
 			continue;
 		struct change *ch = batch_change(&c->batch, CHANGE_FAILURES);
-		if (!ch || !state_set_failures(&w->next, f->release_id, 0) ||
-		    !batch_event(&c->batch, "retry_allowed", d->device_id, r ? r->version : NULL, 0,
-				 NULL))
+		if (!ch || !state_set_failures(&w->next, f->release_id, 0))
 			return prepare_fail_nomem(cmd);
 		ch->failures.device_id = d->device_id;
 		ch->failures.release_id = f->release_id;
+		if (!batch_event(&c->batch, "retry_allowed", d->device_id, r ? r->version : NULL, 0,
+				 NULL))
+			return prepare_fail_nomem(cmd);
 		cmd->out.count++;
 	}
 	return PREPARED;
@@ -67,19 +68,41 @@ static bool put_label(struct committer *c, const struct device *d, const char *v
 	return true;
 }
 
-static bool edit_device(struct committer *c, struct device_work *w, const struct device_edit *e)
+/* The change that writes the device's groups; the one of an edit before it in the same command. */
+static struct change *groups_change(struct committer *c, const struct command *cmd,
+				    const struct device *d)
+{
+	struct batch *b = &c->batch;
+
+	for (size_t i = cmd->first_change; i < b->store.change_count; i++)
+		if (b->store.changes[i].kind == CHANGE_DEVICE_GROUPS &&
+		    b->store.changes[i].groups.device_id == d->device_id)
+			return &b->store.changes[i];
+	return batch_change(b, CHANGE_DEVICE_GROUPS);
+}
+
+static bool edit_device(struct committer *c, const struct command *cmd, struct device_work *w,
+			const struct device_edit *e)
 {
 	if (e->set_groups || e->add_group || e->remove_group) {
-		if (!edit_groups(c, w, e))
-			return false;
-		struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_GROUPS);
-		if (!ch)
+		struct change *ch = groups_change(c, cmd, w->device);
+		if (!ch || !edit_groups(c, w, e))
 			return false;
 		ch->groups.device_id = w->device->device_id;
 		ch->groups.groups = w->next.groups;
 	}
 	return (!e->set_label || put_label(c, w->device, e->label, false)) &&
 	       (!e->set_notes || put_label(c, w->device, e->notes, true));
+}
+
+/* The same command names a device twice: both edits go into one work. */
+static struct device_work *edited_before(const struct command *cmd, const struct device *d)
+{
+	struct device_work *w = cmd->devices;
+
+	while (w && w->device != d)
+		w = w->link;
+	return w;
 }
 
 enum prepared prepare_edit(struct committer *c, struct command *cmd)
@@ -91,10 +114,12 @@ enum prepared prepare_edit(struct committer *c, struct command *cmd)
 		if (!d)
 			return prepare_fail(cmd, OTA_ENOTFOUND, "no device is called %s",
 					    e->device_id);
-		struct device_work *w = work_on_device(c, cmd, d, &defer);
+		struct device_work *w = edited_before(cmd, d);
+		if (!w)
+			w = work_on_device(c, cmd, d, &defer);
 		if (defer)
 			return PREPARED_DEFER;
-		if (!w || !edit_device(c, w, e))
+		if (!w || !edit_device(c, cmd, w, e))
 			return prepare_fail_nomem(cmd);
 		cmd->out.count++;
 	}
@@ -124,11 +149,15 @@ enum prepared prepare_device_delete(struct committer *c, struct command *cmd)
 		word.error = "the device was deleted while it was updating";
 	if (a && attempt_is_open(a->state) && attempt_step(c, w, a, &word) == STEPPED_NOMEM)
 		return prepare_fail_nomem(cmd);
+	/* A success that is not seen by now never will be. */
+	if (w->next.attempt && !attempt_settle(c, w, ""))
+		return prepare_fail_nomem(cmd);
 	struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_DELETE);
-	if (!ch ||
-	    !batch_event(&c->batch, "device_deleted", d->device_id, d->state.version, 0, NULL))
+	if (!ch)
 		return prepare_fail_nomem(cmd);
 	ch->device_delete.device_id = d->device_id;
+	if (!batch_event(&c->batch, "device_deleted", d->device_id, d->state.version, 0, NULL))
+		return prepare_fail_nomem(cmd);
 	w->removed = true;
 	return PREPARED;
 }
@@ -152,9 +181,22 @@ static bool flush_one(const struct device *d, void *ctx)
 	return true;
 }
 
+static bool mark_unsaid(const struct device *d, void *ctx)
+{
+	(void)ctx;
+	((struct device *)(uintptr_t)d)->seen_dirty = true;
+	return true;
+}
+
+void flush_undo(struct committer *c)
+{
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, mark_unsaid, NULL);
+}
+
 enum prepared prepare_flush_seen(struct committer *c, struct command *cmd)
 {
-	return fleet_visit(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c)
-		       ? PREPARED
-		       : prepare_fail_nomem(cmd);
+	if (fleet_visit(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c))
+		return PREPARED;
+	flush_undo(c);
+	return prepare_fail_nomem(cmd);
 }

@@ -106,9 +106,11 @@ static enum prepared release_again(struct committer *c, struct command *cmd,
 		return PREPARED;
 	struct plan_work *p = plan_work(c, cmd);
 	struct change *ch = batch_change(&c->batch, CHANGE_RELEASE_DELETED);
-	if (!p || !ch || !batch_event(&c->batch, "firmware_uploaded", NULL, n->version, 0, NULL))
+	if (!p || !ch)
 		return prepare_fail_nomem(cmd);
 	ch->release_deleted.id = have->id;
+	if (!batch_event(&c->batch, "firmware_uploaded", NULL, n->version, 0, NULL))
+		return prepare_fail_nomem(cmd);
 	p->release = (struct release *)(uintptr_t)have;
 	return PREPARED;
 }
@@ -259,11 +261,13 @@ enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
 	p->deleted = true;
 	cmd->out.id = r->id;
 	struct change *ch = batch_change(&c->batch, CHANGE_RELEASE_DELETED);
-	if (!ch || !batch_event(&c->batch, "firmware_deleted", NULL, r->version, 0, NULL))
+	if (!ch)
 		return prepare_fail_nomem(cmd);
 	ch->release_deleted.id = r->id;
 	ch->release_deleted.deleted_us = c->batch.now_us;
-	return PREPARED;
+	return batch_event(&c->batch, "firmware_deleted", NULL, r->version, 0, NULL)
+		       ? PREPARED
+		       : prepare_fail_nomem(cmd);
 }
 
 /* --- rollouts --- */

@@ -140,9 +140,9 @@ struct rollout {
 
 struct model {
 	const char *name; /* interned: the same pointer as in the states of its devices */
-	size_t device_count;
-	enum chip chip;           /* by name, else by the first release; CHIP_NONE: not fixed */
-	struct release *releases; /* newest first */
-	struct rollout *rollouts; /* newest first */
+	_Atomic size_t device_count; /* changes with devices, not with the plan */
+	enum chip chip;              /* by name, else by the first release; CHIP_NONE: not fixed */
+	struct release *releases;    /* newest first */
+	struct rollout *rollouts;    /* newest first */
 	struct model *next, *previous, *bucket_next; /* fleet's */
 };

@@ -422,11 +422,20 @@ static void rescan_targets(struct fleet *f, struct model *m, const struct device
 			rescan_lowest(f, r);
 }
 
-static void model_leave(struct fleet *f, struct model *m)
+static void model_leave(struct model *m)
 {
-	if (!m || --m->device_count > 0 || m->releases || m->rollouts)
-		return;
-	pthread_rwlock_wrlock(&f->plan_lock);
+	if (m)
+		m->device_count--;
+}
+
+static bool is_empty(const struct model *m)
+{
+	return m->device_count == 0 && !m->releases && !m->rollouts;
+}
+
+/* Takes the model out of the list and of its hash chain. */
+static void model_unlink(struct fleet *f, struct model *m)
+{
 	*(m->previous ? &m->previous->next : &f->models) = m->next;
 	if (m->next)
 		m->next->previous = m->previous;
@@ -434,8 +443,30 @@ static void model_leave(struct fleet *f, struct model *m)
 	while (*p != m)
 		p = &(*p)->bucket_next;
 	*p = m->bucket_next;
+}
+
+void fleet_drop_empty_models(struct fleet *f)
+{
+	struct model *m = f->models, *next, *dead = NULL;
+
+	while (m && !is_empty(m))
+		m = m->next;
+	if (!m)
+		return;
+	pthread_rwlock_wrlock(&f->plan_lock);
+	for (; m; m = next) {
+		next = m->next;
+		if (!is_empty(m))
+			continue;
+		model_unlink(f, m);
+		m->next = dead;
+		dead = m;
+	}
 	pthread_rwlock_unlock(&f->plan_lock);
-	model_free(m);
+	while ((m = dead) != NULL) {
+		dead = m->next;
+		model_free(m);
+	}
 }
 
 static void index_token(struct fleet *f, struct device *d, const struct attempt *was,
@@ -476,7 +507,7 @@ void fleet_publish(struct fleet *f, struct device *d, struct device_state *next)
 		rescan_targets(f, was, d);
 		lower_targets(is, d);
 		if (is != was)
-			model_leave(f, was);
+			model_leave(was);
 	}
 	state_init(next);
 	state_fini(&old);
@@ -498,7 +529,7 @@ void fleet_remove(struct fleet *f, struct device *d)
 	if (d->born)
 		atomic_fetch_sub(&f->device_count, 1);
 	rescan_targets(f, m, d);
-	model_leave(f, m);
+	model_leave(m);
 	device_free(d);
 }
 

@@ -66,6 +66,9 @@ void fleet_publish(struct fleet *f, struct device *d, struct device_state *next)
 
 /* Releases and rollouts are made whole by the caller and handed over.  The model must exist. */
 struct model *fleet_model_ensure(struct fleet *f, const char *name); /* NULL: out of memory */
+/* Frees models without devices, releases and rollouts.  Not between a command's preparation and its
+ * publication, which may be about to use one. */
+void fleet_drop_empty_models(struct fleet *f);
 void fleet_publish_release(struct fleet *f, struct model *m, struct release *r);
 void fleet_publish_rollout(struct fleet *f, struct model *m, struct rollout *r);
 void fleet_set_active(struct fleet *f, struct rollout *r, bool active);

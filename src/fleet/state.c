@@ -110,6 +110,17 @@ bool state_set_string(const char **field, const char *value)
 	return true;
 }
 
+bool state_set_version(struct device_state *s, const char *version)
+{
+	if (strcmp(s->version, version) == 0)
+		return true;
+	if (!state_set_string(&s->version, version))
+		return false;
+	free_const(s->digests);
+	s->digests = NULL;
+	return true;
+}
+
 bool state_set_digests(struct device_state *s, const struct device_digests *told)
 {
 	struct device_digests *g;

@@ -17,6 +17,8 @@ void state_fini(struct device_state *s);
 
 /* Replaces an interned string of a state or attempt. */
 OTA_MUST_USE bool state_set_string(const char **field, const char *value);
+/* What it runs.  Digests were told of the version before: another one drops them. */
+OTA_MUST_USE bool state_set_version(struct device_state *s, const char *version);
 OTA_MUST_USE bool state_set_digests(struct device_state *s, const struct device_digests *told);
 /* Takes a copy of *A, whose strings need not be interned; NULL removes the attempt. */
 OTA_MUST_USE bool state_set_attempt(struct device_state *s, const struct attempt *a);

@@ -40,6 +40,7 @@ enum ota_code sqlite_fail(struct sqlite_store *s, sqlite3 *db, const char *doing
 				"permissions of "
 				"the file and its folder",
 				doing, s->path, what);
+	case SQLITE_OK: /* a bind failed, and what came after it did not */
 	case SQLITE_NOMEM: return ota_fail_nomem(err);
 	case SQLITE_CONSTRAINT:
 		return ota_fail(err, OTA_ECONFLICT, "%s: the database refuses it: %s", doing, what);
@@ -218,7 +219,8 @@ enum ota_code store_sqlite_open(const char *path, struct store **out, struct ota
 	pthread_mutex_init(&s->readers_lock, NULL);
 	pthread_cond_init(&s->reader_free, NULL);
 	if ((rc = open_writer(s, err)) != OTA_OK || (rc = migrate(s, err)) != OTA_OK ||
-	    (rc = open_readers(s, err)) != OTA_OK || (rc = read_last_ids(s, err)) != OTA_OK) {
+	    (rc = open_readers(s, err)) != OTA_OK || (rc = read_last_ids(s, err)) != OTA_OK ||
+	    (rc = sqlite_prepare_frame(s, err)) != OTA_OK) {
 		struct store *base = &s->base;
 		sqlite_close(&base);
 		return rc;

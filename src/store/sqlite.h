@@ -35,6 +35,8 @@ enum ota_code sqlite_fail(struct sqlite_store *s, sqlite3 *db, const char *doing
 const char *sqlite_text(sqlite3_stmt *st, int column);
 int64_t sqlite_time(sqlite3_stmt *st, int column);
 
+/* Prepares what begins and ends a transaction: it must need no memory when there is none. */
+enum ota_code sqlite_prepare_frame(struct sqlite_store *s, struct ota_err *err);
 enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct ota_err *err);
 enum ota_code sqlite_load(struct store *base, const struct store_loader *l, struct ota_err *err);
 enum ota_code sqlite_find_attempt(struct store *base, const char *token, const char *device_id,

@@ -116,10 +116,16 @@ static sqlite3_stmt *statement(struct sqlite_store *s, enum statement which)
 	return s->statements[which];
 }
 
+/*
+ * A bind that failed for want of memory leaves a NULL and says nothing when the statement runs: it
+ * is remembered until run() looks.  The committer alone writes.
+ */
+static _Thread_local bool bind_failed;
+
 static void bind_text(sqlite3_stmt *st, int at, const char *text)
 {
 	if (text)
-		sqlite3_bind_text(st, at, text, -1, SQLITE_STATIC);
+		bind_failed |= sqlite3_bind_text(st, at, text, -1, SQLITE_STATIC) != SQLITE_OK;
 	else
 		sqlite3_bind_null(st, at);
 }
@@ -139,7 +145,8 @@ static void bind_time(sqlite3_stmt *st, int at, int64_t us)
 		return;
 	}
 	time_format(us, text);
-	sqlite3_bind_text(st, at, text, TIME_TEXT_SIZE - 1, SQLITE_TRANSIENT);
+	bind_failed |= sqlite3_bind_text(st, at, text, TIME_TEXT_SIZE - 1, SQLITE_TRANSIENT) !=
+		       SQLITE_OK;
 }
 
 static void bind_id(sqlite3_stmt *st, int at, int64_t id)
@@ -159,12 +166,17 @@ static void bind_hex(sqlite3_stmt *st, int at, bool has, const uint8_t *digest)
 		return;
 	}
 	hex_encode(digest, DIGEST_SIZE, hex);
-	sqlite3_bind_text(st, at, hex, -1, SQLITE_TRANSIENT);
+	bind_failed |= sqlite3_bind_text(st, at, hex, -1, SQLITE_TRANSIENT) != SQLITE_OK;
 }
 
-/* Runs a bound statement to its end.  Bind errors (too large, no memory) show as a failing step. */
+/* Runs a bound statement to its end; false when it, or a bind before it, failed. */
 static bool run(sqlite3_stmt *st)
 {
+	if (bind_failed) {
+		bind_failed = false;
+		sqlite3_reset(st);
+		return false;
+	}
 	int rc = sqlite3_step(st);
 
 	sqlite3_reset(st);
@@ -486,11 +498,22 @@ static bool write_heartbeat(struct sqlite_store *s)
 	return run(st);
 }
 
+enum ota_code sqlite_prepare_frame(struct sqlite_store *s, struct ota_err *err)
+{
+	for (enum statement i = ST_SAVEPOINT; i <= ST_ROLLBACK; i++)
+		if (!statement(s, i))
+			return sqlite_fail(s, s->db, "preparing", err);
+	return OTA_OK;
+}
+
 enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct ota_err *err)
 {
 	struct sqlite_store *s = (struct sqlite_store *)base;
 	enum ota_code rc;
 
+	/* Left open when the rollback failed too. */
+	if (!sqlite3_get_autocommit(s->db) && !run_plain(s, ST_ROLLBACK))
+		return sqlite_fail(s, s->db, "rolling back", err);
 	if (!run_plain(s, ST_BEGIN))
 		return sqlite_fail(s, s->db, "beginning a transaction", err);
 	if (b->group_count == 0)
@@ -499,7 +522,7 @@ enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct o
 		rc = write_bisecting(s, b, 0, b->group_count, err);
 	if (rc == OTA_OK && !run_plain(s, ST_COMMIT))
 		rc = sqlite_fail(s, s->db, "committing", err);
-	if (rc != OTA_OK && !sqlite3_get_autocommit(s->db) && !run_plain(s, ST_ROLLBACK))
-		return sqlite_fail(s, s->db, "rolling back", err);
+	if (rc != OTA_OK && !sqlite3_get_autocommit(s->db))
+		(void)run_plain(s, ST_ROLLBACK); /* if not now, then before the next batch */
 	return rc;
 }

@@ -214,14 +214,15 @@ enum ota_code sqlite_find_attempt(struct store *base, const char *token, const c
 	const char *sql =
 		token ? "SELECT " ATTEMPT_COLUMNS "FROM device_update_status WHERE attempt_id = ?1"
 		      : "SELECT " ATTEMPT_COLUMNS "FROM device_update_status WHERE device_id = ?1"
-			" AND firmware_version = ?2 ORDER BY id DESC LIMIT 1";
+			" AND firmware_version IN (?2, 'v' || ?2) ORDER BY id DESC LIMIT 1";
 	enum ota_code rc;
 
 	if (sqlite3_prepare_v2(s->db, sql, -1, &st, NULL) != SQLITE_OK)
 		return sqlite_fail(s, s->db, "reading", err);
 	sqlite3_bind_text(st, 1, token ? token : device_id, -1, SQLITE_STATIC);
 	if (!token)
-		sqlite3_bind_text(st, 2, version, -1, SQLITE_STATIC);
+		sqlite3_bind_text(st, 2, version[0] == 'v' && version[1] ? version + 1 : version,
+				  -1, SQLITE_STATIC); /* a leading v counts for nothing */
 	switch (sqlite3_step(st)) {
 	case SQLITE_ROW:
 		memset(out, 0, sizeof *out);
