@@ -52,13 +52,15 @@ static enum ota_code read_rows(struct watch *w, struct ota_err *err)
 	struct buf url = BUF_INIT;
 	struct watch_rows rows = {0};
 	json_t *answer, *update;
-	bool open = w->s.counts[0] || w->s.counts[1] || w->s.counts[2] || w->s.counts[3];
+	/* Nothing is under way, and some do not run it: have they failed, all of them? */
+	bool all = w->s.done < w->s.targeted && !w->s.counts[0] && !w->s.counts[1] &&
+		   !w->s.counts[2] && !w->s.counts[3];
 	enum ota_code code;
 	size_t i;
 
 	api_url(w->c, &url, "/api/admin/update-status");
 	url_query_int(&url, "rollout_id", w->id);
-	code = api_list(w->c, &url, "updates", open ? ROWS_SOFT : 0, &answer, err);
+	code = api_list(w->c, &url, "updates", all ? 0 : ROWS_SOFT, &answer, err);
 	if (code != OTA_OK)
 		return code;
 	json_array_foreach(json_object_get(answer, "updates"), i, update)

@@ -4,9 +4,11 @@
 import os
 import re
 import subprocess
+import termios
 
 import pytest
-from fake_service import KEY
+from cli_fake_service import KEY
+from cli_program import ROOT
 
 COMMANDS = ["upload", "rollout", "rollout create", "rollout list", "rollout show", "rollout activate",
             "rollout deactivate", "watch", "devices", "devices list", "devices show",
@@ -265,7 +267,6 @@ def test_login_prompt_hides_the_key(cli, service):
     service.answer_list("/api/admin/rollouts", "rollouts", [])
     terminal = cli.on_terminal("login", service.url)
     terminal.wait_text("API key: ")
-    import termios
     assert not terminal.settings()[3] & termios.ECHO
     terminal.send(KEY.encode() + b"\n")
     assert terminal.wait_exit() == 0
@@ -304,3 +305,36 @@ def test_completion(cli, tmp_path):
     (tmp_path / "firmware.bin").write_text("x")
     assert complete(cli, "paku-ota", "upload", str(tmp_path / "firm")) == [str(tmp_path / "firmware.bin")]
     assert set(complete(cli, "paku-ota", "")) >= {c for c in COMMANDS if " " not in c}
+
+
+# docs/cli.md
+
+
+def documented():
+    """The commands that stand in code blocks and tables of the page."""
+    with open(os.path.join(ROOT, "docs", "cli.md"), encoding="utf-8") as page:
+        text = page.read()
+    found = re.findall(r"^\$ paku-ota ([^|\n]*)", text, re.M)
+    found += re.findall(r"^\| `(devices [^`]*|events)`", text, re.M)
+    return text, found
+
+
+def test_the_page_names_what_there_is(cli):
+    text, found = documented()
+    assert len(found) > 10
+    for line in found:
+        words = line.split()
+        known = " ".join(w for i, w in enumerate(words[:2]) if " ".join(words[:i + 1]) in COMMANDS)
+        assert known, line
+        usage = cli(*known.split(), "--help").stdout
+        if known == "devices":
+            usage += cli("devices", "list", "--help").stdout
+        for option in re.findall(r"--[a-z-]+", line):
+            assert option in usage, (line, option)
+    for command in COMMANDS:
+        assert command.replace(" list", "") in text, command
+
+
+def test_the_page_has_the_exit_codes(cli):
+    text, _ = documented()
+    assert re.findall(r"^\| (\d+) \|", text, re.M) == ["0", "1", "2", "3", "4", "5", "130"]

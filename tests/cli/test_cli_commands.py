@@ -6,7 +6,7 @@ import socket
 import threading
 
 import pytest
-from samples import device, event, release, rollout, update
+from cli_samples import device, event, release, rollout, update
 
 OK = {"status": "ok", "message": "as you say"}
 

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from samples import event, progress, rollout, update
+from cli_samples import event, progress, rollout, update
 
 PATH = "/api/admin/rollouts/7"
 

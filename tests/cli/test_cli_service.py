@@ -14,8 +14,8 @@ import urllib.request
 import zlib
 
 import pytest
-from conftest import BUILD, Cli
-from fake_service import KEY
+from cli_fake_service import KEY
+from cli_program import BUILD, Cli
 
 DAEMON = os.path.join(BUILD, "src", "paku-otad")
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
