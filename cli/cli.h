@@ -12,7 +12,7 @@
 #include "base/err.h"
 #include "cli/opt.h"
 
-#include "cli/json.h"
+#include <jansson.h>
 #include <stdint.h>
 
 enum exit_code {
