@@ -124,7 +124,7 @@ static int compare_idents(struct span a, struct span b)
 
 static int compare_pre(struct span a, struct span b)
 {
-	struct span x, y;
+	struct span x = {"", 0}, y = {"", 0};
 
 	if (a.n == 0 || b.n == 0)
 		return (a.n == 0) - (b.n == 0); /* a release comes after its pre-releases */
