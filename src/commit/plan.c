@@ -63,7 +63,7 @@ static struct release *make_release(struct committer *c, const struct release_ne
 	return r;
 }
 
-static void tell_warnings(struct command *cmd, const struct release_new *n, const struct model *m)
+static bool tell_warnings(struct command *cmd, const struct release_new *n, const struct model *m)
 {
 	char sentences[POLICY_WARNINGS_MAX][POLICY_SENTENCE_SIZE];
 	struct release_facts f = {
@@ -81,9 +81,11 @@ static void tell_warnings(struct command *cmd, const struct release_new *n, cons
 		json_str(&b, NULL, sentences[i]);
 	json_close(&b, ']');
 	strcpy(cmd->out.warnings, "[]");
-	if (buf_ok(&b) && b.len < sizeof cmd->out.warnings)
+	bool ok = buf_ok(&b);
+	if (ok && b.len < sizeof cmd->out.warnings)
 		memcpy(cmd->out.warnings, b.data, b.len + 1);
 	buf_fini(&b);
+	return ok;
 }
 
 /* The release is there already: fine when it is the same file. */
@@ -155,8 +157,7 @@ enum prepared prepare_release_create(struct committer *c, struct command *cmd)
 		return prepare_fail(cmd, OTA_EUNPROCESSABLE,
 				    "the image is for %s, the model %s is %s", chip_name(n->chip),
 				    n->model, chip_name(m->chip));
-	tell_warnings(cmd, n, m);
-	struct plan_work *p = plan_work(c, cmd);
+	struct plan_work *p = tell_warnings(cmd, n, m) ? plan_work(c, cmd) : NULL;
 	if (!p || !(p->new_release = make_release(c, n)))
 		return prepare_fail_nomem(cmd);
 	p->model = m;

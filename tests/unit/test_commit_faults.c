@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * commit, when things fail: the store (commit N, one group, a full disk), and every allocation in
+ * turn. Nobody hears OK about what is not there afterwards, nothing half is left, and the service
+ * recovers.
+ *
+ * malloc and its kin are wrapped by the linker (-Wl,--wrap), for this program's code; SQLite's own
+ * memory is failed through its allocator interface.
+ */
+#include "commit_bench.h"
+#include "store/sqlite.h"
+
+#include <stdatomic.h>
+
+/* --- allocations that fail --- */
+
+static atomic_long allocations; /* counted while `armed` */
+static atomic_long fail_at;     /* this one fails, and with `for_good` all after it; 0: none */
+static atomic_bool armed, for_good;
+
+static bool fails(void)
+{
+	if (!atomic_load(&armed))
+		return false;
+	long n = atomic_fetch_add(&allocations, 1) + 1, at = atomic_load(&fail_at);
+
+	return at > 0 && (n == at || (n > at && atomic_load(&for_good)));
+}
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+
+void *__wrap_malloc(size_t n)
+{
+	return fails() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return fails() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+	return fails() ? NULL : __real_realloc(p, n);
+}
+
+static sqlite3_mem_methods sqlite_memory;
+
+static void *sqlite_malloc(int n)
+{
+	return fails() ? NULL : sqlite_memory.xMalloc(n);
+}
+
+static void *sqlite_realloc(void *p, int n)
+{
+	return fails() ? NULL : sqlite_memory.xRealloc(p, n);
+}
+
+static void wrap_sqlite_memory(void)
+{
+	sqlite3_mem_methods mine;
+
+	if (sqlite3_config(SQLITE_CONFIG_GETMALLOC, &sqlite_memory) != SQLITE_OK)
+		abort();
+	mine = sqlite_memory;
+	mine.xMalloc = sqlite_malloc;
+	mine.xRealloc = sqlite_realloc;
+	/* Without look-aside memory every allocation of SQLite can be the one that fails. */
+	if (sqlite3_config(SQLITE_CONFIG_MALLOC, &mine) != SQLITE_OK ||
+	    sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0) != SQLITE_OK)
+		abort();
+}
+
+/* --- a store that fails --- */
+
+struct failing_store {
+	struct store base;
+	struct store *inner;
+	struct store_ops ops;
+};
+
+static atomic_int commits_until_failure; /* 0: works; 1: the next fails, and so on */
+static atomic_int failures_in_all;       /* how many fail then; -1: until told otherwise */
+static const char *refused_device;       /* the group that writes it is refused */
+
+static struct failing_store *failing(struct store *s)
+{
+	return (struct failing_store *)s;
+}
+
+static void failing_close(struct store **s)
+{
+	struct failing_store *f = failing(*s);
+
+	f->inner->ops->close(&f->inner);
+	free(f);
+	*s = NULL;
+}
+
+static enum ota_code failing_load(struct store *s, const struct store_loader *l,
+				  struct ota_err *err)
+{
+	return failing(s)->inner->ops->load(failing(s)->inner, l, err);
+}
+
+static int64_t failing_next_id(struct store *s, enum id_kind kind)
+{
+	return failing(s)->inner->ops->next_id(failing(s)->inner, kind);
+}
+
+static enum ota_code failing_find(struct store *s, const char *token, const char *device_id,
+				  const char *version, struct stored_attempt *out,
+				  struct ota_err *err)
+{
+	return failing(s)->inner->ops->find_attempt(failing(s)->inner, token, device_id, version,
+						    out, err);
+}
+
+static bool group_is_refused(const struct change_batch *b, const struct change_group *g)
+{
+	for (size_t i = g->first; refused_device && i < g->first + g->count; i++)
+		if (b->changes[i].kind == CHANGE_DEVICE_PUT &&
+		    strcmp(b->changes[i].device.device->device_id, refused_device) == 0)
+			return true;
+	return false;
+}
+
+static enum ota_code failing_commit(struct store *s, struct change_batch *b, struct ota_err *err)
+{
+	struct store *inner = failing(s)->inner;
+	size_t kept = 0;
+
+	if (atomic_load(&commits_until_failure) > 0 &&
+	    atomic_fetch_sub(&commits_until_failure, 1) == 1) {
+		if (atomic_load(&failures_in_all) < 0 || atomic_fetch_sub(&failures_in_all, 1) > 1)
+			atomic_store(&commits_until_failure, 1);
+		return ota_fail(err, OTA_EIO, "the disk is on fire");
+	}
+	/* Refused groups are taken out, as the database does it, and marked. */
+	struct change_group *all = calloc(b->group_count + 1, sizeof *all);
+	if (!all)
+		return ota_fail_nomem(err);
+	for (size_t i = 0; i < b->group_count; i++)
+		if (!group_is_refused(b, &b->groups[i]))
+			all[kept++] = b->groups[i];
+	struct change_batch rest = *b;
+	rest.groups = all;
+	rest.group_count = kept;
+	enum ota_code rc =
+		kept > 0 || b->group_count == 0 ? inner->ops->commit(inner, &rest, err) : OTA_OK;
+	kept = 0;
+	for (size_t i = 0; i < b->group_count; i++) {
+		if (group_is_refused(b, &b->groups[i]))
+			b->groups[i].result = ota_fail(&b->groups[i].err, OTA_ECONFLICT, "refused");
+		else
+			b->groups[i] = all[kept++];
+	}
+	free(all);
+	return rc;
+}
+
+static struct store *wrap_failing(struct store *inner)
+{
+	struct failing_store *f = calloc(1, sizeof *f);
+
+	assert_non_null(f);
+	f->inner = inner;
+	f->ops = *inner->ops;
+	f->ops.close = failing_close;
+	f->ops.load = failing_load;
+	f->ops.commit = failing_commit;
+	f->ops.next_id = failing_next_id;
+	f->ops.find_attempt = failing_find;
+	f->base.ops = &f->ops;
+	return &f->base;
+}
+
+/* --- scenes: each does one thing, and says what the world must look like when it said OK --- */
+
+typedef enum ota_code scene_fn(struct bench *b);
+
+static enum ota_code scene_new_device(struct bench *b)
+{
+	return ask_with(b, "new", "1.0.0", (struct told){.hw = "rev1", .mac = 0x77, .boot = 5})
+		.code;
+}
+
+static enum ota_code scene_offer(struct bench *b)
+{
+	return ask(b, "idle", "1.0.0").code;
+}
+
+static enum ota_code scene_new_version(struct bench *b)
+{
+	struct device_digests g = {.has_elf = true, .elf = {1}};
+
+	return ask_with(b, "waits", "2.0.0", (struct told){.digests = &g}).code;
+}
+
+static enum ota_code scene_learn(struct bench *b)
+{
+	return ask(b, "done", "another-name").code;
+}
+
+static enum ota_code scene_look_back(struct bench *b)
+{
+	return ask(b, "settled", "1.0.0").code;
+}
+
+static enum ota_code scene_report(struct bench *b)
+{
+	return tell(b, "waits", "2.0.0", "failed", 30, NULL, "it \"broke\"");
+}
+
+static enum ota_code scene_success(struct bench *b)
+{
+	return tell(b, "waits", "2.0.0", "success", -1, NULL, NULL);
+}
+
+static enum ota_code scene_unsolicited(struct bench *b)
+{
+	return tell(b, "stranger", "9.0.0", "success", -1, "aaaaaaaaaaaaa", NULL);
+}
+
+static enum ota_code scene_release(struct bench *b)
+{
+	struct release_new n = release_facts_of("3.0.0", "three");
+	struct command cmd;
+
+	n.inner_version = "3.0.0-inner";
+	n.project = "p";
+	n.image_type = "esp";
+	n.image_json = "{\"version\":\"3.0.0-inner\",\"project\":\"p\"}";
+	return upload_as(b, &n, &cmd);
+}
+
+static enum ota_code scene_rollout(struct bench *b)
+{
+	static const char *const ids[] = {"idle", "new"};
+	static const uint64_t macs[] = {3, 2, 1};
+	struct rollout_new n = rollout_of("more", "2.0.0");
+	struct command cmd;
+
+	n.type = TARGET_SPECIFIC;
+	n.device_ids = ids;
+	n.device_id_count = 2;
+	n.macs = macs;
+	n.mac_count = 3;
+	return roll_out_as(b, &n, &cmd);
+}
+
+static enum ota_code scene_deactivate(struct bench *b)
+{
+	return set_active(b, 1, false);
+}
+
+static enum ota_code scene_device_delete(struct bench *b)
+{
+	return delete_device(b, "waits");
+}
+
+static enum ota_code scene_edit(struct bench *b)
+{
+	static const char *const groups[] = {"x", "y"};
+	struct device_edit e[] = {
+		{.device_id = "waits", .set_groups = true, .groups = groups, .group_count = 2},
+		{.device_id = "done", .add_group = "z", .set_label = true, .label = "l"}};
+
+	return edit(b, e, 2);
+}
+
+static enum ota_code scene_retry(struct bench *b)
+{
+	return retry(b, "unlucky", NULL);
+}
+
+static const struct {
+	const char *name;
+	scene_fn *run;
+} scenes[] = {
+	{"new device", scene_new_device},
+	{"offer", scene_offer},
+	{"new version", scene_new_version},
+	{"learn", scene_learn},
+	{"look back", scene_look_back},
+	{"report", scene_report},
+	{"success", scene_success},
+	{"unsolicited", scene_unsolicited},
+	{"release", scene_release},
+	{"rollout", scene_rollout},
+	{"deactivate", scene_deactivate},
+	{"device delete", scene_device_delete},
+	{"edit", scene_edit},
+	{"retry", scene_retry},
+};
+#define SCENES (sizeof scenes / sizeof scenes[0])
+
+/* Devices in each condition that a scene wants. */
+static void set_the_stage(struct bench *b)
+{
+	struct answer a;
+
+	ask(b, "idle", "1.0.0");
+	roll_out(b, "2.0.0");
+	ask(b, "waits", "1.0.0");
+	a = ask(b, "done", "1.0.0");
+	tell(b, "done", "2.0.0", "success", -1, a.token, NULL);
+	a = ask(b, "settled", "1.0.0");
+	tell(b, "settled", "2.0.0", "success", -1, a.token, NULL);
+	ask(b, "settled", "2.0.0");
+	a = ask(b, "unlucky", "1.0.0");
+	tell(b, "unlucky", "2.0.0", "failed", -1, a.token, NULL);
+}
+
+static struct bench stage(void)
+{
+	struct bench b = bench_new();
+
+	/* The failures count from a fresh process: no tick of the slow clock may come between. */
+	b.cfg.last_seen_flush_s = 3600;
+	bench_open(&b);
+	set_the_stage(&b);
+	return b;
+}
+
+/* last_seen is soft: a device was heard of, whatever became of what it said. */
+static void forget_seen(char *dump)
+{
+	for (char *p = dump; (p = strstr(p, " seen=")) != NULL; p += 6)
+		memset(p + 6, '.', strspn(p + 6, "0123456789"));
+}
+
+static bool is_failure_told(enum ota_code code)
+{
+	return code == OTA_ENOMEM || code == OTA_EUNAVAIL;
+}
+
+/* Fails allocation 1, 2, 3 ... of each scene until one goes through without. */
+static void every_allocation(void **state)
+{
+	(void)state;
+	for (size_t s = 0; s < SCENES; s++)
+		for (int good = 0; good < 2; good++) {
+			struct bench b = stage();
+			long n;
+			for (n = 1; n < 5000; n++) {
+				char *before = fleet_dump(b.fleet);
+				atomic_store(&allocations, 0);
+				atomic_store(&fail_at, n);
+				atomic_store(&for_good, good);
+				atomic_store(&armed, true);
+				enum ota_code rc = scenes[s].run(&b);
+				atomic_store(&armed, false);
+				if (rc == OTA_OK) {
+					free(before);
+					bench_restart(&b); /* what was taken is what is there */
+					if (atomic_load(&allocations) < n)
+						break;
+					bench_end(&b); /* it did without: on a new stage the next
+							  one */
+					b = stage();
+					continue;
+				}
+				if (!is_failure_told(rc))
+					fail_msg("%s, allocation %ld: code %d", scenes[s].name, n,
+						 rc);
+				/* Refused: nothing of it may be in memory or in the store. */
+				committer_stop(&b.c);
+				char *after = fleet_dump(b.fleet);
+				struct ota_err err;
+				assert_int_equal(
+					committer_start(b.fleet, b.store, &b.cfg, &b.c, &err),
+					OTA_OK);
+				forget_seen(before);
+				forget_seen(after);
+				same_fleet(before, after);
+				free(before);
+				free(after);
+			}
+			if (n < 10)
+				fail_msg("%s: only %ld allocations", scenes[s].name, n - 1);
+			assert_true(n < 5000);
+			assert_int_equal(scenes[s].run(&b), scenes[s].run == scene_device_delete
+								    ? OTA_ENOTFOUND
+								    : OTA_OK);
+			bench_end(&b);
+		}
+}
+
+/* Each commit of each scene fails once, and after that a whole while. */
+static void failing_commits(void **state)
+{
+	char reason[256];
+
+	(void)state;
+	for (size_t s = 0; s < SCENES; s++) {
+		struct bench b = bench_new();
+		b.wrap = wrap_failing;
+		bench_open(&b);
+		set_the_stage(&b);
+		char *before = fleet_dump(b.fleet);
+		atomic_store(&failures_in_all, -1);
+		atomic_store(&commits_until_failure, 1);
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(scenes[s].run(&b), OTA_EUNAVAIL);
+		assert_false(committer_healthy(b.c, reason, sizeof reason));
+		assert_non_null(strstr(reason, "on fire"));
+		/* Works again: the probe finds out by itself. */
+		atomic_store(&commits_until_failure, 0);
+		for (int i = 0; i < 1000 && !committer_healthy(b.c, reason, sizeof reason); i++)
+			usleep(10000);
+		assert_true(committer_healthy(b.c, reason, sizeof reason));
+		committer_stop(&b.c);
+		char *after = fleet_dump(b.fleet);
+		struct ota_err err;
+		assert_int_equal(committer_start(b.fleet, b.store, &b.cfg, &b.c, &err), OTA_OK);
+		forget_seen(before);
+		forget_seen(after);
+		same_fleet(before, after);
+		free(before);
+		free(after);
+		bench_restart(&b);
+		assert_int_equal(scenes[s].run(&b), OTA_OK);
+		bench_restart(&b);
+		bench_end(&b);
+	}
+}
+
+struct gathering {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	int left;
+};
+
+static void gathered(struct command *cmd)
+{
+	struct gathering *g = cmd->owner;
+
+	pthread_mutex_lock(&g->lock);
+	if (--g->left == 0)
+		pthread_cond_signal(&g->cond);
+	pthread_mutex_unlock(&g->lock);
+}
+
+/* One command of a batch is refused by the database: the others are in, it is not, and all hear so.
+ */
+static void one_refused(void **state)
+{
+	enum { N = 200 };
+	static struct command cmds[N];
+	static char ids[N][8];
+	struct gathering g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, N};
+	struct bench b = bench_new();
+	struct ota_err err;
+
+	(void)state;
+	b.wrap = wrap_failing;
+	bench_open(&b);
+	roll_out(&b, "2.0.0");
+	refused_device = "d77";
+	memset(cmds, 0, sizeof cmds);
+	for (int i = 0; i < N; i++) {
+		snprintf(ids[i], sizeof ids[i], "d%d", i);
+		cmds[i].kind = COMMAND_CHECKIN;
+		cmds[i].checkin = (struct checkin){
+			.device_id = ids[i], .model = MODEL, .version = "1", .hw = ""};
+		cmds[i].owner = &g;
+		cmds[i].done = gathered;
+		assert_int_equal(committer_submit(b.c, &cmds[i], &err), OTA_OK);
+	}
+	pthread_mutex_lock(&g.lock);
+	while (g.left > 0)
+		pthread_cond_wait(&g.cond, &g.lock);
+	pthread_mutex_unlock(&g.lock);
+	for (int i = 0; i < N; i++)
+		assert_int_equal(cmds[i].code, i == 77 ? OTA_ECONFLICT : OTA_OK);
+	assert_int_equal(row_int(&b, "SELECT count(*) FROM devices"), N - 1);
+	assert_int_equal(row_int(&b, "SELECT count(*) FROM device_update_status"), N - 1);
+	assert_int_equal(fleet_device_count(b.fleet), N - 1);
+	bench_restart(&b);
+	refused_device = NULL;
+	assert_int_equal(ask(&b, "d77", "1").code, OTA_OK);
+	bench_end(&b);
+}
+
+/* The limit belongs to the writing connection, which only the committer's thread may touch: it is
+ * idle here. */
+static void limit_pages(struct bench *b, int pages)
+{
+	char text[64];
+
+	snprintf(text, sizeof text, "PRAGMA max_page_count=%d", pages);
+	assert_int_equal(
+		sqlite3_exec(((struct sqlite_store *)b->store)->db, text, NULL, NULL, NULL),
+		SQLITE_OK);
+}
+
+/* As good as a full disk: the database may have no more pages. */
+static void full_disk(void **state)
+{
+	struct bench b = bench_new();
+	char id[32], reason[300];
+	enum ota_code rc = OTA_OK;
+	int n;
+
+	(void)state;
+	bench_open(&b);
+	roll_out(&b, "2.0.0");
+	limit_pages(&b, 60);
+	for (n = 0; n < 2000 && rc == OTA_OK; n++) {
+		snprintf(id, sizeof id, "device-with-a-long-name-%d", n);
+		rc = ask(&b, id, "1.0.0").code;
+	}
+	assert_int_equal(rc, OTA_EUNAVAIL);
+	assert_false(committer_healthy(b.c, reason, sizeof reason));
+	assert_non_null(strstr(reason, "full"));
+	assert_int_equal(row_int(&b, "SELECT count(*) FROM devices"), n - 1);
+	assert_int_equal(fleet_device_count(b.fleet), n - 1);
+	limit_pages(&b, 1000000);
+	for (int i = 0; i < 1000 && !committer_healthy(b.c, reason, sizeof reason); i++)
+		usleep(10000);
+	assert_true(committer_healthy(b.c, reason, sizeof reason));
+	assert_int_equal(ask(&b, id, "1.0.0").code, OTA_OK);
+	bench_restart(&b);
+	bench_end(&b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_allocation),
+		cmocka_unit_test(failing_commits),
+		cmocka_unit_test(one_refused),
+		cmocka_unit_test(full_disk),
+	};
+	wrap_sqlite_memory();
+	log_configure(LOG_ERROR, false);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
