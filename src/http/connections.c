@@ -32,6 +32,15 @@ struct connections {
 	struct address *addresses[ADDRESS_BUCKETS]; /* under address_lock */
 };
 
+/* The client ended the stream and all that it sent was read: what is missing will not come. */
+static bool stream_ended(const struct connection *k)
+{
+	char byte;
+
+	return atomic_load(&k->doing) == CONNECTION_ARRIVING &&
+	       recv(k->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void look_once(struct connections *c)
 {
 	int64_t now = clock_mono_ms();
@@ -40,11 +49,15 @@ static void look_once(struct connections *c)
 	bool crowded = c->count > c->cfg.max / 10 * 9;
 	for (struct connection *k = c->newest; k; k = k->older) {
 		int64_t deadline = atomic_load(&k->deadline_ms);
-		if (crowded && atomic_load(&k->idle))
+		bool ended_before = k->ended;
+
+		if (crowded && atomic_load(&k->doing) == CONNECTION_IDLE)
 			deadline -= (c->cfg.idle_timeout_s - 1) * 1000;
+		/* Seen twice: at first the last bytes may be with a worker still. */
+		k->ended = stream_ended(k);
 		/* The worker sees the end of the stream and closes; the descriptor stays its own.
 		 */
-		if (deadline <= now)
+		if (deadline <= now || (k->ended && ended_before))
 			shutdown(k->fd, SHUT_RDWR);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -144,16 +157,22 @@ void connection_remove(struct connections *c, struct connection *k)
 	free(k);
 }
 
+void connection_arriving(struct connection *k, int64_t ms)
+{
+	atomic_store(&k->deadline_ms, clock_mono_ms() + ms);
+	atomic_store(&k->doing, CONNECTION_ARRIVING);
+}
+
 void connection_deadline(struct connection *k, int64_t seconds)
 {
-	atomic_store(&k->idle, false);
+	atomic_store(&k->doing, CONNECTION_ANSWERED);
 	atomic_store(&k->deadline_ms, seconds ? clock_mono_ms() + seconds * 1000 : INT64_MAX);
 }
 
 void connection_idle(struct connections *c, struct connection *k)
 {
 	atomic_store(&k->deadline_ms, clock_mono_ms() + c->cfg.idle_timeout_s * 1000);
-	atomic_store(&k->idle, true);
+	atomic_store(&k->doing, CONNECTION_IDLE);
 }
 
 int64_t connections_count(struct connections *c)
@@ -168,7 +187,7 @@ void connections_close_idle(struct connections *c)
 {
 	pthread_mutex_lock(&c->lock);
 	for (struct connection *k = c->newest; k; k = k->older)
-		if (atomic_load(&k->idle))
+		if (atomic_load(&k->doing) == CONNECTION_IDLE)
 			shutdown(k->fd, SHUT_RDWR);
 	pthread_mutex_unlock(&c->lock);
 }

@@ -4,6 +4,8 @@
  *
  * Each connection has a deadline for what it is doing (idle, sending a request, taking an answer).
  * A thread looks once a second and shuts down those that are late; libmicrohttpd then closes them.
+ * It does the same with those whose client is gone in the middle of a request: libmicrohttpd 0.9.75
+ * with epoll does not see the end of a stream that comes together with its last bytes.
  * Near the limit idle connections are let go after a second.  Also counts requests per client
  * address, when asked.
  */
@@ -15,11 +17,14 @@
 
 struct connections;
 
+enum connection_doing { CONNECTION_IDLE, CONNECTION_ARRIVING, CONNECTION_ANSWERED };
+
 struct connection {
 	struct connection *newer, *older; /* under the lock */
+	bool ended;                       /* the watcher's: nothing more will arrive */
 	int fd;
 	_Atomic int64_t deadline_ms; /* monotonic; INT64_MAX: none (suspended) */
-	_Atomic bool idle;
+	_Atomic enum connection_doing doing;
 };
 
 struct connections_config {
@@ -34,7 +39,9 @@ void connections_stop(struct connections **c);
 
 struct connection *connection_add(struct connections *c, int fd); /* NULL: out of memory */
 void connection_remove(struct connections *c, struct connection *conn);
-/* From now on the connection has SECONDS for what it does; 0: as long as it takes. */
+/* A request arrives, and has so many milliseconds from now for it. */
+void connection_arriving(struct connection *conn, int64_t ms);
+/* It is here: SECONDS for the answer; 0: as long as it takes. */
 void connection_deadline(struct connection *conn, int64_t seconds);
 void connection_idle(struct connections *c, struct connection *conn);
 int64_t connections_count(struct connections *c);

@@ -333,18 +333,23 @@ static enum MHD_Result begin(struct request *r)
 		if (upload_begin(r, &err) != OTA_OK) {
 			respond_err(r, &err);
 			r->discard = true;
-		} else if (r->tracked) {
-			int64_t s = r->server->cfg->request_timeout_s;
-			if (length > 0)
-				s += length / UPLOAD_LEAST_BYTES_PER_S;
-			else
-				s += r->server->cfg->max_firmware_bytes / UPLOAD_LEAST_BYTES_PER_S;
-			connection_deadline(r->tracked, s);
 		}
 	}
 	if (r->discard && length > BODY_MAX)
 		return answer(r);
 	return MHD_YES;
+}
+
+/* An upload takes its time, but never stands still, nor crawls. */
+static void extend_upload(struct request *r)
+{
+	int64_t grace_ms = r->server->cfg->request_timeout_s * 1000;
+	int64_t spent_ms = clock_mono_ms() - r->begun_mono_ms;
+	int64_t earned_ms = (int64_t)r->body_seen * 1000 / UPLOAD_LEAST_BYTES_PER_S;
+	int64_t left_ms = grace_ms + earned_ms - spent_ms;
+
+	if (r->tracked)
+		connection_arriving(r->tracked, left_ms < grace_ms ? left_ms : grace_ms);
 }
 
 static enum MHD_Result feed(struct request *r, const char *data, size_t *size)
@@ -353,12 +358,13 @@ static enum MHD_Result feed(struct request *r, const char *data, size_t *size)
 	size_t n = *size;
 
 	*size = 0;
+	r->body_seen += n;
 	if (r->discard) {
-		r->body_seen += n;
 		/* Nobody listens, or somebody means harm. */
 		return r->body_seen > DISCARD_MAX ? MHD_NO : MHD_YES;
 	}
 	if (r->route->body == BODY_UPLOAD) {
+		extend_upload(r);
 		if (upload_feed(r, data, n, &err) != OTA_OK) {
 			if (err.code == OTA_ETOOLARGE)
 				respond_too_large(r);
@@ -368,7 +374,6 @@ static enum MHD_Result feed(struct request *r, const char *data, size_t *size)
 		}
 		return MHD_YES;
 	}
-	r->body_seen += n;
 	if (r->body_seen > BODY_MAX) {
 		respond_too_large(r);
 		r->discard = true;
@@ -400,8 +405,9 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	r->tracked = info ? info->socket_context : NULL;
+	r->begun_mono_ms = clock_mono_ms();
 	if (r->tracked)
-		connection_deadline(r->tracked, s->cfg->request_timeout_s);
+		connection_arriving(r->tracked, s->cfg->request_timeout_s * 1000);
 	atomic_fetch_add(&s->active_requests, 1);
 	atomic_fetch_add_explicit(&s->requests_total, 1, memory_order_relaxed);
 	return r;

@@ -113,7 +113,7 @@ struct request {
 	int retry_after_s;
 	struct MHD_Response *response; /* instead of out: a download */
 	bool answered, counted_download, counted_address;
-	int64_t begun_mono_us;
+	int64_t begun_mono_ms;
 };
 
 /* --- what libmicrohttpd calls (request.c); their shapes are its --- */

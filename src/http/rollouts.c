@@ -6,6 +6,7 @@
 #include "core/runs.h"
 #include "core/target.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,8 +181,9 @@ static bool rollout_id(struct request *r, int64_t *id)
 {
 	char *end;
 
+	errno = 0;
 	*id = strtoll(r->args[0], &end, 10);
-	if (*id > 0 && *end == '\0' && r->args[0][0] >= '0' && r->args[0][0] <= '9')
+	if (errno == 0 && *id > 0 && *end == '\0' && r->args[0][0] >= '0' && r->args[0][0] <= '9')
 		return true;
 	field_errors_add(&r->errors, "path", "rollout_id", FIELD_TYPE_INTEGER,
 			 "must be the whole number that rollout/create answered");
