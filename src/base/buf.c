@@ -122,6 +122,14 @@ static size_t utf8_char(const unsigned char *s, size_t n)
 	return 0;
 }
 
+bool utf8_valid(const char *text, size_t len)
+{
+	for (size_t i = 0, n; i < len; i += n)
+		if ((n = utf8_char((const unsigned char *)text + i, len - i)) == 0)
+			return false;
+	return true;
+}
+
 static void add_quoted(struct buf *b, const char *value, size_t len)
 {
 	const unsigned char *s = (const unsigned char *)value;

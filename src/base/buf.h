@@ -49,3 +49,6 @@ void json_float(struct buf *b, const char *key, double value);
 void json_bool(struct buf *b, const char *key, bool value);
 void json_nil(struct buf *b, const char *key);
 void json_raw(struct buf *b, const char *key, const char *json); /* JSON as it stands; NULL: null */
+
+/* Whether TEXT is UTF-8 (RFC 3629: no surrogates, nothing overlong). */
+bool utf8_valid(const char *text, size_t len);

@@ -379,9 +379,9 @@ enum next devices_import(struct request *r)
 		return respond_error(r, OTA_ENOMEM, "out of memory");
 	r->memory = im;
 	r->release = release_import;
-	if (!at || memchr(at, '\0', r->body.len))
-		return respond_status(r, 422,
-				      "send CSV text with a first line that names the columns");
+	if (!at || memchr(at, '\0', r->body.len) || !utf8_valid(at, r->body.len))
+		return respond_status(
+			r, 422, "send CSV text in UTF-8 with a first line that names the columns");
 	if (strncmp(at, "\xEF\xBB\xBF", 3) == 0)
 		at += 3; /* a spreadsheet's byte order mark */
 	if (!read_header(r, im, &at) || !read_lines(r, im, at))

@@ -360,8 +360,9 @@ static enum MHD_Result feed(struct request *r, const char *data, size_t *size)
 	*size = 0;
 	r->body_seen += n;
 	if (r->discard) {
+		r->body_discarded += n;
 		/* Nobody listens, or somebody means harm. */
-		return r->body_seen > DISCARD_MAX ? MHD_NO : MHD_YES;
+		return r->body_discarded > DISCARD_MAX ? MHD_NO : MHD_YES;
 	}
 	if (r->route->body == BODY_UPLOAD) {
 		extend_upload(r);

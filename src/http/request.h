@@ -86,7 +86,7 @@ struct request {
 	/* the body */
 	bool begun, body_done;
 	bool discard; /* the answer is made; what still comes is thrown away */
-	size_t body_seen;
+	size_t body_seen, body_discarded;
 	struct buf body;
 	json_t *json;
 	struct upload *upload;

@@ -189,6 +189,16 @@ static bool check_name(struct request *r, enum field f, bool needed)
 	return false;
 }
 
+/* A text of the form; the query's was checked when it was taken apart. */
+static void check_text(struct request *r, enum field f)
+{
+	const struct buf *b = &r->upload->fields[f];
+
+	if (b->len > 0 && (memchr(b->data, '\0', b->len) || !utf8_valid(b->data, b->len)))
+		field_errors_add(&r->errors, "body", field_names[f], FIELD_TYPE_VALUE,
+				 "must be UTF-8 text without NUL");
+}
+
 static bool read_bool(struct request *r, enum field f, bool *out)
 {
 	const char *v = parameter(r, f);
@@ -393,6 +403,8 @@ enum next firmware_upload(struct request *r)
 		return NEXT_ANSWER;
 	read_bool(r, F_SIGNED, &is_signed);
 	read_type(r);
+	check_text(r, F_CHANGELOG);
+	check_text(r, F_NOTES);
 	if (u->files == 0)
 		field_errors_add(&r->errors, "body", "file", FIELD_TYPE_MISSING,
 				 "field required: the image, as in curl -F file=@firmware.bin");

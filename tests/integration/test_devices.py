@@ -111,7 +111,10 @@ def test_ids_that_are_fine(service):
 
 def test_a_device_speaks_of_its_version_freely(service):
     """Images hold strings such as `2.0 stable`."""
-    assert service.check("d1", "2.0 stable (a/b)")["current_version"] == "2.0 stable (a/b)"
+    answer = service.session.get(service.url + "/api/firmware/check?device_id=d1&device_model=m"
+                                 "&current_version=2.0%20stable%20(a/b)")
+    assert answer.json()["current_version"] == "2.0 stable (a/b)"
+    assert service.list("devices")[0]["current_firmware_version"] == "2.0 stable (a/b)"
 
 
 def test_a_plus_in_the_query_is_explained(service):

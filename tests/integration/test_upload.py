@@ -182,6 +182,8 @@ MAKE = {
     "headers without end": lambda i: b"------odd'()+_,-./:=?\r\nX: " + b"y" * 100000,
     "many parts": lambda i: form([(b'name="x"', b"y")] * 5000),
     "a field of 1 MiB": lambda i: form([(b'name="version"', b"1" * 1048576), (GOOD, i)]),
+    "notes not UTF-8": lambda i: form([(b'name="release_notes"', b"a\xff"), (GOOD, i)]),
+    "notes with a NUL": lambda i: form([(b'name="changelog"', b"a\0b"), (GOOD, i)]),
     "version twice": lambda i: form([(b'name="version"', b"1"), (b'name="version"', b"2"),
                                      (GOOD, i)]),
 }
@@ -335,6 +337,14 @@ def test_an_image_too_large(services, declared):
     assert "OTA_MAX_FIRMWARE_BYTES" in answer.json()["detail"]
     assert len(service.list("releases")) == 1
     wait_for(lambda: len(service.firmware_files()) == 1, "the rest of the upload to go")
+
+
+def test_a_long_upload_that_grows_too_large_is_answered(services):
+    service = services(env={"OTA_MAX_FIRMWARE_BYTES": "20M"})
+    body = form([(GOOD, images.big(28 << 20))])
+    answer = post_form(service, (body[at:at + 65536] for at in range(0, len(body), 65536)),
+                       query="?version=2&device_model=pi")
+    assert answer.status_code == 413 and answer.json()["detail"]
 
 
 def test_far_too_large_is_refused_before_it_is_sent(services):

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "http/parse/query.h"
 
+#include "base/buf.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -24,31 +26,6 @@ static int hex_digit(char c)
 	if (c >= 'A' && c <= 'F')
 		return c - 'A' + 10;
 	return -1;
-}
-
-static bool is_continuation(unsigned char c)
-{
-	return (c & 0xC0) == 0x80;
-}
-
-/* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.  The NUL ends a bad tail. */
-static bool utf8_valid(const char *text)
-{
-	const unsigned char *s = (const unsigned char *)text;
-
-	while (*s) {
-		size_t n = *s < 0x80 ? 0 : *s < 0xC2 ? 9 : *s < 0xE0 ? 1 : *s < 0xF0 ? 2 : 3;
-		if (n == 9 || *s > 0xF4)
-			return false;
-		if ((*s == 0xE0 && s[1] < 0xA0) || (*s == 0xED && s[1] > 0x9F) ||
-		    (*s == 0xF0 && s[1] < 0x90) || (*s == 0xF4 && s[1] > 0x8F))
-			return false;
-		for (size_t i = 1; i <= n; i++)
-			if (!is_continuation(s[i]))
-				return false;
-		s += n + 1;
-	}
-	return true;
 }
 
 static enum ota_code fail_escape(const char *at, const struct piece *p, struct ota_err *err)
@@ -87,7 +64,7 @@ static enum ota_code decode(char *text, const struct piece *p, bool *plus_seen, 
 		*to++ = (char)c;
 	}
 	*to = '\0';
-	if (!utf8_valid(text))
+	if (!utf8_valid(text, strlen(text)))
 		return ota_fail(err, OTA_EINVAL, "%s is not valid UTF-8", p->what);
 	return OTA_OK;
 }
