@@ -195,8 +195,10 @@ void work_undo(struct committer *c, struct command *cmd)
 		if (w->added) {
 			fleet_remove(c->fleet, w->device);
 			c->batch.added--;
-		} else
+		} else {
 			w->device->batch = 0;
+			w->device->seen_dirty = true; /* heard of, and not written */
+		}
 	}
 	cmd->devices = NULL;
 	plan_undo(cmd->plan);
