@@ -151,7 +151,7 @@ packages_install() {
 	if ! step "Reading Debian's package lists" apt_refresh; then
 		packages_install_failed "$log" "the package lists cannot be read"
 	fi
-	if ! step "Installing $count packages: ${missing[*]:0:3}$([ "$count" -le 3 ] || echo ' ...')" \
+	if ! step "Installing $count packages" \
 		apt_do install -y --no-install-recommends "${missing[@]}"; then
 		packages_install_failed "$log" "apt-get cannot install: ${missing[*]}"
 	fi
