@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "config.h"
 
+#include <arpa/inet.h>
+#include <stdio.h>
 #include <string.h>
 
 #define AT(field) offsetof(struct config, field)
@@ -96,6 +98,25 @@ static enum ota_code check_public_url(const char *url, struct ota_err *err)
 		url);
 }
 
+static enum ota_code check_proxies(const char *list, struct ota_err *err)
+{
+	unsigned char address[sizeof(struct in6_addr)];
+	char one[64];
+
+	for (const char *p = list + strspn(list, ", "); *p; p += strspn(p, ", ")) {
+		size_t n = strcspn(p, ", ");
+		snprintf(one, sizeof one, "%.*s", (int)n, p);
+		if (n >= sizeof one || (inet_pton(AF_INET, one, address) != 1 &&
+					inet_pton(AF_INET6, one, address) != 1))
+			return ota_fail(err, OTA_EINVAL,
+					"OTA_TRUSTED_PROXIES has '%s', which is no IP address; "
+					"write addresses separated by commas",
+					one);
+		p += n;
+	}
+	return OTA_OK;
+}
+
 /* What a later version will understand is refused, not ignored: its user counts on it. */
 static enum ota_code check_not_built(const struct config *cfg, struct ota_err *err)
 {
@@ -128,6 +149,7 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 	if (rc != OTA_OK)
 		return rc;
 	if ((rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
+	    (rc = check_proxies(cfg->trusted_proxies, err)) != OTA_OK ||
 	    (rc = check_not_built(cfg, err)) != OTA_OK)
 		config_free(cfg);
 	return rc;

@@ -4,6 +4,7 @@
 
 #include "core/names.h"
 
+#include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,8 +59,9 @@ struct list_query *request_list(struct request *r)
 	q->limit = (int)limit;
 	if (cursor && cursor[0]) {
 		char *end;
+		errno = 0;
 		q->before_id = strtoll(cursor, &end, 10);
-		if (*end || q->before_id <= 0 || cursor[0] == ' ' || cursor[0] == '+')
+		if (errno != 0 || *end || q->before_id <= 0 || cursor[0] == ' ' || cursor[0] == '+')
 			field_errors_add(&r->errors, "query", "cursor", FIELD_TYPE_VALUE,
 					 "take it from next_cursor of the page before, as it is");
 	}

@@ -81,16 +81,16 @@ static struct MHD_Daemon *start_daemon(struct http_server *s, const struct socka
 
 	if (at->ss_family == AF_INET6)
 		flags |= MHD_USE_DUAL_STACK;
-	return MHD_start_daemon(
-		flags, 0, NULL, NULL, request_proceed, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-		MHD_OPTION_SOCK_ADDR, at, MHD_OPTION_THREAD_POOL_SIZE, threads,
-		MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->cfg->max_connections,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_MEMORY,
-		/* connections.c watches; this is for one it had no memory for */
-		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->cfg->download_timeout_s,
-		MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_LISTEN_BACKLOG_SIZE, 4096u,
-		MHD_OPTION_URI_LOG_CALLBACK, request_begin, s, MHD_OPTION_NOTIFY_COMPLETED,
-		request_end, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
+	return MHD_start_daemon(flags, 0, NULL, NULL, request_proceed, s,
+				MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_SOCK_ADDR, at,
+				MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT,
+				(unsigned)s->cfg->max_connections,
+				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_MEMORY,
+				/* connections.c watches; this is for one it had no memory for */
+				MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->cfg->download_timeout_s,
+				MHD_OPTION_LISTEN_BACKLOG_SIZE, 4096u, MHD_OPTION_URI_LOG_CALLBACK,
+				request_begin, s, MHD_OPTION_NOTIFY_COMPLETED, request_end, s,
+				MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
 }
 
 static int bound_port(struct MHD_Daemon *d)
