@@ -19,15 +19,31 @@ on_exit() {
 	local status=$? what
 	trap - EXIT
 	trap '' INT TERM
-	if [ -n "$step_pid" ]; then
-		kill -TERM "$step_pid" 2>/dev/null || true
-		wait "$step_pid" 2>/dev/null || true
-	fi
+	[ -z "$step_pid" ] || stop_tree "$step_pid"
 	for what in "${cleanups[@]}"; do "$what" || true; done
-	policy_restore
+	on_exit_clean
 	[ ! -t 1 ] || printf '\033[?25h'
-	rm -rf "$work_dir"
 	exit "$status"
+}
+on_exit_clean() {
+	policy_restore
+	rm -rf "$work_dir"
+}
+# A process and all that it started; back when they have ended. What belongs to root (sudo) is left to end by itself.
+stop_tree() {
+	local pids="$1" more="$1" p waited=0
+	while [ -n "$more" ]; do
+		more=$(for p in $more; do cat "/proc/$p/task/"*/children 2>/dev/null || true; done)
+		pids+=" $more"
+	done
+	for p in $pids; do kill -TERM "$p" 2>/dev/null || true; done
+	for p in $pids; do
+		while [ -d "/proc/$p" ] && ! grep -q '^State:.*zombie' "/proc/$p/status" 2>/dev/null; do
+			[ $((waited++)) -ne 20 ] || say "waiting for what is still running to end ..."
+			[ "$waited" -lt 1200 ] || return 0
+			sleep 0.1
+		done
+	done
 }
 trap on_exit EXIT
 trap 'exit 130' INT
