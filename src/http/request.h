@@ -38,7 +38,7 @@ struct http_server {
 	struct connections *connections;
 	struct MHD_Daemon *daemon;
 	char own_url[64]; /* "http://127.0.0.1:8080": for requests without a Host */
-	int port;
+	_Atomic int port; /* known once it listens, when workers already ask for it */
 	int64_t started_mono_ms;
 	_Atomic bool draining;
 	_Atomic int64_t active_requests, active_downloads;

@@ -137,6 +137,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 		server_free(s);
 		return err->code;
 	}
+	s->port = (int)s->cfg->port;
 	s->daemon = start_daemon(s, &at);
 	if (!s->daemon) {
 		ota_fail(err, OTA_EIO,
@@ -187,9 +188,10 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 
 	if (!s)
 		return;
+	/* Nobody new from here on. It is closed when no worker can have it in hand any more. */
 	int listener = MHD_quiesce_daemon(s->daemon);
 	if (listener >= 0)
-		close(listener);
+		shutdown(listener, SHUT_RDWR);
 	atomic_store(&s->draining, true);
 	drain(s, drain_s, hurry);
 	/* Jobs and commands under way resume their connections: both end before the library stops.
@@ -197,6 +199,8 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 	jobs_stop(&s->jobs);
 	committer_barrier(s->committer);
 	MHD_stop_daemon(s->daemon);
+	if (listener >= 0)
+		close(listener);
 	server_free(s);
 	*sp = NULL;
 }
