@@ -65,7 +65,10 @@ void buf_adds(struct buf *b, const char *s)
 
 void buf_addc(struct buf *b, char c)
 {
-	buf_add(b, &c, 1);
+	if (!buf_reserve(b, 1))
+		return;
+	b->data[b->len++] = c;
+	b->data[b->len] = '\0';
 }
 
 void buf_printf(struct buf *b, const char *fmt, ...)
@@ -130,10 +133,29 @@ bool utf8_valid(const char *text, size_t len)
 	return true;
 }
 
+/* Characters from the beginning that a JSON string holds as they are, and that are ASCII. */
+static size_t plain_prefix(const unsigned char *s, size_t len)
+{
+	size_t i = 0;
+
+	while (i < len && s[i] >= 0x20 && s[i] < 0x80 && s[i] != '"' && s[i] != '\\')
+		i++;
+	return i;
+}
+
 static void add_quoted(struct buf *b, const char *value, size_t len)
 {
 	const unsigned char *s = (const unsigned char *)value;
 
+	/* Nearly all of them: names, versions, digests, times. */
+	if (plain_prefix(s, len) == len && buf_reserve(b, len + 2)) {
+		char *to = b->data + b->len;
+		*to = '"';
+		memcpy(to + 1, value, len);
+		memcpy(to + 1 + len, "\"", 2);
+		b->len += len + 2;
+		return;
+	}
 	buf_addc(b, '"');
 	for (size_t i = 0, start = 0; i <= len;) {
 		size_t n = i < len ? utf8_char(s + i, len - i) : 0;
@@ -199,11 +221,16 @@ void json_str(struct buf *b, const char *key, const char *value)
 
 void json_int(struct buf *b, const char *key, int64_t value)
 {
-	char digits[24];
-	int n = snprintf(digits, sizeof digits, "%lld", (long long)value);
+	char digits[24], *p = digits + sizeof digits;
+	uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
 
+	do
+		*--p = (char)('0' + left % 10);
+	while ((left /= 10) > 0);
+	if (value < 0)
+		*--p = '-';
 	begin_member(b, key);
-	buf_add(b, digits, (size_t)n);
+	buf_add(b, p, (size_t)(digits + sizeof digits - p));
 }
 
 void json_float(struct buf *b, const char *key, double value)

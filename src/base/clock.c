@@ -2,7 +2,6 @@
 #include "base/clock.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -38,23 +37,59 @@ int64_t clock_service_us(void)
 	return mono + offset;
 }
 
+/*
+ * Days since 1970-01-01 of a Gregorian date and back, for years 1970..9999: years are counted from
+ * March, so that the leap day comes last.  The C library's gmtime_r() and timegm() look up time
+ * zones, which shows when a fleet is loaded or a batch of reports is written.
+ */
+static int64_t days_from_date(int year, int month, int day)
+{
+	int64_t y = month <= 2 ? year - 1 : year;
+	int64_t day_of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
+
+	return 365 * y + y / 4 - y / 100 + y / 400 + day_of_year - 719468;
+}
+
+static void date_from_days(int64_t days, int *year, int *month, int *day)
+{
+	int64_t n = days + 719468, era = n / 146097, in_era = n % 146097;
+	int64_t y = (in_era - in_era / 1460 + in_era / 36524 - in_era / 146096) / 365;
+	int64_t day_of_year = in_era - (365 * y + y / 4 - y / 100);
+	int64_t m = (5 * day_of_year + 2) / 153;
+
+	*day = (int)(day_of_year - (153 * m + 2) / 5 + 1);
+	*month = (int)(m < 10 ? m + 3 : m - 9);
+	*year = (int)(era * 400 + y + (*month <= 2));
+}
+
+static void put_digits(char *p, int value, int count)
+{
+	while (count-- > 0) {
+		p[count] = (char)('0' + value % 10);
+		value /= 10;
+	}
+}
+
 void time_format(int64_t us, char out[TIME_TEXT_SIZE])
 {
 	const int64_t last_us = INT64_C(253402300799999999); /* 9999-12-31T23:59:59.999999Z */
-	struct tm tm;
-	time_t s;
+	int year, month, day;
 
 	if (us < 0)
 		us = 0;
 	if (us > last_us)
 		us = last_us;
-	s = (time_t)(us / US_PER_S);
-	gmtime_r(&s, &tm);
-	char text[96]; /* wide enough for any int, so the compiler can see that nothing is cut */
-	snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", tm.tm_year + 1900,
-		 tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(us % US_PER_S));
-	memcpy(out, text, TIME_TEXT_SIZE - 1);
-	out[TIME_TEXT_SIZE - 1] = '\0';
+	int64_t s = us / US_PER_S;
+	int in_day = (int)(s % 86400);
+	date_from_days(s / 86400, &year, &month, &day);
+	memcpy(out, "0000-00-00T00:00:00.000000Z", TIME_TEXT_SIZE);
+	put_digits(out, year, 4);
+	put_digits(out + 5, month, 2);
+	put_digits(out + 8, day, 2);
+	put_digits(out + 11, in_day / 3600, 2);
+	put_digits(out + 14, in_day / 60 % 60, 2);
+	put_digits(out + 17, in_day % 60, 2);
+	put_digits(out + 20, (int)(us % US_PER_S), 6);
 }
 
 /* DIGITS decimal digits at *p; -1 when one of them is not a digit. */
@@ -82,12 +117,7 @@ bool time_parse(const char *text, int64_t *us)
 	if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 ||
 	    hour > 23 || min < 0 || min > 59 || sec < 0 || sec > 60 || micro < 0)
 		return false;
-	struct tm tm = {.tm_year = year - 1900,
-			.tm_mon = month - 1,
-			.tm_mday = day,
-			.tm_hour = hour,
-			.tm_min = min,
-			.tm_sec = sec};
-	*us = (int64_t)timegm(&tm) * US_PER_S + micro;
+	int64_t in_day = hour * 3600 + min * 60 + sec;
+	*us = (days_from_date(year, month, day) * 86400 + in_day) * US_PER_S + micro;
 	return true;
 }

@@ -173,8 +173,8 @@ static void make_id(struct request *r)
 		return;
 	}
 	uint64_t number = atomic_fetch_add(&r->server->request_number, 1);
-	snprintf(r->id, sizeof r->id, "%016llx",
-		 (unsigned long long)hash64_mix(r->server->id_prefix + number));
+	uint64_t mixed = hash64_mix(r->server->id_prefix + number);
+	hex_encode((const uint8_t *)&mixed, sizeof mixed, r->id);
 }
 
 /* The last address in X-Forwarded-For that is no trusted proxy; the peer's when it is not trusted.
