@@ -209,6 +209,10 @@ static bool apply_verdict(struct committer *c, struct device_work *w, struct mod
 /* The offer that follows: opened, kept, or an older one taken back. */
 static bool apply_decision(struct committer *c, struct device_work *w, const struct model *m)
 {
+	/* A success as another model is never seen now: nobody waits for it. */
+	if (w->next.attempt && !attempt_is_open(w->next.attempt->state) &&
+	    !release_tried(m, &w->next) && !attempt_settle(c, w, ""))
+		return false;
 	struct device view = view_of(w);
 	struct decide_params p = {.now_us = c->batch.now_us,
 				  .stale_us = 3 * c->cfg.poll_interval_s * US_PER_S};

@@ -588,8 +588,14 @@ static void becomes_another_model(void **state)
 				expect_offer(&a, "5.0.0");
 			else
 				expect_refusal(&a, REASON_MODEL_UNKNOWN);
+			/* Nothing of the model it was stays open. */
+			assert_int_equal(
+				row_int(b, "SELECT count(*) FROM device_update_status WHERE"
+					   " firmware_version='2.0.0' AND completed_at IS NULL"),
+				0);
 			bench_restart(b);
-			a = ask(b, id, "1.0.0"); /* and back */
+			ask_with(b, id, "5.0.0", (struct told){.model = "esp32"});
+			a = ask(b, id, "2.0.0"); /* and back */
 			assert_int_equal(a.code, OTA_OK);
 			bench_restart(b);
 		}
