@@ -197,7 +197,7 @@ void work_undo(struct committer *c, struct command *cmd)
 			c->batch.added--;
 		} else {
 			w->device->batch = 0;
-			w->device->seen_dirty = true; /* heard of, and not written */
+			fleet_mark_seen(c->fleet, w->device); /* heard of, and not written */
 		}
 	}
 	cmd->devices = NULL;

@@ -73,7 +73,7 @@ static bool soft_under_lock(struct committer *c, const struct checkin *in, const
 	out->token[0] = '\0';
 	if (decision_offers(&out->decision))
 		strcpy(out->token, d->state.attempt->token);
-	fleet_touch(d, p.now_us);
+	fleet_touch(c->fleet, d, p.now_us);
 	return true;
 }
 

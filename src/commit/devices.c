@@ -183,19 +183,18 @@ static bool flush_one(const struct device *d, void *ctx)
 
 static bool mark_unsaid(const struct device *d, void *ctx)
 {
-	(void)ctx;
-	((struct device *)(uintptr_t)d)->seen_dirty = true;
+	fleet_mark_seen(ctx, d);
 	return true;
 }
 
 void flush_undo(struct committer *c)
 {
-	fleet_visit(c->fleet, 0, FLEET_SHARDS, mark_unsaid, NULL);
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, mark_unsaid, c->fleet);
 }
 
 enum prepared prepare_flush_seen(struct committer *c, struct command *cmd)
 {
-	if (fleet_visit(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c))
+	if (fleet_visit_touched(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c))
 		return PREPARED;
 	flush_undo(c);
 	return prepare_fail_nomem(cmd);

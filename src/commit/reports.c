@@ -129,7 +129,7 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	if (stepped == STEPPED_NOMEM)
 		return prepare_fail_nomem(cmd);
 	cmd->out.existed = stepped == STEPPED_NOT;
-	fleet_touch(w->device, c->batch.now_us);
+	fleet_touch(c->fleet, w->device, c->batch.now_us);
 	if (w->added && !batch_event(&c->batch, "device_registered", w->device->device_id,
 				     w->next.version, 0, NULL))
 		return prepare_fail_nomem(cmd);
@@ -175,7 +175,7 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 		w->next.attempt && w->next.attempt->id == found.a.id ? w->next.attempt : &found.a;
 	if (attempt_step(c, w, a, &word) == STEPPED_NOMEM)
 		return prepare_fail_nomem(cmd);
-	fleet_touch(d, c->batch.now_us);
+	fleet_touch(c->fleet, d, c->batch.now_us);
 	return PREPARED;
 }
 

@@ -13,10 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TOUCHED_BITS 4096 /* a power of two; 32 KiB in all shards */
+
 struct shard {
 	pthread_mutex_t lock;
 	struct device **buckets; /* bucket_count is a power of two */
 	size_t bucket_count, device_count;
+	/* Where devices were touched since they were last looked for: a bit for all buckets of the
+	 * same low bits. */
+	_Atomic uint64_t touched[TOUCHED_BITS / 64];
 };
 
 /* Devices name their models, so there may be many. */
@@ -237,12 +242,56 @@ void fleet_unlock_device(struct fleet *f, const struct device *d)
 	pthread_mutex_unlock(&f->shards[shard_of(d->hash)].lock);
 }
 
-void fleet_touch(const struct device *d, int64_t now_us)
+void fleet_mark_seen(struct fleet *f, const struct device *d)
+{
+	struct device *w = (struct device *)(uintptr_t)d;
+	struct shard *s = &f->shards[shard_of(d->hash)];
+	size_t bit = (d->hash / FLEET_SHARDS) & (TOUCHED_BITS - 1);
+
+	atomic_store_explicit(&w->seen_dirty, true, memory_order_release);
+	atomic_fetch_or(&s->touched[bit / 64], UINT64_C(1) << bit % 64);
+}
+
+void fleet_touch(struct fleet *f, const struct device *d, int64_t now_us)
 {
 	struct device *w = (struct device *)(uintptr_t)d;
 
 	atomic_store_explicit(&w->last_seen_us, now_us, memory_order_relaxed);
-	atomic_store_explicit(&w->seen_dirty, true, memory_order_release);
+	fleet_mark_seen(f, d);
+}
+
+/* Visits the buckets that stand behind BIT: some more than those touched, never fewer. */
+static bool visit_bit(const struct shard *s, size_t bit, fleet_visit_fn *visit, void *ctx)
+{
+	bool more = true;
+
+	if (s->bucket_count == 0)
+		return true;
+	for (size_t b = bit & (s->bucket_count - 1); b < s->bucket_count && more; b += TOUCHED_BITS)
+		for (struct device *d = s->buckets[b]; d && more; d = d->next)
+			if (d->born)
+				more = visit(d, ctx);
+	return more;
+}
+
+bool fleet_visit_touched(struct fleet *f, int from, int to, fleet_visit_fn *visit, void *ctx)
+{
+	bool more = true;
+
+	for (int i = from; i < to && more; i++) {
+		struct shard *s = &f->shards[i];
+		pthread_mutex_lock(&s->lock);
+		for (size_t w = 0; w < TOUCHED_BITS / 64 && more; w++) {
+			uint64_t bits = atomic_load(&s->touched[w]);
+			if (bits)
+				bits = atomic_exchange(&s->touched[w], 0);
+			for (; bits && more; bits &= bits - 1)
+				more = visit_bit(s, w * 64 + (size_t)__builtin_ctzll(bits), visit,
+						 ctx);
+		}
+		pthread_mutex_unlock(&s->lock);
+	}
+	return more;
 }
 
 bool fleet_visit(struct fleet *f, int from, int to, fleet_visit_fn *visit, void *ctx)

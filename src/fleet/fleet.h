@@ -36,13 +36,19 @@ const struct release *fleet_release_of(const struct model *m, const char *versio
 const struct device *fleet_lock_device(struct fleet *f, const char *device_id);
 void fleet_unlock_device(struct fleet *f, const struct device *d);
 /* Soft state: the device was heard of.  No lock needed beyond knowing the device is alive. */
-void fleet_touch(const struct device *d, int64_t now_us);
+void fleet_touch(struct fleet *f, const struct device *d, int64_t now_us);
+/* Its last_seen_us is still to be written. */
+void fleet_mark_seen(struct fleet *f, const struct device *d);
 
 /* Calls VISIT for every born device of shards [from, to), each shard under its lock; stops on
  * false. */
 #define FLEET_SHARDS 64
 typedef bool fleet_visit_fn(const struct device *d, void *ctx);
 bool fleet_visit(struct fleet *f, int from, int to, fleet_visit_fn *visit, void *ctx);
+/* The same for those touched or marked since the last call, and a few more: what it costs goes by
+ * them, not by the size of the fleet.  When VISIT returns false the rest is forgotten: mark again.
+ */
+bool fleet_visit_touched(struct fleet *f, int from, int to, fleet_visit_fn *visit, void *ctx);
 
 size_t fleet_device_count(struct fleet *f);
 /* Whether a release that is not deleted has these bytes.  FLEET is a struct fleet (a callback's

@@ -280,7 +280,7 @@ static enum standing look_up(struct request *r, const char *token, int64_t *rele
 	if (a && strcmp(a->token, token) == 0) {
 		*release_id = a->release_id;
 		s = a->state == ATTEMPT_PENDING ? STANDING_PENDING : STANDING_BEGUN;
-		fleet_touch(d, clock_service_us());
+		fleet_touch(f, d, clock_service_us());
 	}
 	fleet_unlock_device(f, d);
 	return s;

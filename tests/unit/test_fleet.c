@@ -391,6 +391,70 @@ static void empty_models_go(void **state)
 	assert_int_equal(intern_count(), 0);
 }
 
+/* --- who was heard of --- */
+
+static bool count_seen(const struct device *d, void *ctx)
+{
+	struct device *w = (struct device *)(uintptr_t)d;
+
+	*(int *)ctx += atomic_exchange(&w->seen_dirty, false);
+	return true;
+}
+
+static bool refuse(const struct device *d, void *ctx)
+{
+	(void)d;
+	(*(int *)ctx)++;
+	return false;
+}
+
+static void add_plain(struct fleet *f, int i)
+{
+	struct device_state next;
+	char name[24];
+
+	snprintf(name, sizeof name, "touch-%d", i);
+	struct device *d = fleet_add(f, name, i + 1, 1000);
+	assert_non_null(d);
+	state_init(&next);
+	assert_true(fleet_reserve(f, &next));
+	fleet_publish(f, d, &next);
+}
+
+/* Each touched device is found once, however much the fleet has grown since; nobody else is. */
+static void touched_are_found(void **state)
+{
+	/* Fewer buckets than bits, about as many, several buckets a bit. */
+	static const int sizes[] = {1000, 100000, 600000};
+	struct fleet *f = fleet_new();
+	int there = 0;
+
+	(void)state;
+	assert_non_null(f);
+	for (int k = 0; k < 3; k++) {
+		int touched = 0, found = 0, again = 0, visited = 0;
+		for (int i = 0; i < there; i += 977, touched++) {
+			char name[24];
+			snprintf(name, sizeof name, "touch-%d", i);
+			fleet_touch(f, fleet_find(f, name), 2000);
+		}
+		for (; there < sizes[k]; there++)
+			add_plain(f, there);
+		assert_true(fleet_visit_touched(f, 0, FLEET_SHARDS, count_seen, &found));
+		assert_int_equal(found, touched);
+		assert_true(fleet_visit_touched(f, 0, FLEET_SHARDS, refuse, &visited));
+		assert_int_equal(visited, 0);
+		assert_true(fleet_visit(f, 0, FLEET_SHARDS, count_seen, &again));
+		assert_int_equal(again, 0);
+	}
+	fleet_mark_seen(f, fleet_find(f, "touch-77"));
+	int visited = 0;
+	assert_false(fleet_visit_touched(f, 0, FLEET_SHARDS, refuse, &visited));
+	assert_int_equal(visited, 1);
+	fleet_free(&f);
+	assert_int_equal(intern_count(), 0);
+}
+
 /* --- readers beside the one writer --- */
 
 struct traffic {
@@ -422,7 +486,7 @@ static void *reads(void *arg)
 			struct decision x = decide(d, m, &p);
 			reason_sentence(d, &x, text, sizeof text);
 			sum += m ? m->device_count : 0;
-			fleet_touch(d, i);
+			fleet_touch(t->f, d, i);
 			fleet_unlock_device(t->f, d);
 		}
 		fleet_plan_done(t->f);
@@ -491,9 +555,13 @@ static void readers_and_writer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(strings),         cmocka_unit_test(tokens),
-		cmocka_unit_test(states),          cmocka_unit_test(random_operations),
-		cmocka_unit_test(empty_models_go), cmocka_unit_test(readers_and_writer),
+		cmocka_unit_test(strings),
+		cmocka_unit_test(tokens),
+		cmocka_unit_test(states),
+		cmocka_unit_test(random_operations),
+		cmocka_unit_test(empty_models_go),
+		cmocka_unit_test(touched_are_found),
+		cmocka_unit_test(readers_and_writer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
