@@ -185,6 +185,25 @@ def test_backup_as_the_operating_page_says(service, tmp_path):
     copy.close()
 
 
+def test_rows_are_saved_as_the_operating_page_says(make_service, tmp_path):
+    service = make_service()
+    service.release(images.esp32("1.1.0"), "1.1.0")
+    service.rollout("1.1.0")
+    service.check("dev-1")
+    service.report("dev-1", "1.1.0", "downloading")
+    block = [b for b in blocks(page("docs/operating.md"), "sh") if ".dump" in b]
+    assert len(block) == 1
+    lists = ("releases", "rollouts", "devices", "updates", "events")
+    before = {name: service.list(name) for name in lists}
+    service.stop()
+    done = run_lines(block[0], service.data, service)
+    assert done.returncode == 0, done.stdout + done.stderr
+    os.replace(os.path.join(service.data, "new.db"), os.path.join(service.data, "paku-ota.db"))
+    service.start()
+    assert {name: service.list(name) for name in lists} == before
+    assert service.check("dev-1")["reason"] == "in_progress"
+
+
 def test_attempts_are_those_of_the_source():
     """The table of docs/architecture.md is next_state[][] of src/core/attempt.c."""
     with open(os.path.join(ROOT, "src", "core", "attempt.c"), encoding="utf-8") as f:
