@@ -107,7 +107,9 @@ need_root() {
 	as_root=()
 	[ "$(id -u)" -ne 0 ] || return 0
 	command -v sudo >/dev/null ||
-		die "$1 needs root, and there is no sudo here: run it as root (su -c '$0 ${script_args[*]-}')"
+		# script_args: the caller's
+		# shellcheck disable=SC2154
+		die "$1 needs root, and there is no sudo here: run it as root (su -c '$0${script_args[*]:+ ${script_args[*]}}')"
 	if ! sudo -n true 2>/dev/null; then
 		[ -t 0 ] || die "$1 needs root: run it with sudo"
 		say "$1 needs root; sudo asks for your password."
@@ -158,7 +160,7 @@ packages_install() {
 	[ "$count" -gt 0 ] || return 0
 	command -v apt-get >/dev/null ||
 		die "these packages are missing, and there is no apt-get to install them: ${missing[*]}"
-	need_root "Installing $count packages"
+	need_root "Installing $count package$([ "$count" -eq 1 ] || echo s)"
 	policy_put
 	if [ -n "$(dpkg --audit 2>/dev/null)" ]; then
 		step "Finishing an installation that was interrupted" apt_repair ||
@@ -167,7 +169,7 @@ packages_install() {
 	if ! step "Reading Debian's package lists" apt_refresh; then
 		packages_install_failed "$log" "the package lists cannot be read"
 	fi
-	if ! step "Installing $count packages" \
+	if ! step "Installing $count package$([ "$count" -eq 1 ] || echo s)" \
 		apt_do install -y --no-install-recommends "${missing[@]}"; then
 		packages_install_failed "$log" "apt-get cannot install: ${missing[*]}"
 	fi

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""./up as people type it, on a data folder and a port of its own. It uses build/ of this tree, which is built when
+these tests run; installing packages and `--service` change the machine, and are tried on a bare system instead."""
+import os
+import pathlib
+import re
+import socket
+import stat
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Up:
+    def __init__(self, folder):
+        self.data = folder / "data"
+        self.port = free_port()
+        self.url = "http://127.0.0.1:%d" % self.port
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8",
+                    "HOST": "127.0.0.1", "PORT": str(self.port), "OTA_DATA_DIR": str(self.data)}
+
+    def __call__(self, *args, timeout=90, **env):
+        return subprocess.run([str(ROOT / "up"), *args], env={**self.env, **env}, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=timeout)
+
+    def typed(self, line):
+        """What a person would type after it."""
+        return subprocess.run(["bash", "-c", line], cwd=ROOT, env=self.env, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=60)
+
+
+@pytest.fixture
+def up(tmp_path):
+    up = Up(tmp_path)
+    yield up
+    done = up("--stop")
+    assert done.returncode == 0, done.stdout
+
+
+def key_in(text):
+    found = re.search(r"API key +(paku_\w+)", text)
+    return found.group(1) if found else None
+
+
+def test_start_again_and_stop(up):
+    first = up()
+    assert first.returncode == 0, first.stdout
+    assert up.url in first.stdout
+    key = key_in(first.stdout)
+    assert key, first.stdout
+
+    again = up()
+    assert again.returncode == 0 and "runs already" in again.stdout, again.stdout
+    assert key not in again.stdout
+    assert up("--status").returncode == 0
+
+    stopped = up("--stop")
+    assert stopped.returncode == 0 and "Stopped" in stopped.stdout, stopped.stdout
+    assert up("--status").returncode == 3
+
+    # The same data and key, and nothing that shows the key again.
+    restarted = up()
+    assert restarted.returncode == 0 and "as before" in restarted.stdout, restarted.stdout
+    assert key not in restarted.stdout
+    asked = up.typed("build/cli/paku-ota status")
+    assert asked.returncode == 0, asked.stdout
+    assert up.typed("build/cli/paku-ota releases").returncode == 0
+    for file in up.data.rglob("*"):
+        assert not file.is_file() or key.encode() not in file.read_bytes(), file
+
+
+def test_the_commands_to_type_next_work(up):
+    first = up()
+    lines = re.findall(r"^  (build/cli/paku-ota .*)$", first.stdout, re.M)
+    assert [line.split()[1] for line in lines] == ["upload", "rollout", "watch"], first.stdout
+    for line in lines[:2]:
+        done = up.typed(line)
+        assert done.returncode == 0, line + "\n" + done.stdout
+    device = re.search(r"^  (build/device/paku-device .*\\\n.*)$", first.stdout, re.M).group(1)
+    done = up.typed(device.replace("/tmp/dev-1", str(up.data.parent / "dev-1")) + " --once")
+    assert done.returncode == 0, done.stdout
+    done = up.typed(lines[2] + " --timeout 30")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_login_to_another_service_stays(up):
+    config = pathlib.Path(up.env["HOME"]) / ".config"
+    config.mkdir()
+    login = config / "paku-ota"
+    login.write_text("server = https://ota.example.org\nkey = k\n")
+    login.chmod(0o600)
+    first = up()
+    assert first.returncode == 0, first.stdout
+    assert "example.org" in login.read_text()
+    assert "export OTA_SERVICE_URL=%s OTA_API_KEY=%s" % (up.url, key_in(first.stdout)) in first.stdout
+
+
+def test_login_is_for_its_owner_alone(up):
+    assert up().returncode == 0
+    login = pathlib.Path(up.env["HOME"]) / ".config" / "paku-ota"
+    assert stat.S_IMODE(login.stat().st_mode) == 0o600
+    assert stat.S_IMODE(up.data.stat().st_mode) == 0o700
+
+
+def test_a_port_that_is_taken(up):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", up.port))
+        other.listen()
+        done = up()
+        assert done.returncode == 1
+        assert "port %d is taken by" % up.port in done.stdout and "PORT=" in done.stdout
+    assert not up.data.exists()
+
+
+@pytest.mark.parametrize("name,value", [("PORT", "http"), ("PORT", "0"), ("PORT", "70000"),
+                                        ("OTA_POLL_INTERVAL_S", "soon"),
+                                        ("OTA_DATA_DIR", "/proc/nowhere")])
+def test_what_makes_no_sense_is_named(up, name, value):
+    done = up(**{name: value})
+    assert done.returncode == 1, done.stdout
+    assert name in done.stdout and value in done.stdout
+
+
+def test_demonstration(up):
+    for _ in range(2):  # the second finds what the first left
+        done = up("--demo")
+        assert done.returncode == 0, done.stdout
+        assert "All five run 1.1.0" in done.stdout
+        assert len(re.findall(r"success +1\.1\.0$", done.stdout, re.M)) == 5, done.stdout
+
+
+def test_demonstration_needs_the_key(up):
+    assert up().returncode == 0
+    (pathlib.Path(up.env["HOME"]) / ".config" / "paku-ota").unlink()
+    done = up("--demo")
+    assert done.returncode == 1 and "needs the key" in done.stdout, done.stdout
+    made = up.typed("OTA_DATA_DIR=%s build/src/paku-otad --new-key" % up.data)
+    key = re.search(r"API key: (\S+)", made.stdout).group(1)
+    done = up("--demo", OTA_API_KEY=key)
+    assert done.returncode == 0, done.stdout
