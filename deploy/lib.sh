@@ -1,7 +1,7 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # SPDX-License-Identifier: MIT
 # What ./up and ./check share: saying what is being done, and installing Debian packages without starting
-# their services. To be sourced with `set -euo pipefail`.
+# their services. To be sourced with `set -euo pipefail`, script_args being the arguments.
 
 say() { printf '%s\n' "$*"; }
 die() {
@@ -107,8 +107,6 @@ need_root() {
 	as_root=()
 	[ "$(id -u)" -ne 0 ] || return 0
 	command -v sudo >/dev/null ||
-		# script_args: the caller's
-		# shellcheck disable=SC2154
 		die "$1 needs root, and there is no sudo here: run it as root (su -c '$0${script_args[*]:+ ${script_args[*]}}')"
 	if ! sudo -n true 2>/dev/null; then
 		[ -t 0 ] || die "$1 needs root: run it with sudo"
