@@ -67,7 +67,7 @@ const struct option config_table[] = {
 	{"OTA_DRAIN_S", NULL, OPTION_INT, AT(drain_s), "30", 0, 3600, NULL, "s",
 	 "After SIGTERM, how long running downloads may go on."},
 	{"OTA_HTTP_THREADS", NULL, OPTION_INT, AT(http_threads), "0", 0, 64, NULL, NULL,
-	 "HTTP worker threads; 0: one for each processor, two at least."},
+	 "HTTP worker threads; 0: one for each processor."},
 	{"OTA_LOG_LEVEL", NULL, OPTION_WORD, AT(log_level), "info", 0, 0, log_levels, NULL,
 	 "The least level that is logged. debug has a line for each request."},
 	{"OTA_MQTT", NULL, OPTION_WORD, AT(mqtt), "off", 0, 0, on_off, NULL,

@@ -281,6 +281,7 @@ static int run(bool json)
 	}
 	log_configure((enum log_level)d.cfg.log_level, json);
 	block_signals(&set);
+	umask(077); /* database and images are nobody else's to read, wherever they are */
 	raise_descriptor_limit();
 	fit_connections(&d.cfg);
 	rc = start(&d, &err);

@@ -35,7 +35,7 @@ struct committer_queue {
 	size_t deferred_count; /* of `deferred`, for others to know */
 	/* the committer's: */
 	struct command_list deferred;
-	int64_t next_tick_ms, sick_since_us;
+	int64_t started_ms, next_tick_ms, sick_since_us;
 	int tick_shard;
 };
 
@@ -351,12 +351,16 @@ static void tick(struct committer *c, struct command_list *out)
 	int step = (int)((FLEET_SHARDS + c->cfg.last_seen_flush_s - 1) / c->cfg.last_seen_flush_s);
 	int from = q->tick_shard, to = from + step < FLEET_SHARDS ? from + step : FLEET_SHARDS;
 	bool small = fleet_device_count(c->fleet) <= SMALL_FLEET;
+	int64_t patience_us = 3 * c->cfg.poll_interval_s * US_PER_S;
 	struct lapse_scan scan = {
 		.out = out,
-		.not_after_us = clock_service_us() - 3 * c->cfg.poll_interval_s * US_PER_S,
+		.not_after_us = clock_service_us() - patience_us,
 	};
 
-	fleet_visit(c->fleet, small ? 0 : from, small ? FLEET_SHARDS : to, find_lapsed, &scan);
+	/* While the service was down nobody could ask: the intervals count from its start. */
+	if (clock_mono_ms() - q->started_ms >= patience_us / 1000)
+		fleet_visit(c->fleet, small ? 0 : from, small ? FLEET_SHARDS : to, find_lapsed,
+			    &scan);
 	struct command *flush = calloc(1, sizeof *flush);
 	if (flush) {
 		flush->kind = COMMAND_FLUSH_SEEN;
@@ -472,7 +476,8 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	pthread_condattr_destroy(&attr);
 	list_init(&q->waiting);
 	list_init(&q->deferred);
-	q->next_tick_ms = clock_mono_ms() + TICK_MS;
+	q->started_ms = clock_mono_ms();
+	q->next_tick_ms = q->started_ms + TICK_MS;
 	int rc = pthread_create(&q->thread, NULL, committer_thread, c);
 	if (rc != 0) {
 		committer_free(c);

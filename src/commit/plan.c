@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "core/policy.h"
 #include "core/target.h"
+#include "core/version.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -153,6 +154,13 @@ enum prepared prepare_release_create(struct committer *c, struct command *cmd)
 	const struct release *have = fleet_release_of(m, n->version);
 	if (have)
 		return release_again(c, cmd, have);
+	for (const struct release *r = m->releases; r; r = r->next)
+		if (version_equal(r->version, n->version))
+			return prepare_fail(
+				cmd, OTA_ECONFLICT,
+				"release %s for %s is the same version as %s: a leading v counts "
+				"for nothing",
+				r->version, n->model, n->version);
 	if (n->chip != CHIP_NONE && m->chip != CHIP_NONE && n->chip != m->chip)
 		return prepare_fail(cmd, OTA_EUNPROCESSABLE,
 				    "the image is for %s, the model %s is %s", chip_name(n->chip),

@@ -67,7 +67,7 @@ static void write_json(struct request *r, const struct figures *f)
 	json_int(b, "total_releases", f->releases);
 	json_int(b, "http_connections", f->connections);
 	json_int(b, "http_requests_total", s->requests_total);
-	json_int(b, "http_server_errors_total", s->rejected_total);
+	json_int(b, "http_server_errors_total", s->server_errors_total);
 	json_int(b, "downloads_total", s->downloads_total);
 	json_int(b, "downloads_active", s->active_downloads);
 	json_int(b, "download_bytes_total", s->download_bytes_total);
@@ -109,7 +109,7 @@ static void write_text(struct request *r, const struct figures *f)
 	metric(b, "paku_ota_http_connections", "gauge", "Open HTTP connections.", f->connections);
 	metric(b, "paku_ota_http_requests_total", "counter", "HTTP requests.", s->requests_total);
 	metric(b, "paku_ota_http_server_errors_total", "counter", "Answers of 500 and above.",
-	       s->rejected_total);
+	       s->server_errors_total);
 	metric(b, "paku_ota_downloads_total", "counter", "Image downloads begun.",
 	       s->downloads_total);
 	metric(b, "paku_ota_downloads_active", "gauge", "Image downloads under way.",

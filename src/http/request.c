@@ -85,7 +85,7 @@ static enum MHD_Result answer(struct request *r)
 		}
 	}
 	if (r->status >= 500 || r->status == 429)
-		atomic_fetch_add(&r->server->rejected_total, 1);
+		atomic_fetch_add(&r->server->server_errors_total, 1);
 	if (r->tracked)
 		connection_deadline(r->tracked, r->counted_download
 							? r->server->cfg->download_timeout_s

@@ -46,7 +46,7 @@ struct http_server {
 	uint64_t id_prefix;
 	_Atomic int64_t recent_updates,
 		recent_updates_ms; /* health.c: the count, and when it was made */
-	_Atomic int64_t requests_total, rejected_total, downloads_total, download_bytes_total;
+	_Atomic int64_t requests_total, server_errors_total, downloads_total, download_bytes_total;
 };
 
 struct request;

@@ -7,6 +7,7 @@
 #include "http/request.h"
 
 #include <netdb.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,13 +72,20 @@ static enum ota_code parse_address(const struct config *cfg, struct sockaddr_sto
 	return OTA_OK;
 }
 
+/* As many workers as can run at once: requests never wait in one, so more would only take turns. */
+static unsigned processors_we_may_use(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 2;
+}
+
 static struct MHD_Daemon *start_daemon(struct http_server *s, const struct sockaddr_storage *at)
 {
 	unsigned flags =
 		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned threads = s->cfg->http_threads ? (unsigned)s->cfg->http_threads
-						: (unsigned)(cpus > 2 ? cpus : 2);
+	unsigned threads =
+		s->cfg->http_threads ? (unsigned)s->cfg->http_threads : processors_we_may_use();
 
 	if (at->ss_family == AF_INET6)
 		flags |= MHD_USE_DUAL_STACK;

@@ -23,8 +23,9 @@ enum ota_code sqlite_fail(struct sqlite_store *s, sqlite3 *db, const char *doing
 		return ota_fail(
 			err, OTA_EIO,
 			"%s: the database %s is damaged (%s); restore it from a backup, or move it "
-			"away to begin with an empty one (sqlite3 %s .recover may save its rows)",
-			doing, s->path, what, s->path);
+			"away to begin with an empty one (docs/operating.md tells how rows may be "
+			"saved)",
+			doing, s->path, what);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
 		return ota_fail(err, OTA_EUNAVAIL,
