@@ -176,15 +176,15 @@ static void refresh(struct auth *a)
 		memcpy(a->hash, hash, sizeof hash);
 }
 
-bool auth_accepts(struct auth *a, const char *key)
+enum ota_code auth_check(struct auth *a, const char *key, struct ota_err *err)
 {
 	uint8_t hash[SHA256_SIZE];
 
 	if (!sha256_once(key, strlen(key), hash))
-		return false;
+		return ota_fail_nomem(err);
 	pthread_mutex_lock(&a->lock);
 	refresh(a);
 	bool ok = equal_constant_time(hash, a->hash, sizeof hash);
 	pthread_mutex_unlock(&a->lock);
-	return ok;
+	return ok ? OTA_OK : ota_fail(err, OTA_EAUTH, "Invalid API key");
 }

@@ -21,7 +21,7 @@ struct auth;
 enum ota_code auth_open(const char *key, const char *data_dir, char made[API_KEY_SIZE],
 			struct auth **out, struct ota_err *err);
 void auth_close(struct auth **a);
-/* Compared in constant time. */
-bool auth_accepts(struct auth *a, const char *key);
+/* Compared in constant time.  OTA_EAUTH: another key; OTA_ENOMEM: nobody can tell now. */
+enum ota_code auth_check(struct auth *a, const char *key, struct ota_err *err);
 /* Makes a new key, whatever was there; its hash replaces the file. */
 enum ota_code auth_new_key(const char *data_dir, char made[API_KEY_SIZE], struct ota_err *err);

@@ -230,17 +230,18 @@ static bool read_report(struct request *r, struct report *rep)
 	return !field_errors_any(&r->errors);
 }
 
-/* A device's words are kept, but not without end; cut where a character ends. */
-static void shorten_error(struct request *r, struct report *rep)
+/* A device's words are kept, but not without end; cut where a character ends.  False: no memory. */
+static bool shorten_error(struct request *r, struct report *rep)
 {
 	size_t n = ERROR_MESSAGE_MAX;
 
 	if (!rep->error_message || strlen(rep->error_message) <= n)
-		return;
+		return true;
 	while (n > 0 && ((unsigned char)rep->error_message[n] & 0xC0) == 0x80)
 		n--;
 	r->memory = strndup(rep->error_message, n);
 	rep->error_message = r->memory;
+	return r->memory != NULL;
 }
 
 enum next device_report(struct request *r)
@@ -250,6 +251,7 @@ enum next device_report(struct request *r)
 	r->command.kind = COMMAND_REPORT;
 	if (!read_report(r, &r->command.report))
 		return respond_fields(r);
-	shorten_error(r, &r->command.report);
+	if (!shorten_error(r, &r->command.report))
+		return respond_error(r, OTA_ENOMEM, "out of memory");
 	return request_submit(r, after_report);
 }

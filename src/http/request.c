@@ -73,12 +73,17 @@ static enum MHD_Result answer(struct request *r)
 	r->answered = true;
 	log_request(r);
 	if (!m) {
+		static char no_memory[] = "{\"detail\":\"out of memory\"}";
 		size_t len;
-		if (!buf_ok(&r->out))
-			r->status = (int)(status = 503);
 		char *body = buf_take(&r->out, &len);
+		if (!body) {
+			r->status = (int)(status = 503);
+			r->content_type = "application/json";
+			r->retry_after_s = 5;
+		}
 		m = body ? MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE)
-			 : MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+			 : MHD_create_response_from_buffer(sizeof no_memory - 1, no_memory,
+							   MHD_RESPMEM_PERSISTENT);
 		if (!m) {
 			free(body);
 			return MHD_NO;
@@ -231,12 +236,14 @@ static enum MHD_Result count_key(void *cls, enum MHD_ValueKind kind, const char 
 	return MHD_YES;
 }
 
-static bool authorized(struct request *r)
+static enum ota_code authorize(struct request *r, struct ota_err *err)
 {
 	struct key_count k = {NULL, 0};
 
 	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, count_key, &k);
-	return k.count == 1 && k.key && auth_accepts(r->server->auth, k.key);
+	if (k.count != 1 || !k.key)
+		return ota_fail(err, OTA_EAUTH, "Invalid API key");
+	return auth_check(r->server->auth, k.key, err);
 }
 
 /* Finds out what is asked and whether it may be; false: the answer is made. */
@@ -273,8 +280,8 @@ static bool admit(struct request *r)
 		return false;
 	}
 	r->allow[0] = '\0';
-	if (r->route->admin && !authorized(r)) {
-		respond_status(r, 401, "Invalid API key");
+	if (r->route->admin && authorize(r, &err) != OTA_OK) {
+		respond_err(r, &err);
 		return false;
 	}
 	return true;

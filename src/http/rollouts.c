@@ -20,6 +20,7 @@
 struct wanted {
 	const char **device_ids;
 	uint64_t *macs;
+	bool out_of_memory; /* for one of them */
 };
 
 static void release_wanted(struct request *r)
@@ -47,6 +48,7 @@ static void read_ids(struct request *r, const json_t *array, const char *where)
 	size_t count = json_array_size(array);
 
 	w->device_ids = count ? calloc(count, sizeof *w->device_ids) : NULL;
+	w->out_of_memory |= count && !w->device_ids;
 	for (size_t i = 0; i < count && w->device_ids; i++) {
 		const char *id = json_string_value(json_array_get(array, i));
 		const char *wrong = id ? name_device_id_error(id) : "must be a string";
@@ -66,6 +68,7 @@ static void read_macs(struct request *r, const json_t *array)
 	size_t count = json_array_size(array);
 
 	w->macs = count ? calloc(count, sizeof *w->macs) : NULL;
+	w->out_of_memory |= count && !w->macs;
 	for (size_t i = 0; i < count && w->macs; i++) {
 		const char *text = json_string_value(json_array_get(array, i));
 		if (!text || !mac_parse(text, &w->macs[n->mac_count]))
@@ -170,9 +173,10 @@ enum next rollout_create(struct request *r)
 		return respond_error(r, OTA_ENOMEM, "out of memory");
 	r->release = release_wanted;
 	r->command.kind = COMMAND_ROLLOUT_CREATE;
-	if (!read_rollout(r))
-		return respond_fields(r);
-	return request_submit(r, after_create);
+	bool ok = read_rollout(r);
+	if (((const struct wanted *)r->memory)->out_of_memory)
+		return respond_error(r, OTA_ENOMEM, "out of memory");
+	return ok ? request_submit(r, after_create) : respond_fields(r);
 }
 
 /* --- on and off --- */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "http/parse/json_body.h"
 
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ------------------------------------------------------------------ the scan before jansson */
@@ -84,6 +86,27 @@ _Static_assert(JSON_BODY_MAX_DEPTH == 32, "the sentence above says 32");
 
 /* ------------------------------------------------------------------ parsing */
 
+/*
+ * Without memory for a token jansson says that the text is wrong, or leaves characters out of a
+ * string and calls that a success.  So its allocations are watched: a client is never blamed for
+ * what this machine lacks, and what it said is taken whole or not at all.
+ */
+static _Thread_local bool out_of_memory;
+
+static void *watched_malloc(size_t size)
+{
+	void *p = malloc(size);
+
+	if (!p)
+		out_of_memory = true;
+	return p;
+}
+
+static void watch_allocations(void)
+{
+	json_set_alloc_funcs(watched_malloc, free);
+}
+
 /* jansson's own text where it adds something ("'}' expected near ..."), ours where it does not. */
 static const char *what_failed(const json_error_t *e)
 {
@@ -118,8 +141,8 @@ static enum ota_code fail_parse(const json_error_t *e, const char *data, size_t 
 	at += json_error_code(e) == json_error_invalid_utf8;
 	struct scan s = {.line = 1, .column = 1, .stop_at = at ? at : 1};
 
-	/* Where an allocation failed jansson often leaves no text at all. */
-	if (json_error_code(e) == json_error_out_of_memory || e->text[0] == '\0')
+	/* Where an allocation failed jansson often leaves no text at all, or one that misleads. */
+	if (out_of_memory || json_error_code(e) == json_error_out_of_memory || e->text[0] == '\0')
 		return ota_fail_nomem(err);
 	enum ota_code code = scan(&s, data, len, err);
 	if (!code)
@@ -146,6 +169,7 @@ static const char *type_word(const json_t *v)
 
 enum ota_code json_body_parse(const char *data, size_t len, json_t **out, struct ota_err *err)
 {
+	static pthread_once_t watching = PTHREAD_ONCE_INIT;
 	struct buf copy = BUF_INIT;
 	struct scan s = {.copy = &copy, .stop_at = SIZE_MAX, .line = 1, .column = 1};
 	json_error_t jerr = {0}; /* without memory for its lexer jansson does not fill it */
@@ -167,8 +191,11 @@ enum ota_code json_body_parse(const char *data, size_t len, json_t **out, struct
 		code = ota_fail(err, OTA_EINVAL, "the body is empty: a JSON object is expected");
 		goto out;
 	}
+	pthread_once(&watching, watch_allocations);
+	out_of_memory = false;
 	root = json_loadb(copy.data, copy.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &jerr);
-	if (!root) {
+	if (!root || out_of_memory) {
+		json_decref(root);
 		code = fail_parse(&jerr, data, len, err);
 		goto out;
 	}
