@@ -278,6 +278,7 @@ static void batch_commit(struct committer *c, struct command_list *done)
 		note_batch(c, clock_service_us() - begin_us, b->store.group_count);
 		note_health(c, rc, &err);
 	}
+	enum ota_code failure = rc == OTA_EUNKNOWN ? rc : OTA_EUNAVAIL;
 	for (struct command *cmd = done->first; cmd; cmd = cmd->next) {
 		if (cmd->change_count == 0)
 			continue;
@@ -288,7 +289,7 @@ static void batch_commit(struct committer *c, struct command_list *done)
 			continue;
 		}
 		cmd->err = rc != OTA_OK ? err : group->err;
-		cmd->code = cmd->err.code = rc != OTA_OK ? OTA_EUNAVAIL : group->result;
+		cmd->code = cmd->err.code = rc != OTA_OK ? failure : group->result;
 		if (cmd->kind == COMMAND_FLUSH_SEEN)
 			flush_undo(c);
 		work_undo(c, cmd);

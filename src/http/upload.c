@@ -49,6 +49,7 @@ struct upload {
 	enum chip chip;
 	struct buf image_json;
 	char file_name[BLOB_NAME_SIZE];
+	bool hashed; /* the command has the hash, and the file may bear its name */
 };
 
 /* --- taking the body --- */
@@ -309,7 +310,6 @@ static void inspect_and_keep(struct request *r)
 {
 	struct upload *u = r->upload;
 	struct image_source src = {u->writer, read_upload, blob_writer_size(u->writer)};
-	uint8_t sha256[SHA256_SIZE];
 
 	r->job_code =
 		image_inspect(&src, u->type, parameter(r, F_MODEL), u->chip, &u->info, &r->job_err);
@@ -322,14 +322,15 @@ static void inspect_and_keep(struct request *r)
 			return;
 		}
 	}
-	r->job_code = blob_writer_keep(u->writer, &r->job_err);
-	if (r->job_code == OTA_OK)
-		r->job_code = blob_writer_hash(u->writer, sha256, &r->job_err);
+	r->job_code = blob_writer_hash(u->writer, r->command.release.sha256, &r->job_err);
 	if (r->job_code != OTA_OK)
 		return;
-	blob_name(sha256, u->file_name);
+	u->hashed = true;
+	r->job_code = blob_writer_keep(u->writer, &r->job_err);
+	if (r->job_code != OTA_OK)
+		return;
+	blob_name(r->command.release.sha256, u->file_name);
 	fill_command(r);
-	memcpy(r->command.release.sha256, sha256, SHA256_SIZE);
 	request_job_submit(r);
 }
 
@@ -363,10 +364,16 @@ static enum next after_upload(struct request *r)
 	struct command *cmd = &r->command;
 	char hex[SHA256_HEX_SIZE];
 
-	if (r->job_code != OTA_OK)
+	if (r->job_code != OTA_OK) {
+		if (r->upload->hashed)
+			forget_file(r);
 		return respond_err(r, &r->job_err);
+	}
 	if (cmd->code != OTA_OK) {
-		forget_file(r);
+		/* A restart may find the release after all: then the file decides what it is worth.
+		 */
+		if (cmd->code != OTA_EUNKNOWN)
+			forget_file(r);
 		return respond_err(r, &cmd->err);
 	}
 	const struct release_new *n = &cmd->release;

@@ -145,8 +145,8 @@ static void bind_time(sqlite3_stmt *st, int at, int64_t us)
 		return;
 	}
 	time_format(us, text);
-	bind_failed |= sqlite3_bind_text(st, at, text, TIME_TEXT_SIZE - 1, SQLITE_TRANSIENT) !=
-		       SQLITE_OK;
+	bind_failed |=
+		sqlite3_bind_text(st, at, text, TIME_TEXT_SIZE - 1, SQLITE_TRANSIENT) != SQLITE_OK;
 }
 
 static void bind_id(sqlite3_stmt *st, int at, int64_t id)
@@ -498,6 +498,22 @@ static bool write_heartbeat(struct sqlite_store *s)
 	return run(st);
 }
 
+/*
+ * A COMMIT that failed may have reached the log all the same (its sync failed, not its write), and
+ * a restart would bring it back.  The next transaction is written over it: once that is durable the
+ * failed one is certainly gone.
+ */
+static bool write_over(struct sqlite_store *s)
+{
+	if (!run_plain(s, ST_BEGIN))
+		return false;
+	if (write_heartbeat(s) && run_plain(s, ST_COMMIT))
+		return true;
+	if (!sqlite3_get_autocommit(s->db))
+		(void)run_plain(s, ST_ROLLBACK);
+	return false;
+}
+
 enum ota_code sqlite_prepare_frame(struct sqlite_store *s, struct ota_err *err)
 {
 	for (enum statement i = ST_SAVEPOINT; i <= ST_ROLLBACK; i++)
@@ -509,6 +525,7 @@ enum ota_code sqlite_prepare_frame(struct sqlite_store *s, struct ota_err *err)
 enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct ota_err *err)
 {
 	struct sqlite_store *s = (struct sqlite_store *)base;
+	bool unsure = false;
 	enum ota_code rc;
 
 	/* Left open when the rollback failed too. */
@@ -520,9 +537,13 @@ enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct o
 		rc = write_heartbeat(s) ? OTA_OK : sqlite_fail(s, s->db, "writing", err);
 	else
 		rc = write_bisecting(s, b, 0, b->group_count, err);
-	if (rc == OTA_OK && !run_plain(s, ST_COMMIT))
+	if (rc == OTA_OK && !run_plain(s, ST_COMMIT)) {
 		rc = sqlite_fail(s, s->db, "committing", err);
+		unsure = true;
+	}
 	if (rc != OTA_OK && !sqlite3_get_autocommit(s->db))
 		(void)run_plain(s, ST_ROLLBACK); /* if not now, then before the next batch */
+	if (unsure && !write_over(s))
+		rc = err->code = OTA_EUNKNOWN;
 	return rc;
 }
