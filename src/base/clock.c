@@ -21,9 +21,18 @@ int64_t clock_mono_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+static _Atomic int64_t offset_us; /* service time minus monotonic time */
+
+void clock_service_not_before(int64_t us)
+{
+	int64_t now = clock_service_us();
+
+	if (us > now)
+		atomic_fetch_add(&offset_us, us - now);
+}
+
 int64_t clock_service_us(void)
 {
-	static _Atomic int64_t offset_us; /* service time minus monotonic time */
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);

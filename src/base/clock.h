@@ -22,6 +22,8 @@ int64_t clock_wall_us(void);
  * in 1970 and then meets NTP) is followed.
  */
 int64_t clock_service_us(void);
+/* At the start, before other threads: the service's time goes on from what was stored last. */
+void clock_service_not_before(int64_t us);
 int64_t clock_mono_ms(void);
 
 /* RFC 3339, UTC, always 27 characters, for years 1970 to 9999. */

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "core/target.h"
 #include "fleet/state.h"
 
@@ -250,6 +251,47 @@ static enum ota_code load_attempt(void *ctx, const char *device_id, const struct
 	return end_change(ctx, d, &next, state_set_attempt(&next, a), err);
 }
 
+static bool see_event(void *ctx, const struct row_event *row)
+{
+	int64_t us = time_or_zero(row->created_at), *latest_us = ctx;
+
+	if (us > *latest_us)
+		*latest_us = us;
+	return false;
+}
+
+static bool see_device(const struct device *d, void *ctx)
+{
+	int64_t *latest_us = ctx;
+
+	if (d->last_seen_us > *latest_us)
+		*latest_us = d->last_seen_us;
+	return true;
+}
+
+/* A clock that went back while the service stood still must not turn the order of things round. */
+static enum ota_code go_on_in_time(struct fleet *f, struct store *s, struct ota_err *err)
+{
+	const struct list_query newest = {.active = -1, .limit = 1};
+	int64_t latest_us = 0, behind_us;
+	char text[TIME_TEXT_SIZE];
+	enum ota_code rc = s->ops->list_events(s, &newest, see_event, &latest_us, err);
+
+	if (rc != OTA_OK)
+		return rc;
+	fleet_visit(f, 0, FLEET_SHARDS, see_device, &latest_us);
+	behind_us = latest_us - clock_wall_us();
+	if (behind_us > 60 * US_PER_S) {
+		time_format(latest_us, text);
+		log_event(LOG_WARNING, "daemon", "clock_behind",
+			  "the last change was stored at %s, and the clock is %lld s behind that: "
+			  "times go on from there until the clock is right",
+			  text, (long long)(behind_us / US_PER_S));
+	}
+	clock_service_not_before(latest_us + 1);
+	return OTA_OK;
+}
+
 enum ota_code commit_load(struct fleet *f, struct store *s, struct ota_err *err)
 {
 	const struct store_loader l = {
@@ -263,5 +305,7 @@ enum ota_code commit_load(struct fleet *f, struct store *s, struct ota_err *err)
 	};
 	enum ota_code rc = s->ops->load(s, &l, err);
 
+	if (rc == OTA_OK)
+		rc = go_on_in_time(f, s, err);
 	return rc == OTA_OK ? OTA_OK : ota_wrap(err, "loading the fleet");
 }

@@ -50,6 +50,13 @@ static enum ota_code failing_find(struct store *s, const char *token, const char
 						    out, err);
 }
 
+static enum ota_code failing_events(struct store *s, const struct list_query *q,
+				    bool (*visit)(void *, const struct row_event *), void *ctx,
+				    struct ota_err *err)
+{
+	return failing(s)->inner->ops->list_events(failing(s)->inner, q, visit, ctx, err);
+}
+
 static bool group_is_refused(const struct change_batch *b, const struct change_group *g)
 {
 	for (size_t i = g->first; refused_device && i < g->first + g->count; i++)
@@ -105,6 +112,7 @@ static struct store *wrap_failing(struct store *inner)
 	f->ops.commit = failing_commit;
 	f->ops.next_id = failing_next_id;
 	f->ops.find_attempt = failing_find;
+	f->ops.list_events = failing_events;
 	f->base.ops = &f->ops;
 	return &f->base;
 }
