@@ -128,7 +128,9 @@ def test_the_clock_set_back_an_hour(services, tmp_path):
     shift = tmp_path / "shift"
     shift.write_text("0")
     preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), shim]))
-    service = services(env={"LD_PRELOAD": preload, "CLOCK_SHIFT_FILE": str(shift)})
+    asan = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
+    service = services(env={"LD_PRELOAD": preload, "CLOCK_SHIFT_FILE": str(shift),
+                            "ASAN_OPTIONS": asan})
     service.release(images.esp32("1.2.0"), "1.2.0")
     service.rollout("1.2.0")
     first = service.check("d1")

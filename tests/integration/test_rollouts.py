@@ -175,17 +175,17 @@ def test_target_device_ids_is_another_spelling(loaded):
 
 @pytest.mark.parametrize("kind", ["canary", "all"])
 def test_a_percentage_is_inside_every_larger_one(loaded, kind):
-    ids = ["dev-%03d" % i for i in range(200)]
+    ids = ["dev-%03d" % i for i in range(100)]
     for i in ids:
         loaded.check(i)
     before = set()
-    for percent in (10, 25, 50, 100):
+    for percent in (10, 25, 100):
         number = loaded.rollout(VERSION, target_type=kind, rollout_percentage=percent,
                                 name="p%d" % percent)
         assert loaded.ok("GET", "/api/admin/rollouts/%d" % number)["targeted"] == \
-            pytest.approx(percent * 2, abs=16)
+            pytest.approx(percent, abs=12)
         now = offered(loaded, ids)
-        assert before <= now and abs(len(now) - percent * 2) <= 16
+        assert before <= now and abs(len(now) - percent) <= 12
         before = now
     assert before == set(ids)
 
