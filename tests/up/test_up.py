@@ -7,6 +7,7 @@ import re
 import socket
 import stat
 import subprocess
+import time
 
 import pytest
 
@@ -146,5 +147,10 @@ def test_demonstration_needs_the_key(up):
     assert done.returncode == 1 and "needs the key" in done.stdout, done.stdout
     made = up.typed("OTA_DATA_DIR=%s build/src/paku-otad --new-key" % up.data)
     key = re.search(r"API key: (\S+)", made.stdout).group(1)
-    done = up("--demo", OTA_API_KEY=key)
+    up.env["OTA_API_KEY"] = key
+    end = time.monotonic() + 20
+    while up.typed("build/cli/paku-ota releases --server " + up.url).returncode != 0:
+        assert time.monotonic() < end, "the running service does not take the new key"
+        time.sleep(0.1)
+    done = up("--demo")
     assert done.returncode == 0, done.stdout
