@@ -13,6 +13,7 @@ die() {
 
 work_dir=$(mktemp -d "${TMPDIR:-/tmp}/paku.XXXXXX")
 step_pid=
+may_kill=
 policy_made=
 cleanups=()
 on_exit() {
@@ -40,6 +41,8 @@ stop_tree() {
 	for p in $pids; do
 		while [ -d "/proc/$p" ] && ! grep -q '^State:.*zombie' "/proc/$p/status" 2>/dev/null; do
 			[ $((waited++)) -ne 20 ] || say "waiting for what is still running to end ..."
+			# Tests may be killed; an installation never.
+			[ -z "$may_kill" ] || [ "$waited" -lt 50 ] || kill -KILL "$p" 2>/dev/null || true
 			[ "$waited" -lt 1200 ] || return 0
 			sleep 0.1
 		done
