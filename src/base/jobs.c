@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #define THREADS_MAX 16
 
@@ -12,7 +14,7 @@ struct jobs {
 	struct job *first, **end;
 	size_t waiting;
 	bool stopping;
-	int thread_count;
+	int thread_count, nice;
 	pthread_t threads[THREADS_MAX];
 };
 
@@ -20,6 +22,9 @@ static void *run(void *arg)
 {
 	struct jobs *j = arg;
 
+	/* A wish: where it is not granted the work is done all the same. */
+	if (j->nice)
+		(void)setpriority(PRIO_PROCESS, (id_t)gettid(), j->nice);
 	pthread_mutex_lock(&j->lock);
 	for (;;) {
 		while (!j->first && !j->stopping)
@@ -39,7 +44,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-enum ota_code jobs_start(int threads, struct jobs **out, struct ota_err *err)
+enum ota_code jobs_start(int threads, int nice, struct jobs **out, struct ota_err *err)
 {
 	struct jobs *j = calloc(1, sizeof *j);
 
@@ -48,6 +53,7 @@ enum ota_code jobs_start(int threads, struct jobs **out, struct ota_err *err)
 	pthread_mutex_init(&j->lock, NULL);
 	pthread_cond_init(&j->work, NULL);
 	j->end = &j->first;
+	j->nice = nice;
 	for (; j->thread_count < threads && j->thread_count < THREADS_MAX; j->thread_count++) {
 		int rc = pthread_create(&j->threads[j->thread_count], NULL, run, j);
 		if (rc != 0) {

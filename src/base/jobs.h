@@ -18,7 +18,8 @@ struct job {
 
 struct jobs;
 
-enum ota_code jobs_start(int threads, struct jobs **out, struct ota_err *err);
+/* NICE: 0, or how much the threads stand back for others (Linux keeps it by thread). */
+enum ota_code jobs_start(int threads, int nice, struct jobs **out, struct ota_err *err);
 /* Runs what waits, ends the threads. */
 void jobs_stop(struct jobs **j);
 /* Cannot fail: the job brings its own memory.  Not after jobs_stop(). */

@@ -151,14 +151,25 @@ static void run_job(struct job *job)
 		MHD_resume_connection(r->connection);
 }
 
-enum next request_job(struct request *r, void (*fn)(struct request *r), handler_fn *resume)
+static enum next run_on(struct request *r, struct jobs *jobs, void (*fn)(struct request *r),
+			handler_fn *resume)
 {
 	suspend(r, resume);
 	r->job_fn = fn;
 	r->job_submits = false;
 	r->job.fn = run_job;
-	jobs_submit(r->server->jobs, &r->job);
+	jobs_submit(jobs, &r->job);
 	return NEXT_SUSPENDED;
+}
+
+enum next request_job(struct request *r, void (*fn)(struct request *r), handler_fn *resume)
+{
+	return run_on(r, r->server->jobs, fn, resume);
+}
+
+enum next request_inspection(struct request *r, void (*fn)(struct request *r), handler_fn *resume)
+{
+	return run_on(r, r->server->inspections, fn, resume);
 }
 
 void request_job_submit(struct request *r)

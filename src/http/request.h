@@ -34,6 +34,7 @@ struct http_server {
 	struct blob_store *blobs;
 	struct image_cache *cache;
 	struct jobs *jobs;
+	struct jobs *inspections; /* of uploads: they take long and stand back for devices */
 	struct auth *auth;
 	struct connections *connections;
 	struct MHD_Daemon *daemon;
@@ -130,6 +131,8 @@ void request_end(void *server, struct MHD_Connection *connection, void **request
 enum next request_submit(struct request *r, handler_fn *resume);
 /* Runs FN on a job thread, then RESUME on the worker. */
 enum next request_job(struct request *r, void (*fn)(struct request *r), handler_fn *resume);
+/* The same for work that takes a processor for long: the inspection of an upload. */
+enum next request_inspection(struct request *r, void (*fn)(struct request *r), handler_fn *resume);
 /* A job that ends in a command: called at the end of request_job's FN, instead of resuming. */
 void request_job_submit(struct request *r);
 

@@ -16,9 +16,10 @@
 #include <unistd.h>
 
 /* What a connection may hold of request line and headers. */
-#define HEADER_MEMORY (20 * 1024)
-#define SHORT_DRAIN_S 5
-#define JOB_THREADS   3
+#define HEADER_MEMORY   (20 * 1024)
+#define SHORT_DRAIN_S   5
+#define JOB_THREADS     3
+#define INSPECTION_NICE 10
 
 /* --- what the library calls --- */
 
@@ -111,6 +112,7 @@ static int bound_port(struct MHD_Daemon *d)
 static void server_free(struct http_server *s)
 {
 	connections_stop(&s->connections);
+	jobs_stop(&s->inspections);
 	jobs_stop(&s->jobs);
 	free(s);
 }
@@ -141,7 +143,8 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 		s->id_prefix = (uint64_t)clock_wall_us();
 	if (parse_address(s->cfg, &at, err) != OTA_OK ||
 	    connections_start(&cc, &s->connections, err) != OTA_OK ||
-	    jobs_start(JOB_THREADS, &s->jobs, err) != OTA_OK) {
+	    jobs_start(JOB_THREADS, 0, &s->jobs, err) != OTA_OK ||
+	    jobs_start(1, INSPECTION_NICE, &s->inspections, err) != OTA_OK) {
 		server_free(s);
 		return err->code;
 	}
@@ -204,6 +207,7 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 	drain(s, drain_s, hurry);
 	/* Jobs and commands under way resume their connections: both end before the library stops.
 	 */
+	jobs_stop(&s->inspections);
 	jobs_stop(&s->jobs);
 	committer_barrier(s->committer);
 	MHD_stop_daemon(s->daemon);

@@ -422,5 +422,5 @@ enum next firmware_upload(struct request *r)
 	const struct model *m = fleet_model(r->server->fleet, parameter(r, F_MODEL));
 	u->chip = m ? m->chip : chip_from_model(parameter(r, F_MODEL));
 	fleet_plan_done(r->server->fleet);
-	return request_job(r, inspect_and_keep, after_upload);
+	return request_inspection(r, inspect_and_keep, after_upload);
 }
