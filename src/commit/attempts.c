@@ -61,8 +61,8 @@ static struct change *put_attempt(struct committer *c, struct device_work *w, en
 	/* The change outlives this call: its attempt lives in the batch, its strings in the state.
 	 */
 	struct attempt *copy = batch_alloc(&c->batch, sizeof *copy);
-	char *version = batch_printf(&c->batch, "%s", a->version);
-	char *from = batch_printf(&c->batch, "%s", a->from_version);
+	char *version = batch_strdup(&c->batch, a->version);
+	char *from = batch_strdup(&c->batch, a->from_version);
 	struct change *ch = copy && version && from ? batch_change(&c->batch, kind) : NULL;
 
 	if (!ch)

@@ -43,6 +43,16 @@ void *batch_alloc(struct batch *b, size_t size)
 	return p;
 }
 
+char *batch_strdup(struct batch *b, const char *s)
+{
+	size_t n = strlen(s) + 1;
+	char *p = batch_alloc(b, n);
+
+	if (p)
+		memcpy(p, s, n);
+	return p;
+}
+
 char *batch_printf(struct batch *b, const char *fmt, ...)
 {
 	va_list ap, again;

@@ -82,6 +82,7 @@ enum prepared prepare_fail_nomem(struct command *cmd);
 void batch_reset(struct batch *b);
 /* Memory until the end of the batch; NULL when there is none. */
 void *batch_alloc(struct batch *b, size_t size);
+char *batch_strdup(struct batch *b, const char *s);
 char *batch_printf(struct batch *b, const char *fmt, ...) OTA_PRINTF(2, 3);
 /* Room for one more change of the command being prepared; NULL when out of memory. */
 struct change *batch_change(struct batch *b, enum change_kind kind);

@@ -132,7 +132,7 @@ static bool learn_name(struct committer *c, struct device_work *w, struct releas
 	for (size_t i = 0; i <= n; i++)
 		json_str(&json, NULL, names[i]);
 	json_close(&json, ']');
-	char *text = buf_ok(&json) ? batch_printf(&c->batch, "%s", json.data) : NULL;
+	char *text = buf_ok(&json) ? batch_strdup(&c->batch, json.data) : NULL;
 	buf_fini(&json);
 	char *data = batch_printf(&c->batch, "{\"learnt_version\":\"%s\"}", w->next.version);
 	if (!w->learnt || !text || !data || !(ch = batch_change(&c->batch, CHANGE_RELEASE_LEARNT)))
@@ -250,7 +250,7 @@ static bool note_arrival(struct committer *c, struct device_work *w, const char 
 	json_open(&b, NULL, '{');
 	json_str(&b, "from_version", old_version);
 	json_close(&b, '}');
-	data = buf_ok(&b) ? batch_printf(&c->batch, "%s", b.data) : NULL;
+	data = buf_ok(&b) ? batch_strdup(&c->batch, b.data) : NULL;
 	buf_fini(&b);
 	return data && batch_event(&c->batch, "version_changed", id, w->next.version, 0, data);
 }
@@ -267,7 +267,7 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 		return PREPARED_DEFER;
 	if (!w)
 		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
-	const char *old_version = batch_printf(&c->batch, "%s", w->next.version);
+	const char *old_version = batch_strdup(&c->batch, w->next.version);
 	if (!old_version || !apply_facts(c, in, &w->next))
 		return prepare_fail_nomem(cmd);
 	w->device->last_seen_us = c->batch.now_us;

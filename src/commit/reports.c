@@ -87,7 +87,7 @@ static enum stepped record_unsolicited(struct committer *c, struct device_work *
 		.opened_us = c->batch.now_us,
 		.reported_us = c->batch.now_us,
 		.version = r->version,
-		.from_version = batch_printf(&c->batch, "%s", w->next.version),
+		.from_version = batch_strdup(&c->batch, w->next.version),
 	};
 	struct change *ch = a.from_version ? batch_change(&c->batch, CHANGE_ATTEMPT_INSERT) : NULL;
 	struct attempt *copy = batch_alloc(&c->batch, sizeof *copy);
