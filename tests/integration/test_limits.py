@@ -158,11 +158,14 @@ def test_fewer_files_than_connections_is_told(services):
 
 
 def hold_requests(service, count, headers=b""):
+    """Requests whose bodies never end, each of them admitted: the service has asked for the body."""
     held = []
     for i in range(count):
         s = service.connect()
         s.sendall(b"POST /api/device/d%d/update-status HTTP/1.1\r\nHost: x\r\n%s"
-                  b"Content-Length: 100\r\n\r\n{" % (i, headers))
+                  b"Expect: 100-continue\r\nContent-Length: 100\r\n\r\n" % (i, headers))
+        assert s.recv(4096).startswith(b"HTTP/1.1 100 ")
+        s.sendall(b"{")
         held.append(s)
     return held
 
