@@ -23,6 +23,23 @@
 #define DISCARD_MAX              (16 * 1024 * 1024)
 #define UPLOAD_LEAST_BYTES_PER_S 1024
 
+/* --- what the end of the service waits for --- */
+
+/* Counts, then looks: http_stop() sets `closing`, then waits for the count to be 0. */
+static bool begin_work(struct request *r)
+{
+	r->counted_work = true;
+	atomic_fetch_add(&r->server->working, 1);
+	return !atomic_load(&r->server->closing);
+}
+
+static void end_work(struct request *r)
+{
+	if (r->counted_work)
+		atomic_fetch_sub(&r->server->working, 1);
+	r->counted_work = false;
+}
+
 /* --- the answer --- */
 
 static bool add_headers(struct request *r, struct MHD_Response *m)
@@ -71,6 +88,7 @@ static enum MHD_Result answer(struct request *r)
 
 	r->response = NULL;
 	r->answered = true;
+	end_work(r);
 	log_request(r);
 	if (!m) {
 		static char no_memory[] = "{\"detail\":\"out of memory\"}";
@@ -257,6 +275,11 @@ static enum ota_code authorize(struct request *r, struct ota_err *err)
 	return auth_check(r->server->auth, k.key, err);
 }
 
+static void respond_shutting_down(struct request *r)
+{
+	respond_status(r, 503, "the service is shutting down; come again");
+}
+
 /* Finds out what is asked and whether it may be; false: the answer is made. */
 static bool admit(struct request *r)
 {
@@ -264,7 +287,7 @@ static bool admit(struct request *r)
 	struct ota_err err;
 
 	if (atomic_load(&s->draining)) {
-		respond_status(r, 503, "the service is shutting down; come again");
+		respond_shutting_down(r);
 		return false;
 	}
 	if (s->cfg->max_connections_per_address > 0) {
@@ -460,6 +483,10 @@ enum MHD_Result request_proceed(void *cls, struct MHD_Connection *connection, co
 			respond_error(r, OTA_ENOMEM, "out of memory");
 			return answer(r);
 		}
+		if (!begin_work(r)) {
+			respond_shutting_down(r);
+			return answer(r);
+		}
 		return proceed(r, r->route->handler);
 	}
 	return r->resume ? proceed(r, r->resume) : MHD_NO;
@@ -476,6 +503,7 @@ void request_end(void *cls, struct MHD_Connection *connection, void **con_cls,
 	*con_cls = NULL;
 	if (!r)
 		return;
+	end_work(r);
 	if (r->counted_download)
 		atomic_fetch_sub(&r->server->active_downloads, 1);
 	if (r->counted_address)

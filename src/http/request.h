@@ -41,8 +41,10 @@ struct http_server {
 	char own_url[64]; /* "http://127.0.0.1:8080": for requests without a Host */
 	_Atomic int port; /* known once it listens, when workers already ask for it */
 	int64_t started_mono_ms;
-	_Atomic bool draining;
+	_Atomic bool draining; /* new requests are told to come again */
+	_Atomic bool closing;  /* no handler begins any more */
 	_Atomic int64_t active_requests, active_downloads;
+	_Atomic int64_t working; /* requests from the start of their handler to its answer */
 	_Atomic uint64_t request_number;
 	uint64_t id_prefix;
 	_Atomic int64_t recent_updates,
@@ -113,7 +115,7 @@ struct request {
 	char allow[64];
 	int retry_after_s;
 	struct MHD_Response *response; /* instead of out: a download */
-	bool answered, counted_download, counted_address;
+	bool answered, counted_work, counted_download, counted_address;
 	int64_t begun_mono_ms;
 };
 

@@ -188,7 +188,6 @@ static void drain(struct http_server *s, int64_t drain_s, const volatile int *hu
 		bool long_done = downloads <= 0 || waited_ms >= drain_s * 1000 || *hurry;
 		if (short_done && long_done)
 			return;
-		connections_close_idle(s->connections);
 		wait_a_moment();
 	}
 }
@@ -199,20 +198,24 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 
 	if (!s)
 		return;
-	/* Nobody new from here on. It is closed when no worker can have it in hand any more. */
-	int listener = MHD_quiesce_daemon(s->daemon);
-	if (listener >= 0)
-		shutdown(listener, SHUT_RDWR);
-	atomic_store(&s->draining, true);
-	drain(s, drain_s, hurry);
-	/* Jobs and commands under way resume their connections: both end before the library stops.
+	/*
+	 * The port stays open, and new requests are told to come again: MHD_quiesce_daemon() of
+	 * 0.9.75 races with workers on epoll and may abort ("Failed to remove listen FD").
 	 */
+	atomic_store(&s->draining, true);
+	connections_close_idle(s->connections);
+	drain(s, drain_s, hurry);
+	/*
+	 * No handler runs or is suspended past this loop, and none begins: begin_work() counts,
+	 * then looks.  Job threads and the committer may still be leaving MHD_resume_connection().
+	 */
+	atomic_store(&s->closing, true);
+	while (atomic_load(&s->working) > 0)
+		wait_a_moment();
 	jobs_stop(&s->inspections);
 	jobs_stop(&s->jobs);
 	committer_barrier(s->committer);
 	MHD_stop_daemon(s->daemon);
-	if (listener >= 0)
-		close(listener);
 	server_free(s);
 	*sp = NULL;
 }

@@ -26,7 +26,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 			 struct ota_err *err);
 int http_port(const struct http_server *s);
 /*
- * Takes no new connections, lets short requests end within 5 s and downloads within drain_s (which
- * main may cut short through *hurry), then closes what is left.
+ * Answers new requests with 503, lets short ones that have begun end within 5 s and downloads
+ * within drain_s (which main may cut short through *hurry), then closes what is left.
  */
 void http_stop(struct http_server **s, int64_t drain_s, const volatile int *hurry);

@@ -212,8 +212,9 @@ enum ota_code store_sqlite_open(const char *path, struct store **out, struct ota
 	struct sqlite_store *s = calloc(1, sizeof *s);
 	enum ota_code rc;
 
-	/* SQLite's count of its own memory is a lock at each allocation, and nobody reads it.  It can be
-	 * changed before the library is first used only: later openings in tests keep what there is. */
+	/* SQLite's count of its own memory is a lock at each allocation, and nobody reads it.  It
+	 * can be changed before the library is first used only: later openings in tests keep what
+	 * there is. */
 	(void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	if (!s || !(s->path = strdup(path))) {
 		free(s);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Runs every file of a folder through LLVMFuzzerTestOneInput(), so that what a fuzzer once found stays
- * found on machines without a fuzzer.  Usage: corpus_NAME FOLDER
+ * Runs every file of a folder through LLVMFuzzerTestOneInput(), so that what a fuzzer once found
+ * stays found on machines without a fuzzer.  Usage: corpus_NAME FOLDER
  */
 #include <dirent.h>
 #include <stddef.h>

@@ -80,3 +80,10 @@ def test_every_option_is_documented():
     missing = [name for name in names if "`%s`" % name not in text]
     assert len(names) > 20 and not missing, "docs/operating.md says nothing of " + \
         ", ".join(missing)
+
+
+def test_the_http_library_is_not_asked_to_quiesce():
+    """It aborts in a race with its workers on epoll (0.9.75); http_stop() does without."""
+    callers = [path for path in sources("src")
+               if re.search(r"\bMHD_quiesce_daemon\s*\(\s*\w", open(path, encoding="utf-8").read())]
+    assert not callers

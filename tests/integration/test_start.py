@@ -8,8 +8,10 @@ import sqlite3
 import stat
 import threading
 import time
+from collections import Counter
 
 import pytest
+import requests
 
 import images
 from service import wait_for
@@ -285,19 +287,22 @@ def test_sigterm_lets_downloads_end(draining):
     slow = SlowDownload(service, 65536)
     service.signal()
     wait_for(lambda: "stopping" in service.log(), "the end to begin")
-    wait_for(lambda: refused(service), "new connections to be refused")
+    wait_for(lambda: turned_away(service), "new requests to be turned away")
     assert slow.got < size
     assert service.wait() == 0
     slow.join()
     assert slow.got > size, "the download was cut"
 
 
-def refused(service):
-    try:
-        service.connect(2).close()
-    except ConnectionRefusedError:
-        return True
-    return False
+def turned_away(service):
+    answer = requests.get(service.url + "/health", timeout=10)
+    if answer.status_code == 200:
+        return False
+    assert answer.status_code == 503
+    assert "shutting down" in answer.json()["detail"]
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.headers["Connection"] == "close"
+    return True
 
 
 def test_sigterm_ends_within_the_drain_time(draining):
@@ -315,7 +320,7 @@ def test_a_second_signal_ends_at_once(draining):
     service = draining(60, 32 << 20)
     slow = SlowDownload(service, 0)
     service.signal(signal.SIGINT)
-    wait_for(lambda: refused(service), "the end to begin")
+    wait_for(lambda: turned_away(service), "the end to begin")
     begun = time.monotonic()
     service.signal(signal.SIGTERM)
     assert service.wait() == 0
@@ -330,6 +335,50 @@ def test_sigterm_without_requests_is_quick(service):
         service.signal()
         assert service.wait() == 0
         assert time.monotonic() - begun < 2
+
+
+def test_it_ends_well_while_devices_go_on_asking(service):
+    """Each of them has a whole answer, or none at all: told to come again, or let go."""
+    over, answers = threading.Event(), Counter()
+
+    def ask(number):
+        while not over.is_set():
+            try:
+                answer = requests.get(service.url + "/api/firmware/check", timeout=30, params={
+                    "device_id": "d%d" % number, "device_model": "pi", "current_version": "1"})
+                answers[answer.status_code] += 1
+                answer.json()
+            except requests.ConnectionError:
+                answers["none"] += 1
+
+    for _ in range(5):
+        over.clear()
+        askers = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+        for asker in askers:
+            asker.start()
+        before = answers[200]
+        wait_for(lambda: answers[200] > before + 20, "devices to be answered")
+        service.signal()
+        try:
+            assert service.wait() == 0
+        finally:
+            over.set()
+            for asker in askers:
+                asker.join()
+        assert set(answers) <= {200, 503, "none"}, answers
+        service.start()
+
+
+def test_a_body_that_never_ends_does_not_hold_the_end(service):
+    """Its last byte comes when the service is past waiting for it."""
+    with service.connect() as s:
+        s.sendall(b"POST /api/device/d1/update-status HTTP/1.1\r\nHost: x\r\n"
+                  b"Content-Length: 100\r\n\r\n{")
+        wait_for(lambda: service.ok("GET", "/metrics")["http_requests_total"] >= 2, "the request")
+        service.signal()
+        assert service.wait() == 0
+    service.start()
+    assert service.list("updates") == []
 
 
 def test_a_request_under_way_is_answered(service):

@@ -68,7 +68,8 @@ static void hashes(void **state)
 	(void)state;
 	assert_true(sha256_once("abc", 3, d)); /* FIPS 180-4, example 1 */
 	hex_encode(d, sizeof d, hex);
-	assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+	assert_string_equal(hex,
+			    "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 	assert_true(hex_decode(hex, back, sizeof back));
 	assert_memory_equal(d, back, sizeof d);
 	hex[3] = 'g';
