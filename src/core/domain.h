@@ -23,6 +23,13 @@
 #define DIGEST_SIZE       32
 #define ATTEMPT_TOKEN_LEN 13 /* base 32, 65 bits of chance */
 
+/* How a device is spoken to over MQTT: the form of its topics, which it chose by speaking first. */
+enum topic_form {
+	TOPIC_FORM_NONE,    /* it was never heard over MQTT */
+	TOPIC_FORM_EDGE,    /* {site}/edge/{device_id}/... */
+	TOPIC_FORM_DEVICES, /* {site}/devices/{device_id}/..., older devices */
+};
+
 /* An attempt in memory: open, or a success whose device has not yet been seen running the release.
  */
 struct attempt {

@@ -14,9 +14,9 @@
 #include "config.h"
 #include "firmware/cache.h"
 #include "http/connections.h"
-#include "http/parse/field_errors.h"
-#include "http/parse/json_body.h"
-#include "http/parse/query.h"
+#include "json/field_errors.h"
+#include "json/json_body.h"
+#include "http/parse/query_fields.h"
 
 #include <microhttpd.h>
 #include <stdatomic.h>

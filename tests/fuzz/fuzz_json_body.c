@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Any body: no crash; an accepted one is an object whose fields the getters read or refuse. */
-#include "http/parse/json_body.h"
+#include "json/json_body.h"
 
 #include <stdlib.h>
 

@@ -11,7 +11,7 @@
 #pragma once
 
 #include "base/err.h"
-#include "http/parse/field_errors.h"
+#include "json/field_errors.h"
 
 #include <jansson.h>
 

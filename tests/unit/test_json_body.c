@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* http/parse/json_body and field_errors: what is forgiven, what is refused, and what the refusal
+/* json/json_body and field_errors: what is forgiven, what is refused, and what the refusal
  * says. */
-#include "http/parse/json_body.h"
+#include "http/parse/query_fields.h"
+#include "json/json_body.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

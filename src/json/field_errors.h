@@ -11,7 +11,8 @@
 #pragma once
 
 #include "base/buf.h"
-#include "http/parse/query.h"
+
+#include <stdint.h>
 
 #define FIELD_TYPE_MISSING "value_error.missing"
 #define FIELD_TYPE_NONE    "type_error.none.not_allowed"
@@ -57,18 +58,6 @@ static inline bool field_errors_any(const struct field_errors *fe)
 
 /* The array, owned by *fe; NULL when there is no error, or no memory for its text. */
 const char *field_errors_text(const struct field_errors *fe);
-
-/*
- * Query parameters.  Each answers whether *out was filled; what is wrong went into *fe.  An absent
- * parameter is an error only where REQUIRED, and leaves *out as the caller set it.
- * Lengths are in characters, not bytes.  *out of a string belongs to *q.
- */
-bool field_query_string(struct field_errors *fe, const struct query *q, const char *name,
-			bool required, size_t min, size_t max, const char **out);
-bool field_query_int(struct field_errors *fe, const struct query *q, const char *name,
-		     bool required, int64_t min, int64_t max, int64_t *out);
-bool field_query_bool(struct field_errors *fe, const struct query *q, const char *name,
-		      bool required, bool *out);
 
 /* Adds the error, if any, that valid UTF-8 TEXT has not MIN..MAX characters; true when it fits. */
 bool field_check_length(struct field_errors *fe, const struct field_loc *loc, const char *text,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "http/parse/json_body.h"
+#include "json/json_body.h"
 
 #include <pthread.h>
 #include <stdlib.h>
