@@ -6,6 +6,7 @@
 #include "commit/batch.h"
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "core/runs.h"
 #include "core/version.h"
@@ -87,8 +88,31 @@ static bool forget_failures(struct committer *c, struct device_work *w, int64_t 
 	return true;
 }
 
+/* It takes a place from now on; the next round over the fleet counts it anyway. */
+static void take_place(struct committer *c, const struct rollout *by)
+{
+	struct rollout *r = (struct rollout *)(uintptr_t)by;
+
+	c->busy++;
+	c->busy_next++;
+	if (r) {
+		r->busy++;
+		r->busy_next++;
+	}
+}
+
+bool attempt_tell(struct committer *c, struct device_work *w, bool told)
+{
+	struct attempt a = *w->next.attempt;
+
+	a.commands = told ? a.commands + 1 : 0;
+	if (told)
+		a.commanded_us = c->batch.now_us;
+	return put_attempt(c, w, CHANGE_ATTEMPT_UPDATE, &a) && state_set_attempt(&w->next, &a);
+}
+
 bool attempt_open(struct committer *c, struct device_work *w, const struct release *r,
-		  const struct rollout *by)
+		  const struct rollout *by, bool told)
 {
 	struct attempt a = {
 		.id = c->store->ops->next_id(c->store, ID_ATTEMPT),
@@ -98,10 +122,14 @@ bool attempt_open(struct committer *c, struct device_work *w, const struct relea
 		.percent = -1,
 		.opened_us = c->batch.now_us,
 		.reported_us = c->batch.now_us,
+		.commanded_us = told ? c->batch.now_us : 0,
+		.commands = told,
 		.version = r->version,
 		.from_version = w->next.version,
 	};
 	const char *data;
+
+	take_place(c, by);
 
 	/* A try after a success that stood begins a new row of failures. */
 	if (w->next.ran_release_id == r->id && !forget_failures(c, w, r->id))
@@ -194,17 +222,22 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 	struct attempt a = *old;
 	const struct attempt *held = w->next.attempt;
 	bool grew = word->percent > a.percent;
+	bool accepts = word->accepted && !a.accepted_us && attempt_is_open(old->state);
 
 	a.state = attempt_next(old->state, word->event);
 	/* LAPSED may begin again, but not beside another that is open or about to be seen. */
 	if (!a.unsolicited && !attempt_is_open(old->state) && attempt_is_open(a.state) && held &&
 	    held->id != a.id)
 		return STEPPED_NOT;
-	if (a.state == old->state &&
+	if (word->coalesced && c->batch.now_us - old->reported_us < US_PER_S)
+		grew = false;
+	if (a.state == old->state && !accepts &&
 	    (!grew || a.state != ATTEMPT_DOWNLOADING || word->event != EVENT_REPORT_DOWNLOADING))
 		return STEPPED_NOT;
 
 	a.reported_us = c->batch.now_us;
+	if (accepts)
+		a.accepted_us = c->batch.now_us;
 	if (a.state == ATTEMPT_SUCCESS)
 		a.percent = 100;
 	else if (grew)
@@ -226,6 +259,12 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 		ch->attempt.started_us = c->batch.now_us;
 	if (!attempt_is_open(a.state))
 		ch->attempt.completed_us = c->batch.now_us;
+	if (accepts && a.state == old->state) {
+		const char *data = event_data(c, &a, NULL, NULL);
+		if (!data || !batch_event(&c->batch, "update_accepted", w->device->device_id,
+					  kept->version, a.rollout_id, data))
+			return STEPPED_NOMEM;
+	}
 	if (a.state != old->state) {
 		const char *data = event_data(c, &a, word->error, word->why);
 		if (!data ||

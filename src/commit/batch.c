@@ -152,6 +152,7 @@ static bool may_register(struct committer *c, struct command *cmd)
 			     "(OTA_MAX_DEVICES)",
 			     (long long)c->cfg.max_devices);
 		cmd->retry_after_s = 3600;
+		cmd->over_limit = true;
 		return false;
 	}
 	c->new_device_tokens += (double)(now_ms - c->new_device_filled_ms) / 1000.0 * rate;
@@ -164,6 +165,7 @@ static bool may_register(struct committer *c, struct command *cmd)
 			     "(OTA_NEW_DEVICES_PER_SECOND is %lld)",
 			     (long long)c->cfg.new_devices_per_second);
 		cmd->retry_after_s = 5;
+		cmd->over_limit = true;
 		return false;
 	}
 	c->new_device_tokens -= 1;
@@ -195,6 +197,7 @@ static void plan_undo(struct plan_work *p)
 		return;
 	release_free(&p->new_release);
 	rollout_free(&p->new_rollout);
+	free(p->stop_reason);
 }
 
 void work_undo(struct committer *c, struct command *cmd)

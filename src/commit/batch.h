@@ -33,7 +33,13 @@ struct plan_work {
 	bool active;
 	struct release *release; /* set deleted */
 	bool deleted;
+	bool stops;        /* everything is stopped, or goes on ... */
+	char *stop_reason; /* ... when NULL */
 };
+
+/* The key of the store's state that says since when and why everything is stopped: "TIME REASON".
+ */
+#define STATE_STOPPED "stopped"
 
 struct chunk;
 
@@ -51,6 +57,10 @@ struct committer {
 	struct store *store;
 	struct committer_config cfg;
 	struct batch batch;
+	/* Attempts that take a place: counted in rounds over the fleet, and one more for each that
+	 * is opened meanwhile.  Read by all. */
+	_Atomic int64_t busy;
+	int64_t busy_next;
 	/* New devices: a bucket of tokens, filled by the second. */
 	double new_device_tokens;
 	int64_t new_device_filled_ms;
@@ -68,7 +78,8 @@ enum prepared {
 typedef enum prepared prepare_fn(struct committer *c, struct command *cmd);
 prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse,
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
-	prepare_rollout_create, prepare_rollout_active, prepare_flush_seen;
+	prepare_rollout_create, prepare_rollout_active, prepare_flush_seen, prepare_status,
+	prepare_dispatch, prepare_rejected, prepare_stop;
 
 /* A flush was not written: all of it is to be written again. */
 void flush_undo(struct committer *c);
@@ -106,15 +117,20 @@ void work_undo(struct committer *c, struct command *cmd);
 
 /* --- attempts, in attempts.c --- */
 
-/* Opens an attempt of the device at the release.  False: out of memory. */
+/* Opens an attempt of the device at the release; TOLD: a command goes out with it.  False: out of
+ * memory. */
 OTA_MUST_USE bool attempt_open(struct committer *c, struct device_work *w, const struct release *r,
-			       const struct rollout *by);
+			       const struct rollout *by, bool told);
+/* The open attempt is told again now; or (TOLD false) counts its commands anew. */
+OTA_MUST_USE bool attempt_tell(struct committer *c, struct device_work *w, bool told);
 
 struct attempt_word {
 	enum attempt_event event;
 	int percent;       /* -1 */
 	const char *error; /* NULL */
 	const char *why;   /* for what the service ends: metadata.why */
+	bool accepted;     /* the device has the command */
+	bool coalesced;    /* progress alone is worth a row once a second */
 };
 enum stepped {
 	STEPPED,     /* something changed and is in the batch */
@@ -128,6 +144,22 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 enum stepped attempt_withdraw(struct committer *c, struct device_work *w, const char *why);
 /* Marks the success in memory as seen to be real. */
 OTA_MUST_USE bool attempt_settle(struct committer *c, struct device_work *w, const char *runs_as);
+
+/* --- check-ins and status messages, in checkins.c --- */
+
+/*
+ * What a device says of itself goes into its state, its attempt, and the offer that follows; OPENS:
+ * an offer opens an attempt at once (over MQTT the dispatcher does, at its turn).  False: out of
+ * memory.
+ */
+OTA_MUST_USE bool checkin_apply(struct committer *c, struct device_work *w,
+				const struct checkin *in, bool opens);
+
+/* --- MQTT, in presence.c --- */
+
+/* The device was heard VIA; PRESENCE_UNKNOWN leaves what is known.  *changed: it is worth a row. */
+OTA_MUST_USE bool link_note(struct committer *c, struct device_work *w, const struct via *via,
+			    enum presence presence, bool *changed);
 
 /* Adds the row of the device to the batch, as work->next says. */
 OTA_MUST_USE bool put_device(struct committer *c, struct device_work *w);

@@ -19,6 +19,8 @@ struct decide_params committer_decide_params(const struct committer *c)
 	return (struct decide_params){
 		.now_us = clock_service_us(),
 		.stale_us = 3 * c->cfg.poll_interval_s * US_PER_S,
+		.stopped = fleet_is_stopped(c->fleet),
+		.full = c->cfg.max_downloads > 0 && c->busy >= c->cfg.max_downloads,
 	};
 }
 
@@ -93,7 +95,8 @@ static bool apply_facts(struct committer *c, const struct checkin *in, struct de
 {
 	int64_t now_us = c->batch.now_us;
 
-	if (!state_set_string(&n->model, in->model) || !state_set_version(n, in->version) ||
+	if ((in->model[0] && !state_set_string(&n->model, in->model)) ||
+	    (in->version[0] && !state_set_version(n, in->version)) ||
 	    (in->hw[0] && !state_set_string(&n->hw, in->hw)) || !state_set_digests(n, &in->digests))
 		return false;
 	if (in->mac)
@@ -207,15 +210,15 @@ static bool apply_verdict(struct committer *c, struct device_work *w, struct mod
 }
 
 /* The offer that follows: opened, kept, or an older one taken back. */
-static bool apply_decision(struct committer *c, struct device_work *w, const struct model *m)
+static bool apply_decision(struct committer *c, struct device_work *w, const struct model *m,
+			   bool opens)
 {
 	/* A success as another model is never seen now: nobody waits for it. */
 	if (w->next.attempt && !attempt_is_open(w->next.attempt->state) &&
 	    !release_tried(m, &w->next) && !attempt_settle(c, w, ""))
 		return false;
 	struct device view = view_of(w);
-	struct decide_params p = {.now_us = c->batch.now_us,
-				  .stale_us = 3 * c->cfg.poll_interval_s * US_PER_S};
+	struct decide_params p = committer_decide_params(c);
 	struct decision x = decide(&view, m, &p);
 
 	if (offer_stands(&x, w->next.attempt, release_tried(m, &w->next)))
@@ -235,7 +238,7 @@ static bool apply_decision(struct committer *c, struct device_work *w, const str
 		if (attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
 			return false;
 	}
-	return !decision_offers(&x) || attempt_open(c, w, x.release, x.rollout);
+	return !opens || !decision_offers(&x) || attempt_open(c, w, x.release, x.rollout, false);
 }
 
 static bool note_arrival(struct committer *c, struct device_work *w, const char *old_version)
@@ -255,6 +258,19 @@ static bool note_arrival(struct committer *c, struct device_work *w, const char 
 	return data && batch_event(&c->batch, "version_changed", id, w->next.version, 0, data);
 }
 
+bool checkin_apply(struct committer *c, struct device_work *w, const struct checkin *in, bool opens)
+{
+	const char *old_version = batch_strdup(&c->batch, w->next.version);
+
+	if (!old_version || !apply_facts(c, in, &w->next))
+		return false;
+	struct model *m = w->next.model[0] ? fleet_model_ensure(c->fleet, w->next.model) : NULL;
+	if (w->next.model[0] && !m)
+		return false;
+	return note_arrival(c, w, old_version) && look_back(c, w, m) != STEPPED_NOMEM &&
+	       apply_verdict(c, w, m) && apply_decision(c, w, m, opens);
+}
+
 enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 {
 	const struct checkin *in = &cmd->checkin;
@@ -267,13 +283,8 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 		return PREPARED_DEFER;
 	if (!w)
 		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
-	const char *old_version = batch_strdup(&c->batch, w->next.version);
-	if (!old_version || !apply_facts(c, in, &w->next))
-		return prepare_fail_nomem(cmd);
 	w->device->last_seen_us = c->batch.now_us;
-	struct model *m = fleet_model_ensure(c->fleet, w->next.model);
-	if (!m || !note_arrival(c, w, old_version) || look_back(c, w, m) == STEPPED_NOMEM ||
-	    !apply_verdict(c, w, m) || !apply_decision(c, w, m) || !put_device(c, w))
+	if (!checkin_apply(c, w, in, true) || !put_device(c, w))
 		return prepare_fail_nomem(cmd);
 	return PREPARED;
 }

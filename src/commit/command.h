@@ -27,7 +27,17 @@ enum command_kind {
 	COMMAND_ROLLOUT_CREATE,
 	COMMAND_ROLLOUT_ACTIVE,
 	COMMAND_FLUSH_SEEN,
+	COMMAND_STATUS,
+	COMMAND_DISPATCH,
+	COMMAND_REJECTED,
+	COMMAND_STOP,
 	COMMAND_KINDS,
+};
+
+/* How a device's word came, when it came over MQTT. */
+struct via {
+	const char *site; /* NULL: over HTTP */
+	enum topic_form form;
 };
 
 /* A device's word about an update. */
@@ -36,6 +46,19 @@ struct report {
 		*attempt_token;   /* the last two may be NULL */
 	enum attempt_event event; /* one of EVENT_REPORT_* */
 	int percent;              /* -1: not told */
+	/* Over MQTT besides: the version may be NULL (it is the open attempt's), the event
+	 * EVENT_NONE (a sign of life). */
+	struct via via;
+	bool accepted;        /* it has the command */
+	uint64_t result_hash; /* of the payload of a result; 0: no result */
+};
+
+/* A device's word about itself over MQTT: its birth message, or its last will. */
+struct status {
+	struct checkin facts; /* model and version "" when not told */
+	struct via via;
+	bool online;
+	bool retained; /* the broker's copy, maybe old: no contact */
 };
 
 /* Edits of one device, or of many at once; each field only where its flag is set. */
@@ -65,6 +88,7 @@ struct rollout_new {
 	enum target_type type;
 	int percent, max_attempts;
 	bool active, allow_downgrade;
+	int max_parallel; /* 0: no limit of its own */
 	const char *const *device_ids;
 	size_t device_id_count;
 	const uint64_t *macs;
@@ -112,16 +136,30 @@ struct command {
 		struct {
 			int from, to; /* shards of the fleet */
 		} flush_seen;
+		struct status status;
+		struct {
+			const char *device_id; /* tell it, if it is still to be told */
+		} dispatch;
+		struct {
+			const char *device_id, *topic, *reason, *detail; /* device_id may be NULL */
+			const void *payload;
+			size_t payload_len;
+		} rejected;
+		struct {
+			const char *reason; /* NULL: go on */
+		} stop;
 	};
 
 	/* The outcome, valid in done(). */
 	enum ota_code code;
 	struct ota_err err;
 	int retry_after_s; /* with OTA_EUNAVAIL: when to come again; 0 unknown */
+	bool over_limit;   /* with OTA_EUNAVAIL: only this device may not register now */
 	struct {
 		int64_t id;   /* of the release or rollout */
 		bool existed; /* it was there already, identical; or nothing had to change */
 		size_t count; /* devices edited, attempts withdrawn */
+		bool send;    /* a dispatch: the open attempt is to be told now */
 		char warnings[WARNINGS_SIZE]; /* JSON array of sentences, for a release */
 	} out;
 

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/dispatch.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -13,9 +14,8 @@
 
 #define BATCH_MAX 1000
 #define TICK_MS   1000
-/* A fleet of up to this size is looked through for lapsed offers at each tick, a larger one in
- * turns. */
-#define SMALL_FLEET     20000
+/* So many devices are looked at in a tick: for lapsed offers, and for the places that are taken. */
+#define LOOKS_PER_TICK  100000
 #define LAPSES_PER_TICK 500
 
 struct command_list {
@@ -36,7 +36,8 @@ struct committer_queue {
 	/* the committer's: */
 	struct command_list deferred;
 	int64_t started_ms, next_tick_ms, sick_since_us;
-	int tick_shard;
+	int tick_shard; /* of the flush */
+	int look_shard; /* of the look at all devices */
 };
 
 static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
@@ -52,6 +53,10 @@ static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
 	[COMMAND_ROLLOUT_CREATE] = prepare_rollout_create,
 	[COMMAND_ROLLOUT_ACTIVE] = prepare_rollout_active,
 	[COMMAND_FLUSH_SEEN] = prepare_flush_seen,
+	[COMMAND_STATUS] = prepare_status,
+	[COMMAND_DISPATCH] = prepare_dispatch,
+	[COMMAND_REJECTED] = prepare_rejected,
+	[COMMAND_STOP] = prepare_stop,
 };
 
 /* Changes releases or rollouts, or speaks of every device: a batch by itself. */
@@ -63,6 +68,7 @@ static bool stands_alone(enum command_kind kind)
 	case COMMAND_ROLLOUT_CREATE:
 	case COMMAND_ROLLOUT_ACTIVE:
 	case COMMAND_FLUSH_SEEN:
+	case COMMAND_STOP:
 	case COMMAND_DEVICE_DELETE: return true;
 	default: return false;
 	}
@@ -220,6 +226,8 @@ static void publish(struct committer *c, struct command *cmd)
 		fleet_set_active(c->fleet, p->rollout, p->active);
 	if (p && p->release)
 		fleet_set_deleted(c->fleet, p->release, p->deleted);
+	if (p && p->stops)
+		fleet_set_stop(c->fleet, p->stop_reason, c->batch.now_us);
 	cmd->devices = NULL;
 	cmd->plan = NULL;
 }
@@ -322,28 +330,72 @@ static void free_command(struct command *cmd)
 	free(cmd);
 }
 
-struct lapse_scan {
+struct look {
+	struct committer *c;
 	struct command_list *out;
-	int64_t not_after_us;
+	int64_t now_us, not_after_us; /* not_after_us 0: nothing lapses yet */
 };
 
-static bool find_lapsed(const struct device *d, void *ctx)
+static bool look_at(const struct device *d, void *ctx)
 {
-	struct lapse_scan *s = ctx;
+	struct look *s = ctx;
 	const struct attempt *a = d->state.attempt;
 
-	if (!a || a->state != ATTEMPT_PENDING || d->last_seen_us > s->not_after_us)
+	if (!a)
+		return true;
+	if (dispatch_is_busy(a, s->now_us)) {
+		struct rollout *by =
+			(struct rollout *)(uintptr_t)fleet_rollout(s->c->fleet, a->rollout_id);
+		s->c->busy_next++;
+		if (by)
+			by->busy_next++;
+	}
+	/* What was told over MQTT lapses when it is not answered: presence.c. */
+	if (a->state != ATTEMPT_PENDING || a->commanded_us || d->last_seen_us > s->not_after_us ||
+	    s->out->count >= LAPSES_PER_TICK)
 		return true;
 	size_t len = strlen(d->device_id) + 1;
 	struct command *cmd = calloc(1, sizeof *cmd + len);
 	if (!cmd)
-		return false;
+		return true; /* another time */
 	cmd->kind = COMMAND_LAPSE;
 	cmd->lapse.device_id = memcpy(cmd + 1, d->device_id, len);
 	cmd->lapse.not_after_us = s->not_after_us;
 	cmd->done = free_command;
 	list_push(s->out, cmd);
-	return s->out->count < LAPSES_PER_TICK;
+	return true;
+}
+
+/* A round over the fleet is complete: what it counted stands. */
+static void end_round(struct committer *c)
+{
+	c->busy = c->busy_next;
+	c->busy_next = 0;
+	for (const struct model *m = fleet_models(c->fleet); m; m = m->next)
+		for (struct rollout *r = m->rollouts; r; r = r->next) {
+			r->busy = r->busy_next;
+			r->busy_next = 0;
+		}
+}
+
+/* Looks at the next part of the fleet. */
+static void look(struct committer *c, struct command_list *out)
+{
+	struct committer_queue *q = c->queue;
+	size_t count = fleet_device_count(c->fleet);
+	int step = count > LOOKS_PER_TICK ? (int)(FLEET_SHARDS * LOOKS_PER_TICK / count) + 1
+					  : FLEET_SHARDS;
+	int from = q->look_shard, to = from + step < FLEET_SHARDS ? from + step : FLEET_SHARDS;
+	int64_t patience_us = 3 * c->cfg.poll_interval_s * US_PER_S;
+	struct look s = {.c = c, .out = out, .now_us = clock_service_us()};
+
+	/* While the service was down nobody could ask: the intervals count from its start. */
+	if (clock_mono_ms() - q->started_ms >= patience_us / 1000)
+		s.not_after_us = s.now_us - patience_us;
+	fleet_visit(c->fleet, from, to, look_at, &s);
+	q->look_shard = to < FLEET_SHARDS ? to : 0;
+	if (q->look_shard == 0)
+		end_round(c);
 }
 
 static void tick(struct committer *c, struct command_list *out)
@@ -351,17 +403,8 @@ static void tick(struct committer *c, struct command_list *out)
 	struct committer_queue *q = c->queue;
 	int step = (int)((FLEET_SHARDS + c->cfg.last_seen_flush_s - 1) / c->cfg.last_seen_flush_s);
 	int from = q->tick_shard, to = from + step < FLEET_SHARDS ? from + step : FLEET_SHARDS;
-	bool small = fleet_device_count(c->fleet) <= SMALL_FLEET;
-	int64_t patience_us = 3 * c->cfg.poll_interval_s * US_PER_S;
-	struct lapse_scan scan = {
-		.out = out,
-		.not_after_us = clock_service_us() - patience_us,
-	};
 
-	/* While the service was down nobody could ask: the intervals count from its start. */
-	if (clock_mono_ms() - q->started_ms >= patience_us / 1000)
-		fleet_visit(c->fleet, small ? 0 : from, small ? FLEET_SHARDS : to, find_lapsed,
-			    &scan);
+	look(c, out);
 	struct command *flush = calloc(1, sizeof *flush);
 	if (flush) {
 		flush->kind = COMMAND_FLUSH_SEEN;

@@ -21,7 +21,9 @@ struct committer_config {
 	int64_t max_devices;
 	int64_t new_devices_per_second;
 	int64_t last_seen_flush_s;
-	size_t queue_max; /* commands waiting; beyond it submit refuses */
+	int64_t max_downloads;     /* attempts that may take a place at once; 0: any number */
+	int64_t command_timeout_s; /* how long a command is waited for before it is sent again */
+	size_t queue_max;          /* commands waiting; beyond it submit refuses */
 };
 
 /* Loads the fleet from the store. */

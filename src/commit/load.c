@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The fleet as the store has it, at start.  Before the committer's thread runs. */
-#include "commit/committer.h"
+#include "commit/batch.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -154,6 +154,7 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	r->created_active = json_is_true(json_object_get(meta, "created_active"));
 	r->allow_downgrade = row->allow_downgrade;
 	r->max_attempts = row->max_attempts;
+	r->max_parallel = row->max_parallel;
 	r->created_us = time_or_zero(row->created_at);
 	r->lowest_hash = UINT64_MAX;
 	json_decref(meta);
@@ -173,12 +174,13 @@ static enum ota_code load_device(void *ctx, const struct row_device *row,
 	d->last_seen_us = time_or_zero(row->last_seen);
 	next.model = next.version = next.hw = next.ran_as = "";
 	next.digests = NULL;
+	next.link = NULL;
 	if (!state_set_string(&next.model, state->model) ||
 	    !state_set_string(&next.version, state->version) ||
 	    !state_set_string(&next.hw, state->hw) ||
 	    !state_set_string(&next.ran_as, state->ran_as) ||
 	    (state->digests && !state_set_digests(&next, state->digests)) ||
-	    !fleet_reserve(f, &next)) {
+	    (state->link && !state_set_link(&next, state->link)) || !fleet_reserve(f, &next)) {
 		state_fini(&next);
 		return ota_fail_nomem(err);
 	}
@@ -292,10 +294,28 @@ static enum ota_code go_on_in_time(struct fleet *f, struct store *s, struct ota_
 	return OTA_OK;
 }
 
+static enum ota_code load_state(void *ctx, const char *key, const char *value, struct ota_err *err)
+{
+	char since[TIME_TEXT_SIZE] = "";
+
+	if (strcmp(key, STATE_STOPPED) != 0)
+		return OTA_OK;
+	size_t n = strlen(value);
+	if (n < sizeof since)
+		return ota_fail(err, OTA_EIO, "the state '%s' cannot be read", key);
+	memcpy(since, value, sizeof since - 1);
+	char *reason = strdup(value + sizeof since);
+	if (!reason)
+		return ota_fail_nomem(err);
+	fleet_set_stop(ctx, reason, time_or_zero(since));
+	return OTA_OK;
+}
+
 enum ota_code commit_load(struct fleet *f, struct store *s, struct ota_err *err)
 {
 	const struct store_loader l = {
 		.ctx = f,
+		.state = load_state,
 		.release = load_release,
 		.rollout = load_rollout,
 		.device = load_device,

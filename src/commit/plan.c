@@ -3,6 +3,7 @@
 #include "commit/batch.h"
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "core/policy.h"
 #include "core/target.h"
 #include "core/version.h"
@@ -190,7 +191,7 @@ enum prepared prepare_release_create(struct committer *c, struct command *cmd)
 /* Visits the fleet for open attempts of one release or one rollout that have not begun. */
 struct withdrawal {
 	struct committer *c;
-	int64_t release_id, rollout_id; /* one of them */
+	int64_t release_id, rollout_id; /* one of them; none: all */
 	bool begun;                     /* an attempt of the release has begun */
 	size_t count;
 	struct device **devices; /* NULL: only count */
@@ -201,8 +202,8 @@ static bool find_pending(const struct device *d, void *ctx)
 	struct withdrawal *w = ctx;
 	const struct attempt *a = d->state.attempt;
 
-	if (!a || !attempt_is_open(a->state) ||
-	    (w->release_id ? a->release_id != w->release_id : a->rollout_id != w->rollout_id))
+	if (!a || !attempt_is_open(a->state) || (w->release_id && a->release_id != w->release_id) ||
+	    (w->rollout_id && a->rollout_id != w->rollout_id))
 		return true;
 	if (a->state != ATTEMPT_PENDING) {
 		w->begun = true;
@@ -326,6 +327,7 @@ static struct rollout *make_rollout(struct committer *c, const struct rollout_ne
 	r->active = r->created_active = n->active;
 	r->allow_downgrade = n->allow_downgrade;
 	r->max_attempts = n->max_attempts;
+	r->max_parallel = n->max_parallel;
 	r->lowest_hash = UINT64_MAX;
 	r->id = c->store->ops->next_id(c->store, ID_ROLLOUT);
 	r->created_us = c->batch.now_us;
@@ -351,7 +353,8 @@ static bool same_rollout(const struct rollout *a, const struct rollout *b)
 	       a->target.percent == b->target.percent &&
 	       strcmp(a->target.group, b->target.group) == 0 &&
 	       same_lists(&a->target, &b->target) && a->created_active == b->created_active &&
-	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts;
+	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts &&
+	       a->max_parallel == b->max_parallel;
 }
 
 static char *target_filter(struct committer *c, const struct target *t)
@@ -470,6 +473,47 @@ enum prepared prepare_rollout_active(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	if (!batch_event(&c->batch, "rollout_updated", NULL, r->release->version, r->id,
 			 active ? "{\"is_active\":true}" : "{\"is_active\":false}"))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}
+
+/* --- everything --- */
+
+static char *stop_event(struct committer *c, const char *reason)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_str(&b, "reason", reason);
+	json_close(&b, '}');
+	return batch_json(c, &b);
+}
+
+enum prepared prepare_stop(struct committer *c, struct command *cmd)
+{
+	const char *reason = cmd->stop.reason;
+	struct withdrawal w = {.c = c};
+	char since[TIME_TEXT_SIZE];
+
+	cmd->out.existed = fleet_is_stopped(c->fleet) == (reason != NULL);
+	if (cmd->out.existed)
+		return PREPARED;
+	struct plan_work *p = plan_work(c, cmd);
+	if (!p || (reason && !(p->stop_reason = strdup(reason))))
+		return prepare_fail_nomem(cmd);
+	p->stops = true;
+	time_format(c->batch.now_us, since);
+	char *value = reason ? batch_printf(&c->batch, "%s %s", since, reason) : NULL;
+	struct change *ch = batch_change(&c->batch, CHANGE_STATE);
+	if (!ch || (reason && !value))
+		return prepare_fail_nomem(cmd);
+	ch->state.key = STATE_STOPPED;
+	ch->state.value = value;
+	if (reason && !withdraw_pending(c, cmd, &w, "everything was stopped"))
+		return prepare_fail_nomem(cmd);
+	char *data = reason ? stop_event(c, reason) : NULL;
+	if ((reason && !data) ||
+	    !batch_event(&c->batch, reason ? "all_stopped" : "all_resumed", NULL, NULL, 0, data))
 		return prepare_fail_nomem(cmd);
 	return PREPARED;
 }

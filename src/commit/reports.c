@@ -20,6 +20,8 @@ static bool names_attempt(const struct attempt *a, const struct report *r)
 {
 	if (r->attempt_token && a->token[0])
 		return strcmp(r->attempt_token, a->token) == 0;
+	if (!r->version)
+		return attempt_is_open(a->state);
 	return version_equal(a->version, r->version);
 }
 
@@ -46,13 +48,17 @@ static bool find_attempt(struct committer *c, const struct device_work *w, const
 		}
 		if (*rc != OTA_OK && *rc != OTA_ENOTFOUND)
 			return false;
+		*rc = OTA_OK;
+		if (!r->version)
+			return false;
 		/* An id nobody gave out, or another device's: the version tells. */
 		if (held && version_equal(held->version, r->version)) {
-			*rc = OTA_OK;
 			*out = held;
 			return true;
 		}
 	}
+	if (!r->version)
+		return false;
 	*rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id, r->version, found,
 					  err);
 	if (*rc == OTA_ENOTFOUND)
@@ -100,17 +106,61 @@ static enum stepped record_unsolicited(struct committer *c, struct device_work *
 	return attempt_step(c, w, &a, word) == STEPPED_NOMEM ? STEPPED_NOMEM : STEPPED;
 }
 
+/*
+ * Another copy of the result that ended an attempt (a broker sends it again when it heard no
+ * acknowledgement) must not end the next one.  A device that has taken the next command meanwhile
+ * means it.
+ */
+static bool is_copy(const struct device_work *w, const struct report *r, const struct attempt *a)
+{
+	const struct device_link *l = w->next.link;
+
+	return r->result_hash && l && l->result_hash == r->result_hash &&
+	       l->result_attempt_id != a->id && a->state == ATTEMPT_PENDING && !a->accepted_us;
+}
+
+/* What came over MQTT: where from, and which attempt the result ends.  *changed: a row is due. */
+static bool note_via(struct committer *c, struct device_work *w, const struct report *r,
+		     const struct attempt *ended, bool *changed)
+{
+	struct device_link l;
+
+	if (!link_note(c, w, &r->via, PRESENCE_ONLINE, changed))
+		return false;
+	if (!r->result_hash || !ended)
+		return true;
+	l = *w->next.link;
+	l.result_hash = r->result_hash;
+	l.result_attempt_id = ended->id;
+	*changed = true;
+	return state_set_link(&w->next, &l);
+}
+
+/* Nothing that anybody tries, and nothing to keep: a device that is there. */
+static bool says_nothing(const struct report *r)
+{
+	return !r->version || r->event == EVENT_NONE;
+}
+
 enum prepared prepare_report(struct committer *c, struct command *cmd)
 {
 	const struct report *r = &cmd->report;
-	struct attempt_word word = {
-		.event = r->event, .percent = r->percent, .error = r->error_message};
+	struct attempt_word word = {.event = r->event,
+				    .percent = r->percent,
+				    .error = r->error_message,
+				    .accepted = r->accepted,
+				    .coalesced = r->via.site != NULL};
 	struct device *d = fleet_find(c->fleet, r->device_id);
 	struct stored_attempt found;
 	const struct attempt *a = NULL;
 	enum ota_code rc;
-	enum stepped stepped;
-	bool defer = false;
+	enum stepped stepped = STEPPED_NOT;
+	bool defer = false, link_changed = false;
+
+	if (!d && says_nothing(r)) {
+		cmd->out.existed = true;
+		return PREPARED;
+	}
 	struct device_work *w =
 		d ? work_on_device(c, cmd, d, &defer) : work_on_new_device(c, cmd, r->device_id);
 
@@ -119,14 +169,15 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	if (!w)
 		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
 	if (find_attempt(c, w, r, &found, &a, &rc, &cmd->err))
-		stepped = attempt_step(c, w, a, &word);
-	else if (rc == OTA_OK)
+		stepped = is_copy(w, r, a) ? STEPPED_NOT : attempt_step(c, w, a, &word);
+	else if (rc == OTA_OK && !says_nothing(r))
 		stepped = record_unsolicited(c, w, r, &word);
-	else {
+	else if (rc != OTA_OK) {
 		cmd->code = rc;
 		return PREPARED_FAIL;
 	}
-	if (stepped == STEPPED_NOMEM)
+	if (stepped == STEPPED_NOMEM ||
+	    (r->via.site && !note_via(c, w, r, stepped == STEPPED ? a : NULL, &link_changed)))
 		return prepare_fail_nomem(cmd);
 	cmd->out.existed = stepped == STEPPED_NOT;
 	fleet_touch(c->fleet, w->device, c->batch.now_us);
@@ -137,7 +188,7 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	bool runs_other = d && (strcmp(d->state.version, w->next.version) != 0 ||
 				strcmp(d->state.ran_as, w->next.ran_as) != 0 ||
 				d->state.ran_release_id != w->next.ran_release_id);
-	if ((w->added || runs_other) && !put_device(c, w))
+	if ((w->added || runs_other || link_changed) && !put_device(c, w))
 		return prepare_fail_nomem(cmd);
 	return PREPARED;
 }

@@ -41,7 +41,8 @@ static bool boot_is_evidence(int64_t booted_us, const struct device_state *s)
 
 bool checkin_has_news(const struct checkin *c, const struct device_state *s, int64_t now_us)
 {
-	if (strcmp(c->model, s->model) != 0 || strcmp(c->version, s->version) != 0)
+	if ((c->model[0] && strcmp(c->model, s->model) != 0) ||
+	    (c->version[0] && strcmp(c->version, s->version) != 0))
 		return true;
 	if (c->hw[0] && strcmp(c->hw, s->hw) != 0)
 		return true;

@@ -9,8 +9,7 @@
 #include "core/domain.h"
 
 struct checkin {
-	const char *device_id, *model, *version;
-	const char *hw; /* "" not told; likewise 0 and false below */
+	const char *device_id, *model, *version, *hw; /* "" not told; likewise 0 and false below */
 	uint64_t mac;
 	uint64_t boot_hash;
 	bool has_uptime;

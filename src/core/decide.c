@@ -106,6 +106,18 @@ static const struct rollout *find_rollout(const struct model *m, int64_t id)
 	return NULL;
 }
 
+/* What is not begun waits while everything is stopped or taken. */
+static struct decision hold(struct decision x, const struct decide_params *p)
+{
+	if (x.reason != REASON_OFFER)
+		return x;
+	if (p->stopped)
+		x.reason = REASON_STOPPED;
+	else if (p->full || (x.rollout->max_parallel && x.rollout->busy >= x.rollout->max_parallel))
+		x.reason = REASON_WAITS;
+	return x;
+}
+
 struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p)
 {
 	const struct attempt *a = d->state.attempt;
@@ -114,7 +126,7 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 		return (struct decision){.reason = REASON_MODEL_UNKNOWN};
 	const struct release *trying = a ? find_release(m, a->release_id) : NULL;
 	if (!trying)
-		return decide_by_rollouts(d, m);
+		return hold(decide_by_rollouts(d, m), p);
 
 	struct decision same = {.release = trying, .rollout = find_rollout(m, a->rollout_id)};
 	if (a->state == ATTEMPT_INSTALLING || (a->state == ATTEMPT_SUCCESS && !a->settled)) {
@@ -123,10 +135,12 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 	}
 	struct decision fresh = decide_by_rollouts(d, m);
 	if (!attempt_is_open(a->state))
-		return fresh;
+		return hold(fresh, p);
 	if (decision_offers(&fresh) && fresh.release == trying && a->state == ATTEMPT_PENDING) {
 		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER)
 			fresh.rollout = same.rollout;
+		if (p->stopped)
+			fresh.reason = REASON_STOPPED;
 		return fresh;
 	}
 	/* What has begun runs to its end, unless it stopped and something else takes its place. */
@@ -137,7 +151,7 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 		same.reason = REASON_IN_PROGRESS;
 		return same;
 	}
-	return fresh;
+	return hold(fresh, p);
 }
 
 static const char *const names[REASONS] = {
@@ -156,6 +170,8 @@ static const char *const names[REASONS] = {
 	[REASON_BELOW_MIN_VERSION] = "below_min_version",
 	[REASON_MIN_VERSION_INCOMPARABLE] = "min_version_incomparable",
 	[REASON_TOO_MANY_FAILURES] = "too_many_failures",
+	[REASON_WAITS] = "waits_its_turn",
+	[REASON_STOPPED] = "stopped",
 	[REASON_NEWER_ROLLOUT_WINS] = "newer_rollout_wins",
 };
 
@@ -233,6 +249,17 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 "It failed %d times in a row at %s (rollout %s allows %d); "
 			 "allow another try with a retry.",
 			 failures_at(d, x->release->id), rel, name, x->rollout->max_attempts);
+		return;
+	case REASON_WAITS:
+		snprintf(out, size,
+			 "It runs %s and gets %s by rollout %s when one of those that download now "
+			 "is done.",
+			 has, rel, name);
+		return;
+	case REASON_STOPPED:
+		snprintf(out, size,
+			 "It runs %s and would get %s by rollout %s, but everything is stopped.",
+			 has, rel, name);
 		return;
 	case REASON_NEWER_ROLLOUT_WINS:
 		snprintf(out, size, "A newer rollout decides for this device before %s.", name);

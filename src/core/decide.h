@@ -26,6 +26,8 @@ enum reason {
 	REASON_BELOW_MIN_VERSION,
 	REASON_MIN_VERSION_INCOMPARABLE,
 	REASON_TOO_MANY_FAILURES,
+	REASON_WAITS,              /* its turn comes when others are done */
+	REASON_STOPPED,            /* an operator stopped everything */
 	REASON_NEWER_ROLLOUT_WINS, /* only in a list of all rollouts */
 	REASONS,
 };
@@ -40,6 +42,8 @@ struct decision {
 struct decide_params {
 	int64_t now_us;
 	int64_t stale_us; /* a begun download without a word for so long may be superseded */
+	bool stopped;     /* nothing new is offered to anybody */
+	bool full;        /* as many are downloading as may: nobody new */
 };
 
 /* MODEL may be NULL: unknown. */

@@ -20,6 +20,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* last_seen of a device that is known by the broker's retained copy alone. */
+#define LAST_SEEN_NEVER_US 1
+
 #define DIGEST_SIZE       32
 #define ATTEMPT_TOKEN_LEN 13 /* base 32, 65 bits of chance */
 
@@ -43,8 +46,12 @@ struct attempt {
 	int64_t reported_us;   /* the service's time of the last report */
 	int64_t installing_us; /* when installing, or success without it, was first told; 0: not yet
 				*/
-	const char *version;   /* the target version, interned */
-	const char *from_version;          /* what the device ran when it was opened, interned */
+	/* How it was told over MQTT; 0: not yet. */
+	int64_t commanded_us;     /* when last; written before the command is sent */
+	int64_t accepted_us;      /* when the device first said that it has it */
+	int commands;             /* how often, since the device was last seen to come online */
+	const char *version;      /* the target version, interned */
+	const char *from_version; /* what the device ran when it was opened, interned */
 	char token[ATTEMPT_TOKEN_LEN + 1]; /* "" for unsolicited ones */
 };
 
@@ -58,6 +65,20 @@ struct device_digests {
 struct failure_count {
 	int64_t release_id;
 	int count;
+};
+
+enum presence { PRESENCE_UNKNOWN, PRESENCE_ONLINE, PRESENCE_OFFLINE };
+
+/* A device that was heard over MQTT: where it is spoken to, and whether it is there. */
+struct device_link {
+	const char *site; /* interned */
+	enum topic_form form;
+	enum presence presence;
+	int64_t presence_us;       /* since when; 0: unknown */
+	const char *other_site;    /* interned; "" but for an id that is live on two sites ... */
+	int64_t conflict_us;       /* ... as was last seen then */
+	uint64_t result_hash;      /* of the last result's payload ... */
+	int64_t result_attempt_id; /* ... and the attempt that it ended: a copy of it is known */
 };
 
 struct string_list {
@@ -75,6 +96,7 @@ struct device_state {
 	const struct attempt *attempt;        /* owned, NULL: none open or unsettled */
 	const struct failure_count *failures; /* owned, ended by release_id 0; NULL: none */
 	const struct string_list *groups;     /* owned, NULL: none */
+	const struct device_link *link;       /* owned, NULL: it was never heard over MQTT */
 	int64_t ran_release_id;               /* the release of its last success, while it stands */
 	const char *ran_as;                   /* what it calls itself since; "" until it was seen */
 };
@@ -139,6 +161,9 @@ struct rollout {
 	bool active, allow_downgrade;
 	bool created_active; /* as its creator said: a CI job that runs again says the same */
 	int max_attempts;
+	int max_parallel; /* devices at a time; 0: no limit of its own */
+	_Atomic int busy; /* attempts that take a place now, as the committer counted last ... */
+	int busy_next;    /* ... and counts: its own */
 	int64_t created_us;
 	/* The lowest bucket hash among the target's devices, UINT64_MAX: there are none. */
 	_Atomic uint64_t lowest_hash;

@@ -35,6 +35,10 @@ struct fleet {
 	pthread_mutex_t token_lock; /* after a shard's lock */
 	struct token_table tokens;
 	_Atomic size_t device_count; /* born ones */
+	char *stop_reason;           /* plan_lock: NULL, all goes on */
+	int64_t stop_since_us;
+	_Atomic bool stopped;
+	_Atomic uint64_t plan_number;
 };
 
 /* The low bits pick the shard, the next ones the bucket. */
@@ -138,6 +142,7 @@ void fleet_free(struct fleet **fp)
 		model_free(m);
 	}
 	free(f->tokens.slots);
+	free(f->stop_reason);
 	pthread_mutex_destroy(&f->token_lock);
 	pthread_rwlock_destroy(&f->plan_lock);
 	free(f);
@@ -313,6 +318,30 @@ bool fleet_visit(struct fleet *f, int from, int to, fleet_visit_fn *visit, void 
 size_t fleet_device_count(struct fleet *f)
 {
 	return atomic_load(&f->device_count);
+}
+
+bool fleet_is_stopped(struct fleet *f)
+{
+	return f->stopped;
+}
+
+bool fleet_stop_reason(struct fleet *f, char *reason, size_t size, int64_t *since_us)
+{
+	fleet_plan_read(f);
+	bool stopped = f->stop_reason != NULL;
+	if (stopped) {
+		size_t n = strnlen(f->stop_reason, size - 1);
+		memcpy(reason, f->stop_reason, n);
+		reason[n] = '\0';
+		*since_us = f->stop_since_us;
+	}
+	fleet_plan_done(f);
+	return stopped;
+}
+
+uint64_t fleet_plan_number(struct fleet *f)
+{
+	return f->plan_number;
 }
 
 bool fleet_names_image(void *fleet, const uint8_t sha256[DIGEST_SIZE])
@@ -636,6 +665,7 @@ void fleet_publish_rollout(struct fleet *f, struct model *m, struct rollout *r)
 	r->next = *p;
 	*p = r;
 	pthread_rwlock_unlock(&f->plan_lock);
+	f->plan_number++;
 }
 
 void fleet_set_active(struct fleet *f, struct rollout *r, bool active)
@@ -643,6 +673,19 @@ void fleet_set_active(struct fleet *f, struct rollout *r, bool active)
 	pthread_rwlock_wrlock(&f->plan_lock);
 	r->active = active;
 	pthread_rwlock_unlock(&f->plan_lock);
+	f->plan_number++;
+}
+
+void fleet_set_stop(struct fleet *f, char *reason, int64_t since_us)
+{
+	pthread_rwlock_wrlock(&f->plan_lock);
+	char *old = f->stop_reason;
+	f->stop_reason = reason;
+	f->stop_since_us = since_us;
+	f->stopped = reason != NULL;
+	pthread_rwlock_unlock(&f->plan_lock);
+	f->plan_number++;
+	free(old);
 }
 
 void fleet_set_deleted(struct fleet *f, struct release *r, bool deleted)

@@ -51,6 +51,11 @@ bool fleet_visit(struct fleet *f, int from, int to, fleet_visit_fn *visit, void 
 bool fleet_visit_touched(struct fleet *f, int from, int to, fleet_visit_fn *visit, void *ctx);
 
 size_t fleet_device_count(struct fleet *f);
+/* Whether an operator stopped everything; why and since when (REASON may be NULL). */
+bool fleet_is_stopped(struct fleet *f);
+bool fleet_stop_reason(struct fleet *f, char *reason, size_t size, int64_t *since_us);
+/* Counts the changes of the plan: another number, and somebody may have to be told. */
+uint64_t fleet_plan_number(struct fleet *f);
 /* Whether a release that is not deleted has these bytes.  FLEET is a struct fleet (a callback's
  * context). */
 bool fleet_names_image(void *fleet, const uint8_t sha256[DIGEST_SIZE]);
@@ -81,6 +86,9 @@ void fleet_set_active(struct fleet *f, struct rollout *r, bool active);
 void fleet_set_deleted(struct fleet *f, struct release *r, bool deleted);
 /* Another name of the release; takes LEARNT, frees the list before. */
 void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *learnt);
+
+/* Takes REASON (malloc()ed); NULL: everything goes on. */
+void fleet_set_stop(struct fleet *f, char *reason, int64_t since_us);
 
 void release_free(struct release **r);
 void rollout_free(struct rollout **r);

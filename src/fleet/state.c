@@ -26,6 +26,15 @@ static void attempt_free(const struct attempt *a)
 	free_const(a);
 }
 
+static void link_free(const struct device_link *l)
+{
+	if (!l)
+		return;
+	intern_put(l->site);
+	intern_put(l->other_site);
+	free_const(l);
+}
+
 void state_fini(struct device_state *s)
 {
 	intern_put(s->model);
@@ -37,6 +46,7 @@ void state_fini(struct device_state *s)
 	attempt_free(s->attempt);
 	struct string_list *groups = (struct string_list *)(uintptr_t)s->groups;
 	string_list_free(&groups);
+	link_free(s->link);
 	state_init(s);
 }
 
@@ -82,6 +92,7 @@ bool state_copy(struct device_state *dst, const struct device_state *src)
 	dst->failures = NULL;
 	dst->attempt = NULL;
 	dst->groups = NULL;
+	dst->link = NULL;
 	intern_ref(dst->model);
 	intern_ref(dst->version);
 	intern_ref(dst->hw);
@@ -89,7 +100,8 @@ bool state_copy(struct device_state *dst, const struct device_state *src)
 	if ((src->digests && !state_set_digests(dst, src->digests)) ||
 	    (src->failures && !copy_failures(dst, src->failures)) ||
 	    (src->attempt && !state_set_attempt(dst, src->attempt)) ||
-	    (src->groups && !copy_groups(dst, src->groups))) {
+	    (src->groups && !copy_groups(dst, src->groups)) ||
+	    (src->link && !state_set_link(dst, src->link))) {
 		state_fini(dst);
 		return false;
 	}
@@ -163,6 +175,24 @@ bool state_set_attempt(struct device_state *s, const struct attempt *a)
 	}
 	attempt_free(s->attempt);
 	s->attempt = copy;
+	return true;
+}
+
+bool state_set_link(struct device_state *s, const struct device_link *l)
+{
+	struct device_link *copy = malloc(sizeof *copy);
+
+	if (!copy)
+		return false;
+	*copy = *l;
+	copy->site = intern_get(l->site);
+	copy->other_site = intern_get(l->other_site);
+	if (!copy->site || !copy->other_site) {
+		link_free(copy);
+		return false;
+	}
+	link_free(s->link);
+	s->link = copy;
 	return true;
 }
 

@@ -22,6 +22,8 @@ OTA_MUST_USE bool state_set_version(struct device_state *s, const char *version)
 OTA_MUST_USE bool state_set_digests(struct device_state *s, const struct device_digests *told);
 /* Takes a copy of *A, whose strings need not be interned; NULL removes the attempt. */
 OTA_MUST_USE bool state_set_attempt(struct device_state *s, const struct attempt *a);
+/* Takes a copy of *L, whose strings need not be interned. */
+OTA_MUST_USE bool state_set_link(struct device_state *s, const struct device_link *l);
 /* COUNT 0 removes the entry. */
 OTA_MUST_USE bool state_set_failures(struct device_state *s, int64_t release_id, int count);
 int state_failures(const struct device_state *s, int64_t release_id);

@@ -85,7 +85,25 @@ static const char migration_1[] =
 	"CREATE TABLE service_state (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT "
 	"ROWID;";
 
-static const char *const migrations[] = {migration_1};
+/* What MQTT needs: how a device is spoken to, how an attempt was told, what was not understood. */
+static const char migration_2[] =
+	"ALTER TABLE devices ADD COLUMN site TEXT;"
+	"ALTER TABLE devices ADD COLUMN topic_form INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE devices ADD COLUMN online INTEGER;"
+	"ALTER TABLE devices ADD COLUMN presence_at TEXT;"
+	"ALTER TABLE devices ADD COLUMN other_site TEXT;"
+	"ALTER TABLE devices ADD COLUMN conflict_at TEXT;"
+	"ALTER TABLE devices ADD COLUMN result_hash INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE devices ADD COLUMN result_attempt INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE device_update_status ADD COLUMN commanded_at TEXT;"
+	"ALTER TABLE device_update_status ADD COLUMN commands INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE device_update_status ADD COLUMN accepted_at TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN max_parallel INTEGER NOT NULL DEFAULT 0;"
+	"CREATE TABLE ota_rejected_messages ("
+	" id INTEGER PRIMARY KEY, device_id TEXT, topic TEXT NOT NULL, payload BLOB NOT NULL,"
+	" reason TEXT NOT NULL, detail TEXT NOT NULL, created_at TEXT NOT NULL) STRICT;";
+
+static const char *const migrations[] = {migration_1, migration_2};
 
 const char *const *sqlite_migrations(int *count)
 {

@@ -202,6 +202,7 @@ static const struct store_ops sqlite_ops = {
 	.list_rollouts = sqlite_list_rollouts,
 	.list_devices = sqlite_list_devices,
 	.list_events = sqlite_list_events,
+	.list_rejected = sqlite_list_rejected,
 	.rollout_counts = sqlite_rollout_counts,
 	.updates_since = sqlite_updates_since,
 	.name = store_name,

@@ -11,7 +11,7 @@
 #include <sqlite3.h>
 
 #define READERS        2
-#define STATEMENTS_MAX 32
+#define STATEMENTS_MAX 40
 
 struct sqlite_store {
 	struct store base;
@@ -58,6 +58,9 @@ enum ota_code sqlite_list_devices(struct store *, const struct list_query *,
 enum ota_code sqlite_list_events(struct store *, const struct list_query *,
 				 bool (*visit)(void *, const struct row_event *), void *ctx,
 				 struct ota_err *err);
+enum ota_code sqlite_list_rejected(struct store *, const struct list_query *,
+				   bool (*visit)(void *, const struct row_rejected *), void *ctx,
+				   struct ota_err *err);
 enum ota_code sqlite_rollout_counts(struct store *, int64_t rollout_id, struct attempt_counts *out,
 				    struct ota_err *err);
 enum ota_code sqlite_updates_since(struct store *, int64_t since_us, int64_t *out,

@@ -33,6 +33,10 @@ enum statement {
 	ST_RELEASE_LEARNT,
 	ST_ROLLOUT_INSERT,
 	ST_ROLLOUT_ACTIVE,
+	ST_REJECTED,
+	ST_REJECTED_PRUNE,
+	ST_STATE_PUT,
+	ST_STATE_REMOVE,
 	ST_HEARTBEAT,
 	ST_SAVEPOINT,
 	ST_ROLLBACK_TO,
@@ -48,12 +52,16 @@ static const char *const sql[STATEMENTS] = {
 	[ST_DEVICE_PUT] =
 		"INSERT INTO devices (id, device_id, mac_address, device_model,"
 		" current_firmware_version, last_seen, created_at, hw, boot_hash, booted_at,"
-		" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as)"
-		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)"
+		" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as, site,"
+		" topic_form, online, presence_at, other_site, conflict_at, result_hash,"
+		" result_attempt)"
+		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,"
+		"?21,?22,?23)"
 		" ON CONFLICT (id) DO UPDATE SET mac_address=?3, device_model=?4,"
 		" current_firmware_version=?5, last_seen=?6, hw=?8, boot_hash=?9, booted_at=?10,"
 		" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"
-		" ran_as=?15",
+		" ran_as=?15, site=?16, topic_form=?17, online=?18, presence_at=?19,"
+		" other_site=?20, conflict_at=?21, result_hash=?22, result_attempt=?23",
 	[ST_DEVICE_SEEN] = "UPDATE devices SET last_seen=?2 WHERE id=?1",
 	[ST_DEVICE_LABEL] = "UPDATE devices SET label=?2 WHERE device_id=?1",
 	[ST_DEVICE_NOTES] = "UPDATE devices SET notes=?2 WHERE device_id=?1",
@@ -66,15 +74,18 @@ static const char *const sql[STATEMENTS] = {
 		" error_message, progress_percent, started_at, completed_at, reported_at, "
 		"attempt_id,"
 		" release_id, rollout_id, closed, closed_why, unsolicited, from_version, opened_at,"
-		" installing_at, settled)"
-		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
+		" installing_at, settled, commanded_at, commands, accepted_at)"
+		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,"
+		"?21,?22,?23)",
 	/* completed_at follows the state: a lapsed attempt that begins is open again. */
 	[ST_ATTEMPT_UPDATE] =
 		"UPDATE device_update_status SET status=?4, "
 		"error_message=coalesce(?5,error_message),"
 		" progress_percent=?6, started_at=coalesce(started_at,?7),"
 		" completed_at=iif(?20,NULL,coalesce(?8,completed_at)), reported_at=?9, closed=?13,"
-		" closed_why=iif(?20,NULL,coalesce(?14,closed_why)), installing_at=?18, settled=?19"
+		" closed_why=iif(?20,NULL,coalesce(?14,closed_why)), installing_at=?18, "
+		"settled=?19,"
+		" commanded_at=?21, commands=?22, accepted_at=?23"
 		" WHERE id=?1",
 	[ST_FAILURES_PUT] =
 		"INSERT INTO attempt_failures (device_id, release_id, failures) VALUES (?1,?2,?3)"
@@ -93,10 +104,17 @@ static const char *const sql[STATEMENTS] = {
 		"INSERT INTO rollout_configurations (id, name, firmware_version, device_model,"
 		" target_type, target_filter, rollout_percentage, is_active, created_at, "
 		"updated_at,"
-		" created_by, metadata, release_id, allow_downgrade, max_attempts)"
-		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10,?11,?12,?13,?14)",
+		" created_by, metadata, release_id, allow_downgrade, max_attempts, max_parallel)"
+		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10,?11,?12,?13,?14,?15)",
 	[ST_ROLLOUT_ACTIVE] =
 		"UPDATE rollout_configurations SET is_active=?2, updated_at=?3 WHERE id=?1",
+	[ST_REJECTED] = "INSERT INTO ota_rejected_messages (device_id, topic, payload, reason,"
+			" detail, created_at) VALUES (?1,?2,?3,?4,?5,?6)",
+	[ST_REJECTED_PRUNE] = "DELETE FROM ota_rejected_messages WHERE id <="
+			      " (SELECT max(id) FROM ota_rejected_messages) - ?1",
+	[ST_STATE_PUT] = "INSERT INTO service_state (key, value) VALUES (?1,?2)"
+			 " ON CONFLICT (key) DO UPDATE SET value=?2",
+	[ST_STATE_REMOVE] = "DELETE FROM service_state WHERE key=?1",
 	[ST_HEARTBEAT] = "INSERT INTO service_state (key, value) VALUES ('probe', ?1)"
 			 " ON CONFLICT (key) DO UPDATE SET value=?1",
 	[ST_SAVEPOINT] = "SAVEPOINT part",
@@ -190,6 +208,25 @@ static bool run_plain(struct sqlite_store *s, enum statement which)
 	return st && run(st);
 }
 
+static void bind_link(sqlite3_stmt *st, const struct device_link *l)
+{
+	static const struct device_link none = {.site = "", .other_site = ""};
+
+	if (!l)
+		l = &none;
+	bind_known(st, 16, l->site);
+	sqlite3_bind_int(st, 17, (int)l->form);
+	if (l->presence == PRESENCE_UNKNOWN)
+		sqlite3_bind_null(st, 18);
+	else
+		sqlite3_bind_int(st, 18, l->presence == PRESENCE_ONLINE);
+	bind_time(st, 19, l->presence_us);
+	bind_known(st, 20, l->other_site);
+	bind_time(st, 21, l->conflict_us);
+	sqlite3_bind_int64(st, 22, (int64_t)l->result_hash);
+	sqlite3_bind_int64(st, 23, l->result_attempt_id);
+}
+
 static bool write_device(struct sqlite_store *s, const struct change *c)
 {
 	const struct device *d = c->device.device;
@@ -217,6 +254,7 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 	bind_hex(st, 13, n->digests && n->digests->has_elf, n->digests ? n->digests->elf : NULL);
 	sqlite3_bind_int64(st, 14, n->ran_release_id);
 	bind_known(st, 15, n->ran_as);
+	bind_link(st, n->link);
 	return run(st);
 }
 
@@ -273,6 +311,9 @@ static bool write_attempt(struct sqlite_store *s, const struct change *c)
 	bind_text(st, 14, c->attempt.closed_why);
 	bind_time(st, 18, a->installing_us);
 	sqlite3_bind_int(st, 19, a->settled);
+	bind_time(st, 21, a->commanded_us);
+	sqlite3_bind_int(st, 22, a->commands);
+	bind_time(st, 23, a->accepted_us);
 	if (insert) {
 		bind_text(st, 2, c->attempt.device_id);
 		bind_text(st, 3, a->version);
@@ -369,6 +410,7 @@ static bool write_rollout(struct sqlite_store *s, const struct change *c)
 	sqlite3_bind_int64(st, 12, r->release->id);
 	sqlite3_bind_int(st, 13, r->allow_downgrade);
 	sqlite3_bind_int(st, 14, r->max_attempts);
+	sqlite3_bind_int(st, 15, r->max_parallel);
 	return run(st);
 }
 
@@ -416,6 +458,37 @@ static bool write_label(struct sqlite_store *s, const struct change *c)
 	return run(st);
 }
 
+static bool write_rejected(struct sqlite_store *s, const struct change *c)
+{
+	sqlite3_stmt *st = statement(s, ST_REJECTED);
+
+	if (!st)
+		return false;
+	bind_text(st, 1, c->rejected.device_id);
+	bind_text(st, 2, c->rejected.topic);
+	bind_failed |= sqlite3_bind_blob(st, 3, c->rejected.payload_len ? c->rejected.payload : "",
+					 (int)c->rejected.payload_len, SQLITE_STATIC) != SQLITE_OK;
+	bind_text(st, 4, c->rejected.reason);
+	bind_text(st, 5, c->rejected.detail);
+	bind_time(st, 6, c->rejected.created_us);
+	if (!run(st) || !(st = statement(s, ST_REJECTED_PRUNE)))
+		return false;
+	sqlite3_bind_int(st, 1, REJECTED_KEPT);
+	return run(st);
+}
+
+static bool write_state(struct sqlite_store *s, const struct change *c)
+{
+	sqlite3_stmt *st = statement(s, c->state.value ? ST_STATE_PUT : ST_STATE_REMOVE);
+
+	if (!st)
+		return false;
+	bind_text(st, 1, c->state.key);
+	if (c->state.value)
+		bind_text(st, 2, c->state.value);
+	return run(st);
+}
+
 static bool write_change(struct sqlite_store *s, const struct change *c)
 {
 	switch (c->kind) {
@@ -432,6 +505,8 @@ static bool write_change(struct sqlite_store *s, const struct change *c)
 	case CHANGE_EVENT: return write_event(s, c);
 	case CHANGE_RELEASE_INSERT: return write_release(s, c);
 	case CHANGE_ROLLOUT_INSERT: return write_rollout(s, c);
+	case CHANGE_REJECTED: return write_rejected(s, c);
+	case CHANGE_STATE: return write_state(s, c);
 	case CHANGE_DEVICE_SEEN:
 	case CHANGE_RELEASE_DELETED:
 	case CHANGE_RELEASE_LEARNT:

@@ -240,6 +240,7 @@ static bool rollout_row(sqlite3_stmt *st, void *ctx)
 		.release_id = sqlite3_column_int64(st, 12),
 		.allow_downgrade = sqlite3_column_int(st, 13),
 		.max_attempts = sqlite3_column_int(st, 14),
+		.max_parallel = sqlite3_column_int(st, 15),
 	};
 	return v->visit(v->ctx, &row);
 }
@@ -254,7 +255,8 @@ enum ota_code sqlite_list_rollouts(struct store *base, const struct list_query *
 	select_begin(&sel,
 		     "SELECT id, name, firmware_version, device_model, target_type, target_filter,"
 		     " rollout_percentage, is_active, created_at, updated_at, created_by, metadata,"
-		     " release_id, allow_downgrade, max_attempts FROM rollout_configurations");
+		     " release_id, allow_downgrade, max_attempts, max_parallel"
+		     " FROM rollout_configurations");
 	where_text(&sel, "device_model = ?", q->device_model);
 	where_text(&sel, "firmware_version = ?", q->version);
 	where_id(&sel, "id = ?", q->rollout_id);
@@ -284,6 +286,12 @@ static bool device_row(sqlite3_stmt *st, void *ctx)
 		.hw = sqlite_text(st, 7),
 		.label = sqlite_text(st, 8),
 		.notes = sqlite_text(st, 9),
+		.site = sqlite_text(st, 10),
+		.online = sqlite3_column_type(st, 11) == SQLITE_NULL ? -1
+								     : sqlite3_column_int(st, 11),
+		.presence_at = sqlite_text(st, 12),
+		.other_site = sqlite_text(st, 13),
+		.conflict_at = sqlite_text(st, 14),
 	};
 	return v->visit(v->ctx, &row);
 }
@@ -297,7 +305,8 @@ enum ota_code sqlite_list_devices(struct store *base, const struct list_query *q
 
 	select_begin(&sel,
 		     "SELECT id, device_id, mac_address, device_model, current_firmware_version,"
-		     " last_seen, created_at, hw, label, notes FROM devices");
+		     " last_seen, created_at, hw, label, notes, site, online, presence_at,"
+		     " other_site, conflict_at FROM devices");
 	where_text(&sel, "device_id = ?", q->device_id);
 	where_text(&sel, "device_model = ?", q->device_model);
 	where_text(&sel, "device_id IN (SELECT device_id FROM device_groups WHERE group_name = ?)",
@@ -351,6 +360,43 @@ enum ota_code sqlite_list_events(struct store *base, const struct list_query *q,
 	where_id(&sel, "id < ?", q->before_id);
 	select_limit(&sel, "id DESC", q->limit);
 	return run_select((struct sqlite_store *)base, &sel, event_row, &v, err);
+}
+
+struct rejected_visit {
+	bool (*visit)(void *, const struct row_rejected *);
+	void *ctx;
+};
+
+static bool rejected_row(sqlite3_stmt *st, void *ctx)
+{
+	struct rejected_visit *v = ctx;
+	struct row_rejected row = {
+		.id = sqlite3_column_int64(st, 0),
+		.device_id = sqlite_text(st, 1),
+		.topic = sqlite_text(st, 2),
+		.payload = sqlite3_column_blob(st, 3),
+		.payload_len = (size_t)sqlite3_column_bytes(st, 3),
+		.reason = sqlite_text(st, 4),
+		.detail = sqlite_text(st, 5),
+		.created_at = sqlite_text(st, 6),
+	};
+	return v->visit(v->ctx, &row);
+}
+
+enum ota_code sqlite_list_rejected(struct store *base, const struct list_query *q,
+				   bool (*visit)(void *, const struct row_rejected *), void *ctx,
+				   struct ota_err *err)
+{
+	struct rejected_visit v = {visit, ctx};
+	struct select sel;
+
+	select_begin(&sel, "SELECT id, device_id, topic, payload, reason, detail, created_at"
+			   " FROM ota_rejected_messages");
+	where_text(&sel, "device_id = ?", q->device_id);
+	where_text(&sel, "reason = ?", q->status);
+	where_id(&sel, "id < ?", q->before_id);
+	select_limit(&sel, "id DESC", q->limit);
+	return run_select((struct sqlite_store *)base, &sel, rejected_row, &v, err);
 }
 
 static bool count_row(sqlite3_stmt *st, void *ctx)

@@ -68,14 +68,38 @@ static enum ota_code load_rollout(sqlite3_stmt *st, const struct store_loader *l
 		.max_attempts = sqlite3_column_int(st, 8),
 		.created_at = sqlite_text(st, 9),
 		.metadata = sqlite_text(st, 10),
+		.max_parallel = sqlite3_column_int(st, 11),
 	};
 	return l->rollout(l->ctx, &row, err);
+}
+
+static enum ota_code load_state(sqlite3_stmt *st, const struct store_loader *l, struct ota_err *err)
+{
+	return l->state ? l->state(l->ctx, sqlite_text(st, 0), sqlite_text(st, 1), err) : OTA_OK;
+}
+
+/* False: the device was never heard over MQTT. */
+static bool read_link(sqlite3_stmt *st, struct device_link *l)
+{
+	*l = (struct device_link){
+		.site = text_or_empty(st, 15),
+		.form = (enum topic_form)sqlite3_column_int(st, 16),
+		.presence_us = sqlite_time(st, 18),
+		.other_site = text_or_empty(st, 19),
+		.conflict_us = sqlite_time(st, 20),
+		.result_hash = (uint64_t)sqlite3_column_int64(st, 21),
+		.result_attempt_id = sqlite3_column_int64(st, 22),
+	};
+	if (sqlite3_column_type(st, 17) != SQLITE_NULL)
+		l->presence = sqlite3_column_int(st, 17) ? PRESENCE_ONLINE : PRESENCE_OFFLINE;
+	return l->form != TOPIC_FORM_NONE;
 }
 
 static enum ota_code load_device(sqlite3_stmt *st, const struct store_loader *l,
 				 struct ota_err *err)
 {
 	struct device_digests digests = {0};
+	struct device_link link;
 	struct device_state state = {
 		.model = text_or_empty(st, 3),
 		.version = text_or_empty(st, 4),
@@ -101,6 +125,8 @@ static enum ota_code load_device(sqlite3_stmt *st, const struct store_loader *l,
 	digests.has_elf = hex_decode(text_or_empty(st, 12), digests.elf, sizeof digests.elf);
 	if (digests.has_firmware || digests.has_elf)
 		state.digests = &digests;
+	if (read_link(st, &link))
+		state.link = &link;
 	return l->device(l->ctx, &row, &state, err);
 }
 
@@ -119,7 +145,7 @@ static enum ota_code load_failures(sqlite3_stmt *st, const struct store_loader *
 #define ATTEMPT_COLUMNS                                                                            \
 	"id, release_id, rollout_id, status, closed, unsolicited, settled, progress_percent,"      \
 	" opened_at, reported_at, installing_at, firmware_version, from_version, attempt_id,"      \
-	" device_id, completed_at "
+	" device_id, completed_at, commanded_at, commands, accepted_at "
 
 /* Strings in *A are the statement's. */
 static bool read_attempt(sqlite3_stmt *st, struct attempt *a)
@@ -137,6 +163,9 @@ static bool read_attempt(sqlite3_stmt *st, struct attempt *a)
 		.opened_us = sqlite_time(st, 8),
 		.reported_us = sqlite_time(st, 9),
 		.installing_us = sqlite_time(st, 10),
+		.commanded_us = sqlite_time(st, 16),
+		.commands = sqlite3_column_int(st, 17),
+		.accepted_us = sqlite_time(st, 18),
 		.version = text_or_empty(st, 11),
 		.from_version = text_or_empty(st, 12),
 	};
@@ -162,20 +191,23 @@ enum ota_code sqlite_load(struct store *base, const struct store_loader *l, stru
 		const char *sql;
 		row_fn *fn;
 	} steps[] = {
+		{"SELECT key, value FROM service_state", load_state},
 		{"SELECT id, version, device_model, min_version, file_size, checksum_sha256,"
 		 " release_notes, created_at, metadata, learnt_versions, deleted_at"
 		 " FROM firmware_releases ORDER BY id",
 		 load_release},
 		{"SELECT id, name, release_id, target_type, target_filter, rollout_percentage, "
 		 "is_active,"
-		 " allow_downgrade, max_attempts, created_at, metadata FROM rollout_configurations"
+		 " allow_downgrade, max_attempts, created_at, metadata, max_parallel"
+		 " FROM rollout_configurations"
 		 " ORDER BY id",
 		 load_rollout},
 		{"SELECT id, device_id, mac_address, device_model, current_firmware_version, "
 		 "last_seen,"
 		 " created_at, hw, boot_hash, booted_at, boot_seen_at, firmware_digest, "
 		 "app_elf_sha256,"
-		 " ran_release_id, ran_as FROM devices",
+		 " ran_release_id, ran_as, site, topic_form, online, presence_at, other_site,"
+		 " conflict_at, result_hash, result_attempt FROM devices",
 		 load_device},
 		{"SELECT device_id, group_name FROM device_groups ORDER BY device_id, group_name",
 		 load_group},

@@ -32,7 +32,12 @@ enum change_kind {
 	CHANGE_RELEASE_LEARNT,
 	CHANGE_ROLLOUT_INSERT,
 	CHANGE_ROLLOUT_ACTIVE,
+	CHANGE_REJECTED, /* keeps the newest REJECTED_KEPT */
+	CHANGE_STATE,    /* a fact about the service as a whole */
 };
+
+#define REJECTED_KEPT        1000
+#define REJECTED_PAYLOAD_MAX 512
 
 /* All pointers are borrowed until the commit has returned.  Times are microseconds, 0 is NULL. */
 struct change {
@@ -97,6 +102,15 @@ struct change {
 			bool active;
 			int64_t updated_us;
 		} rollout_active;
+		struct {
+			const char *device_id, *topic, *reason, *detail; /* device_id may be NULL */
+			const void *payload; /* the first REJECTED_PAYLOAD_MAX bytes */
+			size_t payload_len;
+			int64_t created_us;
+		} rejected;
+		struct {
+			const char *key, *value; /* value NULL: forget */
+		} state;
 	};
 };
 
@@ -139,7 +153,7 @@ struct row_rollout {
 	int64_t id, release_id;
 	const char *name, *firmware_version, *device_model, *target_type, *target_filter;
 	const char *created_at, *updated_at, *created_by, *metadata;
-	int percent, max_attempts;
+	int percent, max_attempts, max_parallel;
 	bool active, allow_downgrade;
 };
 
@@ -147,6 +161,15 @@ struct row_device {
 	int64_t id;
 	const char *device_id, *mac, *model, *version, *hw, *label, *notes;
 	const char *last_seen, *created_at;
+	const char *site, *presence_at, *other_site, *conflict_at; /* NULL: never over MQTT, none */
+	int online;                                                /* -1: unknown */
+};
+
+struct row_rejected {
+	int64_t id;
+	const char *device_id, *topic, *reason, *detail, *created_at;
+	const void *payload;
+	size_t payload_len;
 };
 
 struct row_event {
@@ -179,7 +202,8 @@ enum id_kind {
 	ID_KINDS,
 };
 
-/* What load() finds, in this order: releases, rollouts, devices, groups, failures, attempts. */
+/* What load() finds, in this order: the service's state, releases, rollouts, devices, groups,
+ * failures, attempts. */
 struct store_loader {
 	void *ctx;
 	enum ota_code (*release)(void *ctx, const struct row_release *row, const char *deleted_at,
@@ -193,6 +217,8 @@ struct store_loader {
 			       struct ota_err *err);
 	enum ota_code (*failures)(void *ctx, const char *device_id, int64_t release_id, int count,
 				  struct ota_err *err);
+	/* What CHANGE_STATE wrote. */
+	enum ota_code (*state)(void *ctx, const char *key, const char *value, struct ota_err *err);
 	/* Those that belong in memory: open, or success and not settled; strings borrowed. */
 	enum ota_code (*attempt)(void *ctx, const char *device_id, const struct attempt *a,
 				 struct ota_err *err);
@@ -239,6 +265,9 @@ struct store_ops {
 	enum ota_code (*list_events)(struct store *s, const struct list_query *q,
 				     bool (*visit)(void *, const struct row_event *), void *ctx,
 				     struct ota_err *err);
+	enum ota_code (*list_rejected)(struct store *s, const struct list_query *q,
+				       bool (*visit)(void *, const struct row_rejected *),
+				       void *ctx, struct ota_err *err);
 	enum ota_code (*rollout_counts)(struct store *s, int64_t rollout_id,
 					struct attempt_counts *out, struct ota_err *err);
 	/* Attempts with a report since the given time. */

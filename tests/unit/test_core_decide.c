@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #define NOW (INT64_C(1800000000) * US_PER_S)
-static const struct decide_params params = {NOW, 180 * US_PER_S};
+static const struct decide_params params = {.now_us = NOW, .stale_us = 180 * US_PER_S};
 
 /* Every reason has a name of its own and a sentence that names what it speaks of. */
 static void check_sentence(const struct device *d, const struct decision *x)
@@ -32,6 +32,8 @@ static void check_sentence(const struct device *d, const struct decision *x)
 	case REASON_DOWNGRADE:
 	case REASON_BELOW_MIN_VERSION:
 	case REASON_MIN_VERSION_INCOMPARABLE:
+	case REASON_WAITS:
+	case REASON_STOPPED:
 	case REASON_TOO_MANY_FAILURES: assert_non_null(strstr(text, x->release->version)); break;
 	case REASON_INACTIVE:
 	case REASON_NOT_NAMED:

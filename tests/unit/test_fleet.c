@@ -473,7 +473,7 @@ static bool look(const struct device *d, void *ctx)
 static void *reads(void *arg)
 {
 	struct traffic *t = arg;
-	const struct decide_params p = {1, 1};
+	const struct decide_params p = {.now_us = 1, .stale_us = 1};
 	char name[16], text[512];
 	size_t sum = 0;
 

@@ -389,8 +389,13 @@ static char *load_text(const struct place *p)
 {
 	struct buf b = BUF_INIT;
 	struct ota_err err;
-	const struct store_loader l = {&b,        got_release,  got_rollout, got_device,
-				       got_group, got_failures, got_attempt};
+	const struct store_loader l = {.ctx = &b,
+				       .release = got_release,
+				       .rollout = got_rollout,
+				       .device = got_device,
+				       .group = got_group,
+				       .failures = got_failures,
+				       .attempt = got_attempt};
 
 	buf_adds(&b, "");
 	assert_int_equal(p->s->ops->load(p->s, &l, &err), OTA_OK);

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What devices say about themselves over MQTT: birth messages, last wills, the broker's retained
+ * copies of them; and whom the dispatcher is to tell.  A birth message is a check-in that is not
+ * answered: the offer that follows from it is opened when the dispatcher says that its turn has
+ * come.
+ */
+#include "commit/batch.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "core/dispatch.h"
+#include "core/runs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Two devices of one name, speaking in turns, are told of once in so long. */
+#define CONFLICT_US (60 * US_PER_S)
+
+/* The id is live on two sites: both are shown. */
+static bool note_conflict(struct committer *c, struct device_work *w, struct device_link *l,
+			  const struct via *via)
+{
+	struct buf b = BUF_INIT;
+
+	l->other_site = l->site;
+	l->conflict_us = c->batch.now_us;
+	json_open(&b, NULL, '{');
+	json_str(&b, "site", via->site);
+	json_str(&b, "other_site", l->other_site);
+	json_close(&b, '}');
+	const char *data = buf_ok(&b) ? batch_strdup(&c->batch, b.data) : NULL;
+	buf_fini(&b);
+	return data && batch_event(&c->batch, "site_conflict", w->device->device_id,
+				   w->next.version, 0, data);
+}
+
+bool link_note(struct committer *c, struct device_work *w, const struct via *via,
+	       enum presence presence, bool *changed)
+{
+	struct device_link l = {.site = via->site, .other_site = ""};
+	bool new = !w->next.link;
+
+	if (!new)
+		l = *w->next.link;
+	bool came = presence == PRESENCE_ONLINE && l.presence != PRESENCE_ONLINE;
+	if (strcmp(l.site, via->site) != 0) {
+		if (presence == PRESENCE_OFFLINE)
+			return true; /* it has left there, and is here */
+		if (strcmp(l.other_site, via->site) == 0 &&
+		    c->batch.now_us - l.conflict_us < CONFLICT_US)
+			return true;
+		if (presence == PRESENCE_ONLINE && l.presence == PRESENCE_ONLINE &&
+		    !note_conflict(c, w, &l, via))
+			return false;
+	}
+	if (presence != PRESENCE_UNKNOWN && presence != l.presence) {
+		l.presence = presence;
+		l.presence_us = c->batch.now_us;
+	}
+	l.form = via->form;
+	const struct device_link *was = w->next.link;
+	if (!new &&strcmp(l.site, via->site) == 0 && l.form == was->form &&
+	    l.presence == was->presence)
+		return true;
+	l.site = via->site;
+	*changed = true;
+	/* It may have lost what it was told. */
+	const struct attempt *a = w->next.attempt;
+	if (came && a && attempt_is_open(a->state) && a->commands > 0 && !attempt_tell(c, w, false))
+		return false;
+	return state_set_link(&w->next, &l);
+}
+
+/* --- status messages --- */
+
+/* The attempt that a retained copy shows to have succeeded: the device runs the target by now, and
+ * had told another version before. */
+static bool shows_target(struct committer *c, const struct device_work *w, const struct checkin *in)
+{
+	const struct attempt *a = w->next.attempt;
+	const struct model *m = w->next.model[0] ? fleet_model(c->fleet, w->next.model) : NULL;
+	struct device view = {
+		.hash = w->device->hash, .device_id = w->device->device_id, .state = w->next};
+
+	if (!a || !attempt_is_open(a->state) || !in->version[0] || !w->next.version[0] ||
+	    strcmp(in->version, w->next.version) == 0)
+		return false;
+	for (const struct release *r = m ? m->releases : NULL; r; r = r->next)
+		if (r->id == a->release_id && !runs_release(&view, r)) {
+			view.state.version = in->version;
+			view.state.digests = NULL;
+			return runs_release(&view, r);
+		}
+	return false;
+}
+
+static enum prepared prepare_retained(struct committer *c, struct command *cmd,
+				      struct device_work *w)
+{
+	const struct status *s = &cmd->status;
+	struct attempt_word word = {.event = EVENT_SEEN_TARGET, .percent = -1};
+	bool changed = w->added;
+
+	if (w->added) {
+		w->device->last_seen_us = LAST_SEEN_NEVER_US;
+		if (!checkin_apply(c, w, &s->facts, false))
+			return prepare_fail_nomem(cmd);
+	} else if (shows_target(c, w, &s->facts)) {
+		if (attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM ||
+		    !state_set_version(&w->next, s->facts.version))
+			return prepare_fail_nomem(cmd);
+		changed = true;
+	}
+	/* Where it is spoken to is known from its copy, but no more than that. */
+	if (!w->next.link && !link_note(c, w, &s->via, PRESENCE_UNKNOWN, &changed))
+		return prepare_fail_nomem(cmd);
+	if (changed && !put_device(c, w))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}
+
+static enum prepared prepare_gone(struct committer *c, struct command *cmd, struct device_work *w)
+{
+	bool changed = false;
+
+	if (!link_note(c, w, &cmd->status.via, PRESENCE_OFFLINE, &changed) ||
+	    (changed && !put_device(c, w)))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}
+
+/* A birth message without a boot_id is itself the sign of a boot. */
+static void note_birth(struct committer *c, struct device_work *w, const struct checkin *in)
+{
+	const struct attempt *a = w->next.attempt;
+
+	if (a && a->state == ATTEMPT_INSTALLING && !in->boot_hash && !in->has_uptime)
+		w->next.boot_seen_us = c->batch.now_us;
+}
+
+static enum prepared prepare_birth(struct committer *c, struct command *cmd, struct device_work *w)
+{
+	const struct checkin *in = &cmd->status.facts;
+	bool changed = w->added || checkin_has_news(in, &w->next, c->batch.now_us);
+	size_t before = c->batch.store.change_count;
+
+	note_birth(c, w, in);
+	if (!link_note(c, w, &cmd->status.via, PRESENCE_ONLINE, &changed) ||
+	    !checkin_apply(c, w, in, false))
+		return prepare_fail_nomem(cmd);
+	fleet_touch(c->fleet, w->device, c->batch.now_us);
+	if ((changed || c->batch.store.change_count != before) && !put_device(c, w))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}
+
+enum prepared prepare_status(struct committer *c, struct command *cmd)
+{
+	const struct status *s = &cmd->status;
+	struct device *d = fleet_find(c->fleet, s->facts.device_id);
+	bool defer = false;
+
+	/* The last will of a device that nobody knows, or a copy of one: nothing to know it by. */
+	if ((!d && !s->facts.model[0]) || (s->retained && !s->online))
+		return PREPARED;
+	struct device_work *w = d ? work_on_device(c, cmd, d, &defer)
+				  : work_on_new_device(c, cmd, s->facts.device_id);
+	if (defer)
+		return PREPARED_DEFER;
+	if (!w)
+		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
+	if (s->retained)
+		return prepare_retained(c, cmd, w);
+	return s->online ? prepare_birth(c, cmd, w) : prepare_gone(c, cmd, w);
+}
+
+/* --- telling --- */
+
+static bool open_and_tell(struct committer *c, struct device_work *w, const struct decision *x)
+{
+	const struct attempt *a = w->next.attempt;
+
+	if (a && attempt_is_open(a->state) &&
+	    attempt_withdraw(c, w, "another release took its place") == STEPPED_NOMEM)
+		return false;
+	return attempt_open(c, w, x->release, x->rollout, true);
+}
+
+static bool lapse_unanswered(struct committer *c, struct device_work *w)
+{
+	struct attempt_word word = {.event = EVENT_LAPSE, .percent = -1, .why = "unanswered"};
+
+	return attempt_step(c, w, w->next.attempt, &word) != STEPPED_NOMEM;
+}
+
+enum prepared prepare_dispatch(struct committer *c, struct command *cmd)
+{
+	struct device *d = fleet_find(c->fleet, cmd->dispatch.device_id);
+	struct decide_params p = committer_decide_params(c);
+	struct dispatch_params dp = {c->batch.now_us, c->cfg.command_timeout_s * US_PER_S};
+	bool defer = false, ok = true;
+
+	if (!d)
+		return PREPARED;
+	const struct model *m = d->state.model[0] ? fleet_model(c->fleet, d->state.model) : NULL;
+	struct decision x = decide(d, m, &p);
+	enum dispatch what = dispatch_judge(d, &x, &dp);
+	if (what == DISPATCH_NOTHING)
+		return PREPARED;
+	struct device_work *w = work_on_device(c, cmd, d, &defer);
+	if (defer)
+		return PREPARED_DEFER;
+	if (!w)
+		return prepare_fail_nomem(cmd);
+	switch (what) {
+	case DISPATCH_OPEN: ok = open_and_tell(c, w, &x); break;
+	case DISPATCH_AGAIN: ok = attempt_tell(c, w, true); break;
+	case DISPATCH_LAPSE: ok = lapse_unanswered(c, w); break;
+	case DISPATCH_NOTHING: break;
+	}
+	cmd->out.send = what != DISPATCH_LAPSE;
+	return ok ? PREPARED : prepare_fail_nomem(cmd);
+}
+
+/* --- what was not understood, and the great stop --- */
+
+enum prepared prepare_rejected(struct committer *c, struct command *cmd)
+{
+	struct change *ch = batch_change(&c->batch, CHANGE_REJECTED);
+
+	if (!ch)
+		return prepare_fail_nomem(cmd);
+	ch->rejected.device_id = cmd->rejected.device_id;
+	ch->rejected.topic = cmd->rejected.topic;
+	ch->rejected.reason = cmd->rejected.reason;
+	ch->rejected.detail = cmd->rejected.detail;
+	ch->rejected.payload = cmd->rejected.payload;
+	ch->rejected.payload_len = cmd->rejected.payload_len;
+	ch->rejected.created_us = c->batch.now_us;
+	return PREPARED;
+}
