@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "config.h"
 
+#include "core/names.h"
+
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,10 +72,32 @@ const struct option config_table[] = {
 	 "HTTP worker threads; 0: one for each processor."},
 	{"OTA_LOG_LEVEL", NULL, OPTION_WORD, AT(log_level), "info", 0, 0, log_levels, NULL,
 	 "The least level that is logged. debug has a line for each request."},
-	{"OTA_MQTT", NULL, OPTION_WORD, AT(mqtt), "off", 0, 0, on_off, NULL,
-	 "This version speaks HTTP only: on stops the start."},
+	{"OTA_MQTT", NULL, OPTION_WORD, AT(mqtt), "on", 0, 0, on_off, NULL, "off: HTTP only."},
 	{"MQTT_HOST", NULL, OPTION_TEXT, AT(mqtt_host), NULL, 0, 0, NULL, NULL,
-	 "A broker. This version speaks HTTP only: a value stops the start."},
+	 "The broker. Unset: mosquitto is started as a part of this service."},
+	{"MQTT_PORT", NULL, OPTION_INT, AT(mqtt_port), "1883", 0, 65535, NULL, NULL,
+	 "The broker's port; of the own broker 0 takes a free one and logs it."},
+	{"MQTT_USER", NULL, OPTION_TEXT, AT(mqtt_user), NULL, 0, 0, NULL, NULL,
+	 "The user name at the broker of MQTT_HOST."},
+	{"MQTT_PASSWORD", NULL, OPTION_TEXT, AT(mqtt_password), NULL, 0, 0, NULL, NULL,
+	 "Its password."},
+	{"OTA_MQTT_TLS", NULL, OPTION_WORD, AT(mqtt_tls), "off", 0, 0, on_off, NULL,
+	 "on: TLS to the broker of MQTT_HOST."},
+	{"OTA_MQTT_CA", NULL, OPTION_TEXT, AT(mqtt_ca), NULL, 0, 0, NULL, NULL,
+	 "With OTA_MQTT_TLS: a file of authorities to trust. Unset: the system's."},
+	{"OTA_MQTT_SITE", NULL, OPTION_TEXT, AT(mqtt_site), "paku", 0, 0, NULL, NULL,
+	 "The first level of the topic on which this service says that it is there "
+	 "(SITE/ota-service/status); devices of every site are heard."},
+	{"OTA_MQTT_CLIENT_ID", NULL, OPTION_TEXT, AT(mqtt_client_id), "paku-otad", 0, 0, NULL, NULL,
+	 "Begins the names of the two sessions at the broker. Several services at one broker need "
+	 "several."},
+	{"OTA_COMMAND_TIMEOUT_S", NULL, OPTION_INT, AT(command_timeout_s), "60", 1, 3600, NULL, "s",
+	 "How long a device has to answer a command before it is sent again, 1, 5 and 30 times as "
+	 "long later."},
+	{"OTA_DISPATCH_PER_SECOND", NULL, OPTION_INT, AT(dispatch_per_second), "200", 1, 100000,
+	 NULL, NULL, "Commands sent in a second, in all."},
+	{"OTA_MAX_DOWNLOADS", NULL, OPTION_INT, AT(max_downloads), "500", 1, 1000000, NULL, NULL,
+	 "Devices that may be downloading at once, in all; others wait their turn."},
 	{"PGHOST", NULL, OPTION_TEXT, AT(pghost), NULL, 0, 0, NULL, NULL,
 	 "PostgreSQL. This version has the embedded store only: a value of this, PGPORT, PGUSER, "
 	 "PGPASSWORD or PGDATABASE stops the start."},
@@ -135,10 +159,31 @@ static enum ota_code check_not_built(const struct config *cfg, struct ota_err *e
 					"database "
 					"only; unset it",
 					postgres[i].name);
-	if (cfg->mqtt_host[0] || cfg->mqtt)
+	return OTA_OK;
+}
+
+/* One level of a topic, and what a client id may hold at every broker. */
+static enum ota_code check_mqtt(const struct config *cfg, struct ota_err *err)
+{
+	const char *wrong = name_version_error(cfg->mqtt_site);
+
+	if (wrong)
+		return ota_fail(err, OTA_EINVAL, "OTA_MQTT_SITE is '%s', but %s", cfg->mqtt_site,
+				wrong);
+	wrong = name_version_error(cfg->mqtt_client_id);
+	if (wrong)
+		return ota_fail(err, OTA_EINVAL, "OTA_MQTT_CLIENT_ID is '%s', but %s",
+				cfg->mqtt_client_id, wrong);
+	if (cfg->mqtt_host[0] && cfg->mqtt_port == 0)
+		return ota_fail(
+			err, OTA_EINVAL,
+			"MQTT_PORT is 0, but the broker of MQTT_HOST has a port: 1883 is usual");
+	if (!cfg->mqtt_host[0] && (cfg->mqtt_user[0] || cfg->mqtt_password[0] || cfg->mqtt_tls))
 		return ota_fail(err, OTA_EINVAL,
-				"%s is set, but this version speaks HTTP only; unset it",
-				cfg->mqtt_host[0] ? "MQTT_HOST" : "OTA_MQTT");
+				"%s is set without MQTT_HOST: the own broker has no use for it",
+				cfg->mqtt_user[0]       ? "MQTT_USER"
+				: cfg->mqtt_password[0] ? "MQTT_PASSWORD"
+							: "OTA_MQTT_TLS");
 	return OTA_OK;
 }
 
@@ -150,7 +195,7 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 		return rc;
 	if ((rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
 	    (rc = check_proxies(cfg->trusted_proxies, err)) != OTA_OK ||
-	    (rc = check_not_built(cfg, err)) != OTA_OK)
+	    (rc = check_mqtt(cfg, err)) != OTA_OK || (rc = check_not_built(cfg, err)) != OTA_OK)
 		config_free(cfg);
 	return rc;
 }

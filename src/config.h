@@ -10,14 +10,16 @@
 
 struct config {
 	char *api_key, *host, *data_dir, *firmware_path, *public_url, *trusted_proxies;
-	char *pghost, *pgport, *pguser, *pgpassword, *pgdatabase, *mqtt_host;
+	char *pghost, *pgport, *pguser, *pgpassword, *pgdatabase;
+	char *mqtt_host, *mqtt_user, *mqtt_password, *mqtt_ca, *mqtt_site, *mqtt_client_id;
 	int64_t port, http_threads;
 	int64_t poll_interval_s, install_grace_s;
 	int64_t drain_s, idle_timeout_s, request_timeout_s, download_timeout_s;
 	int64_t max_firmware_bytes, image_cache_bytes;
 	int64_t max_connections, max_connections_per_address;
 	int64_t new_devices_per_second, max_devices, max_queue, last_seen_flush_s;
-	int log_level, mqtt;
+	int64_t mqtt_port, max_downloads, dispatch_per_second, command_timeout_s;
+	int log_level, mqtt, mqtt_tls;
 };
 
 extern const struct option config_table[];

@@ -9,6 +9,8 @@
 #include "firmware/cache.h"
 #include "http/auth.h"
 #include "http/server.h"
+#include "mqtt/broker.h"
+#include "mqtt/mqtt.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +33,9 @@ struct daemon {
 	struct auth *auth;
 	struct committer *committer;
 	struct http_server *http;
+	struct broker *broker; /* NULL: there is another one, or none */
+	struct mqtt *mqtt;
+	char base_url[160];
 	char made_key[API_KEY_SIZE];
 };
 
@@ -163,6 +168,38 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 	return d->cache ? OTA_OK : ota_fail_nomem(err);
 }
 
+static enum ota_code start_mqtt(struct daemon *d, struct ota_err *err)
+{
+	const struct config *cfg = &d->cfg;
+	struct broker_config bc = {cfg->data_dir, cfg->host, (int)cfg->mqtt_port};
+	struct mqtt_parts parts = {
+		.cfg = cfg,
+		.fleet = d->fleet,
+		.committer = d->committer,
+		.host = cfg->mqtt_host,
+		.port = (int)cfg->mqtt_port,
+		.user = cfg->mqtt_user,
+		.password = cfg->mqtt_password,
+		.base_url = d->base_url,
+	};
+	enum ota_code rc =
+		mqtt_base_url(cfg, http_port(d->http), d->base_url, sizeof d->base_url, err);
+
+	if (rc != OTA_OK)
+		return rc;
+	if (!cfg->mqtt_host[0]) {
+		if ((rc = broker_start(&bc, &d->broker, err)) != OTA_OK)
+			return rc;
+		parts.host = strcmp(cfg->host, "0.0.0.0") == 0 ? "127.0.0.1"
+			     : strcmp(cfg->host, "::") == 0    ? "::1"
+							       : cfg->host;
+		parts.port = broker_port(d->broker);
+		parts.user = broker_user(d->broker);
+		parts.password = broker_password(d->broker);
+	}
+	return mqtt_start(&parts, &d->mqtt, err);
+}
+
 static enum ota_code start(struct daemon *d, struct ota_err *err)
 {
 	const struct config *cfg = &d->cfg;
@@ -180,18 +217,24 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 		.max_devices = cfg->max_devices,
 		.new_devices_per_second = cfg->new_devices_per_second,
 		.last_seen_flush_s = cfg->last_seen_flush_s,
+		.max_downloads = cfg->max_downloads,
+		.command_timeout_s = cfg->command_timeout_s,
 		.queue_max = (size_t)cfg->max_queue,
 	};
 	if ((rc = committer_start(d->fleet, d->store, &cc, &d->committer, err)) != OTA_OK)
 		return rc;
 	struct http_parts parts = {cfg,      d->fleet, d->store, d->committer,
 				   d->blobs, d->cache, d->auth};
-	return http_start(&parts, &d->http, err);
+	if ((rc = http_start(&parts, &d->http, err)) != OTA_OK || !cfg->mqtt)
+		return rc;
+	return start_mqtt(d, err);
 }
 
 static void stop(struct daemon *d, const volatile int *hurry)
 {
+	mqtt_stop(&d->mqtt);
 	http_stop(&d->http, d->cfg.drain_s, hurry);
+	broker_stop(&d->broker);
 	committer_stop(&d->committer);
 	auth_close(&d->auth);
 	cache_free(&d->cache);
@@ -213,6 +256,7 @@ static void block_signals(sigset_t *set)
 	sigemptyset(set);
 	sigaddset(set, SIGTERM);
 	sigaddset(set, SIGINT);
+	sigaddset(set, SIGCHLD);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
@@ -224,12 +268,17 @@ static void on_second_signal(int sig)
 	hurry = 1;
 }
 
-static void wait_for_end(sigset_t *set)
+/* A child that died is the broker, which is started again. */
+static void wait_for_end(struct daemon *d, sigset_t *set)
 {
-	int sig;
+	int sig = 0, again_ms = -1;
 
-	while (sigwait(set, &sig) != 0)
-		;
+	while (sig != SIGTERM && sig != SIGINT) {
+		struct timespec wait = {again_ms / 1000, again_ms % 1000 * 1000000};
+		sig = again_ms < 0 ? sigwaitinfo(set, NULL) : sigtimedwait(set, NULL, &wait);
+		if (d->broker && (sig == SIGCHLD || again_ms >= 0))
+			again_ms = broker_watch(d->broker);
+	}
 	log_event(LOG_INFO, "daemon", "stopping", "on %s", strsignal(sig));
 	signal(SIGTERM, on_second_signal);
 	signal(SIGINT, on_second_signal);
@@ -243,6 +292,10 @@ static void tell_start(const struct daemon *d)
 	log_event(LOG_INFO, "daemon", "started",
 		  "version %s on http://%s:%d, %zu devices, data in %s", PAKU_VERSION, d->cfg.host,
 		  port, fleet_device_count(d->fleet), d->cfg.data_dir);
+	if (d->mqtt)
+		log_event(LOG_INFO, "mqtt", "started", "broker %s:%d, command URLs begin with %s",
+			  d->broker ? "of our own, port" : d->cfg.mqtt_host,
+			  d->broker ? broker_port(d->broker) : (int)d->cfg.mqtt_port, d->base_url);
 	if (d->made_key[0]) {
 		/* The only time that it can be read: not in the log, which others may keep. */
 		printf("API key: %s\n", d->made_key);
@@ -287,7 +340,7 @@ static int run(bool json)
 	rc = start(&d, &err);
 	if (rc == OTA_OK) {
 		tell_start(&d);
-		wait_for_end(&set);
+		wait_for_end(&d, &set);
 	} else {
 		fprintf(stderr, "paku-otad: %s\n", err.msg);
 	}

@@ -154,6 +154,7 @@ struct command {
 	enum ota_code code;
 	struct ota_err err;
 	int retry_after_s; /* with OTA_EUNAVAIL: when to come again; 0 unknown */
+	bool refused;      /* the store refused this one alone: it would refuse it again */
 	bool over_limit;   /* with OTA_EUNAVAIL: only this device may not register now */
 	struct {
 		int64_t id;   /* of the release or rollout */

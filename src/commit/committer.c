@@ -112,6 +112,7 @@ static enum prepared prepare(struct committer *c, struct command *cmd)
 	cmd->plan = NULL;
 	cmd->first_change = b->store.change_count;
 	cmd->code = OTA_OK;
+	cmd->refused = cmd->over_limit = false;
 	memset(&cmd->out, 0, sizeof cmd->out);
 	enum prepared p = prepare_kind[cmd->kind](c, cmd);
 	for (struct device_work *w = cmd->devices; w && p == PREPARED; w = w->link)
@@ -298,6 +299,7 @@ static void batch_commit(struct committer *c, struct command_list *done)
 		}
 		cmd->err = rc != OTA_OK ? err : group->err;
 		cmd->code = cmd->err.code = rc != OTA_OK ? failure : group->result;
+		cmd->refused = rc == OTA_OK;
 		if (cmd->kind == COMMAND_FLUSH_SEEN)
 			flush_undo(c);
 		work_undo(c, cmd);

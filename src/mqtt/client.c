@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+#include "mqtt/client.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <mqtt_protocol.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BACKOFF_FIRST_MS 250
+#define BACKOFF_LAST_MS  30000
+#define SESSION_EXPIRY_S (14 * 86400)
+/* Messages the broker may send before the first is acknowledged: more than a batch. */
+#define RECEIVE_MAXIMUM 2000
+/* libmosquitto allocates what a packet announces: no more than this. */
+#define PACKET_MAXIMUM (256 * 1024)
+
+void client_init(struct client *c)
+{
+	c->m = NULL;
+	c->up = false;
+	c->since_us = clock_service_us();
+	c->retry_at_ms = 0;
+	c->backoff_ms = BACKOFF_FIRST_MS;
+	snprintf(c->problem, sizeof c->problem, "not connected yet");
+}
+
+/* Half of it for certain, half of it by chance: instances and connections do not stay in step. */
+static int64_t jittered(int64_t ms)
+{
+	uint64_t chance = hash64_mix((uint64_t)clock_wall_us());
+
+	return ms / 2 + (int64_t)(chance % (uint64_t)(ms / 2 + 1));
+}
+
+void client_drop(struct client *c, int64_t again_in_ms, const char *why)
+{
+	bool was_up = c->up;
+
+	if (c->m)
+		mosquitto_destroy(c->m);
+	c->m = NULL;
+	c->up = false;
+	if (again_in_ms < 0) {
+		again_in_ms = jittered(c->backoff_ms);
+		c->backoff_ms =
+			c->backoff_ms * 2 < BACKOFF_LAST_MS ? c->backoff_ms * 2 : BACKOFF_LAST_MS;
+	}
+	c->retry_at_ms = clock_mono_ms() + again_in_ms;
+	if (was_up) {
+		c->since_us = clock_service_us();
+		log_event(LOG_WARNING, "mqtt", "disconnected", "%s: %s", c->id, why);
+	} else if (strcmp(c->problem, why) != 0) {
+		log_event(LOG_WARNING, "mqtt", "not_connected", "%s: %s", c->id, why);
+	}
+	snprintf(c->problem, sizeof c->problem, "%s", why);
+}
+
+static void on_connect(struct mosquitto *m, void *arg, int code, int flags,
+		       const mosquitto_property *properties)
+{
+	struct client *c = arg;
+
+	(void)m;
+	(void)flags;
+	(void)properties;
+	c->packets++;
+	if (code != 0) {
+		/* Dropped by client_read(): not in a callback of what is dropped. */
+		snprintf(c->problem, sizeof c->problem, "the broker refused: %s",
+			 mosquitto_reason_string(code));
+		return;
+	}
+	c->up = true;
+	c->since_us = clock_service_us();
+	c->backoff_ms = BACKOFF_FIRST_MS;
+	c->problem[0] = '\0';
+	log_event(LOG_INFO, "mqtt", "connected", "%s to %s:%d", c->id, c->cfg->host, c->cfg->port);
+	c->on_up(c);
+}
+
+static void on_message(struct mosquitto *m, void *arg, const struct mosquitto_message *message,
+		       const mosquitto_property *properties)
+{
+	struct client *c = arg;
+
+	(void)m;
+	(void)properties;
+	c->packets++;
+	c->on_message(c, message);
+}
+
+/* Waits for a connection that is being made, or for the end of the service. */
+static bool await_connect(const struct client *c, int fd)
+{
+	int64_t until_ms = clock_mono_ms() + CLIENT_CONNECT_MS;
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	int error = 0;
+	socklen_t len = sizeof error;
+
+	while (clock_mono_ms() < until_ms && !*c->cfg->stopping) {
+		int n = poll(&p, 1, 100);
+		if (n < 0 && errno != EINTR)
+			return false;
+		if (n > 0)
+			return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 &&
+			       error == 0;
+	}
+	return false;
+}
+
+/* Whether anybody listens there: libmosquitto's own connecting may wait for minutes. */
+static bool is_reachable(const struct client *c, char *why, size_t size)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+	char port[8];
+	bool ok = false;
+
+	snprintf(port, sizeof port, "%d", c->cfg->port);
+	int rc = getaddrinfo(c->cfg->host, port, &hints, &found);
+	if (rc != 0) {
+		snprintf(why, size, "MQTT_HOST %s: %s", c->cfg->host, gai_strerror(rc));
+		return false;
+	}
+	for (struct addrinfo *a = found; a && !ok; a = a->ai_next) {
+		int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			break;
+		ok = connect(fd, a->ai_addr, a->ai_addrlen) == 0 ||
+		     (errno == EINPROGRESS && await_connect(c, fd));
+		close(fd);
+	}
+	freeaddrinfo(found);
+	if (!ok)
+		snprintf(why, size, "nobody answers at %s:%d", c->cfg->host, c->cfg->port);
+	return ok;
+}
+
+static int configure(struct client *c)
+{
+	const struct client_config *cfg = c->cfg;
+	int rc = mosquitto_int_option(c->m, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
+
+	if (rc == 0)
+		rc = mosquitto_int_option(c->m, MOSQ_OPT_RECEIVE_MAXIMUM, RECEIVE_MAXIMUM);
+	if (rc == 0)
+		rc = mosquitto_int_option(c->m, MOSQ_OPT_TCP_NODELAY, 1);
+	/* Then what it has to say waits for client_write(). */
+	if (rc == 0)
+		rc = mosquitto_threaded_set(c->m, true);
+	if (rc == 0 && cfg->user[0])
+		rc = mosquitto_username_pw_set(c->m, cfg->user, cfg->password);
+	if (rc == 0 && cfg->ca_file && cfg->ca_file[0])
+		rc = mosquitto_tls_set(c->m, cfg->ca_file, NULL, NULL, NULL, NULL);
+	else if (rc == 0 && cfg->ca_file)
+		rc = mosquitto_int_option(c->m, MOSQ_OPT_TLS_USE_OS_CERTS, 1);
+	if (rc == 0 && c->will_topic)
+		rc = mosquitto_will_set_v5(c->m, c->will_topic, (int)strlen(c->will_payload),
+					   c->will_payload, 1, true, NULL);
+	mosquitto_connect_v5_callback_set(c->m, on_connect);
+	mosquitto_message_v5_callback_set(c->m, on_message);
+	return rc;
+}
+
+static int connect_v5(struct client *c)
+{
+	mosquitto_property *properties = NULL;
+	int rc = mosquitto_property_add_int32(&properties, MQTT_PROP_SESSION_EXPIRY_INTERVAL,
+					      SESSION_EXPIRY_S);
+
+	if (rc == 0)
+		rc = mosquitto_property_add_int32(&properties, MQTT_PROP_MAXIMUM_PACKET_SIZE,
+						  PACKET_MAXIMUM);
+	if (rc == 0)
+		rc = mosquitto_connect_bind_v5(c->m, c->cfg->host, c->cfg->port, CLIENT_KEEPALIVE_S,
+					       NULL, properties);
+	mosquitto_property_free_all(&properties);
+	return rc;
+}
+
+void client_tend(struct client *c)
+{
+	char why[200];
+
+	if (c->m || clock_mono_ms() < c->retry_at_ms)
+		return;
+	if (!is_reachable(c, why, sizeof why)) {
+		client_drop(c, -1, why);
+		return;
+	}
+	c->m = mosquitto_new(c->id, false, c);
+	int rc = c->m ? configure(c) : MOSQ_ERR_NOMEM;
+	if (rc == 0)
+		rc = connect_v5(c);
+	if (rc != 0)
+		client_drop(c, -1, rc == MOSQ_ERR_ERRNO ? strerror(errno) : mosquitto_strerror(rc));
+}
+
+static bool check(struct client *c, int rc)
+{
+	char why[200];
+
+	if (rc == MOSQ_ERR_SUCCESS)
+		return true;
+	snprintf(why, sizeof why, "%s",
+		 !c->up && c->problem[0] && strncmp(c->problem, "the broker", 10) == 0
+			 ? c->problem
+			 : mosquitto_strerror(rc));
+	client_drop(c, -1, why);
+	return false;
+}
+
+bool client_read(struct client *c)
+{
+	unsigned seen = c->packets;
+	char byte;
+
+	if (!c->m || !check(c, mosquitto_loop_read(c->m, 1)))
+		return false;
+	/* Whether there is more, the library does not tell. */
+	if (c->cfg->ca_file)
+		return c->packets != seen;
+	return mosquitto_socket(c->m) >= 0 &&
+	       recv(mosquitto_socket(c->m), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+void client_write(struct client *c)
+{
+	if (c->m && mosquitto_want_write(c->m))
+		(void)check(c, mosquitto_loop_write(c->m, 1));
+}
+
+void client_misc(struct client *c)
+{
+	if (c->m)
+		(void)check(c, mosquitto_loop_misc(c->m));
+}
+
+void client_fini(struct client *c)
+{
+	if (c->m && c->up) {
+		mosquitto_disconnect_v5(c->m, 0, NULL);
+		for (int i = 0; i < 100 && mosquitto_want_write(c->m); i++)
+			if (mosquitto_loop_write(c->m, 1) != MOSQ_ERR_SUCCESS)
+				break;
+	}
+	if (c->m)
+		mosquitto_destroy(c->m);
+	c->m = NULL;
+	c->up = false;
+}
+
+struct pollfd client_pollfd(const struct client *c)
+{
+	struct pollfd p = {.fd = c->m ? mosquitto_socket(c->m) : -1, .events = POLLIN};
+
+	if (c->m && mosquitto_want_write(c->m))
+		p.events |= POLLOUT;
+	return p;
+}

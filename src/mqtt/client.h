@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One connection to the broker, kept up: MQTT 5, a persistent session, tried again with a jittered
+ * backoff.  The MQTT thread alone touches it; it never waits for the broker longer than
+ * CLIENT_CONNECT_MS.
+ *
+ * libmosquitto runs without a thread of its own.  What it has to say (acknowledgements too) goes on
+ * the wire at client_write() and at no other moment, so who owns the client decides when.
+ */
+#pragma once
+
+#include "base/err.h"
+
+#include <mosquitto.h>
+#include <poll.h>
+#include <stdint.h>
+
+#define CLIENT_KEEPALIVE_S 60
+#define CLIENT_CONNECT_MS  5000
+
+struct client_config {
+	const char *host, *user, *password; /* user and password "" for none */
+	const char *ca_file;                /* NULL: plain; "": TLS with the system's authorities */
+	int port;
+	const volatile bool *stopping; /* ends a connecting that waits */
+};
+
+struct client {
+	const struct client_config *cfg;
+	const char *id;                        /* the MQTT client id */
+	const char *will_topic, *will_payload; /* NULL: no last will */
+	/* Called inside client_read(); for the owner. */
+	void (*on_up)(struct client *c);
+	void (*on_message)(struct client *c, const struct mosquitto_message *m);
+	void *owner;
+
+	struct mosquitto *m; /* NULL: down */
+	bool up;             /* the broker has accepted */
+	unsigned packets;    /* of those that were read, the ones that said something */
+	int64_t since_us;    /* up or down since then */
+	int64_t retry_at_ms; /* down: when to try again */
+	int backoff_ms;
+	char problem[200]; /* why it is down; "" unknown */
+};
+
+void client_init(struct client *c);
+/* Connects when it is down and its time has come. */
+void client_tend(struct client *c);
+/* Reads one packet, or what there is of it; false: nothing more is there now, or the connection
+ * ended. */
+bool client_read(struct client *c);
+/* Sends what waits. */
+void client_write(struct client *c);
+/* Pings when it is time (which sends what waits, too). */
+void client_misc(struct client *c);
+/* Closes the socket as it is: what waits to be sent (acknowledgements) is forgotten. */
+void client_drop(struct client *c, int64_t again_in_ms, const char *why);
+/* Sends what waits, says goodbye, frees all. */
+void client_fini(struct client *c);
+/* The socket and what to wait for; fd -1 while down. */
+struct pollfd client_pollfd(const struct client *c);

@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: MIT */
+#include "mqtt/dispatcher.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "core/dispatch.h"
+
+#include <mqtt_protocol.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TURN_MS     100
+#define TEND_MS     250
+#define LOOK_MS     5    /* at the fleet, in one turn */
+#define ROUND_MS    1000 /* from one round to the next, at least */
+#define LANE_MAX    2000 /* devices that wait of one rollout; the next round finds the others */
+#define OUTSTANDING 500  /* commands with the committer */
+
+/* The devices of one rollout whose turn it may be. */
+struct lane {
+	struct lane *next;
+	int64_t rollout_id; /* 0: devices that were seen just now, or whose attempt is to end */
+	size_t first, count;
+	char *ids[LANE_MAX]; /* a ring */
+};
+
+struct order {
+	struct command command;
+	struct dispatcher *dispatcher;
+	struct order *next; /* of the done ones */
+	char device_id[];
+};
+
+struct dispatcher {
+	struct dispatcher_config cfg;
+	struct client client;
+	struct dispatcher_stats stats;
+	char will_topic[300];
+	/* who is to be told */
+	struct lane *lanes, *turn; /* turn: whose turn it is; NULL: the first's */
+	size_t waiting;
+	int shard; /* of the round; FLEET_SHARDS: it is over */
+	int64_t round_began_ms, round_at_ms;
+	uint64_t plan_number;
+	double tokens;
+	int64_t filled_ms, tend_ms;
+	/* with the committer, and back from it */
+	_Atomic size_t outstanding;
+	pthread_mutex_t done_lock;
+	struct order *done; /* under done_lock */
+};
+
+/* --- the command --- */
+
+static void write_url(struct buf *b, const char *base_url, const struct attempt *a)
+{
+	buf_adds(b, base_url);
+	buf_adds(b, "/api/firmware/download/");
+	for (const char *p = a->version; *p; p++)
+		*p == '+' ? buf_adds(b, "%2B") : buf_addc(b, *p);
+	buf_printf(b, "?attempt=%s", a->token);
+}
+
+/* No white space, and the attempt in the URL alone: PubSubClient drops packets of over 256 bytes.
+ */
+static bool write_command(const struct device *d, const struct release *r, const char *base_url,
+			  char *topic, char *payload)
+{
+	const struct device_link *l = d->state.link;
+	struct buf b = BUF_INIT;
+	char hex[SHA256_HEX_SIZE];
+
+	hex_encode(r->sha256, DIGEST_SIZE, hex);
+	buf_adds(&b, "{\"url\":\"");
+	write_url(&b, base_url, d->state.attempt);
+	buf_printf(&b, "\",\"checksum\":\"%s\",\"version\":\"%s\"}", hex, r->version);
+	bool ok = buf_ok(&b) && b.len < COMMAND_PAYLOAD_SIZE;
+	if (ok)
+		memcpy(payload, b.data, b.len + 1);
+	buf_fini(&b);
+	int n = snprintf(topic, COMMAND_TOPIC_SIZE, "%s/%s/%s/cmd/ota", l->site,
+			 l->form == TOPIC_FORM_DEVICES ? "devices" : "edge", d->device_id);
+	return ok && n < COMMAND_TOPIC_SIZE;
+}
+
+bool dispatcher_command(struct fleet *f, const char *base_url, const char *device_id,
+			char topic[COMMAND_TOPIC_SIZE], char payload[COMMAND_PAYLOAD_SIZE])
+{
+	bool ok = false;
+
+	fleet_plan_read(f);
+	const struct device *d = fleet_lock_device(f, device_id);
+	const struct attempt *a = d ? d->state.attempt : NULL;
+	const struct release *r = a ? fleet_release(f, a->release_id) : NULL;
+	if (r && !r->deleted && d->state.link && attempt_is_open(a->state) && a->commands > 0 &&
+	    !(fleet_is_stopped(f) && a->state == ATTEMPT_PENDING))
+		ok = write_command(d, r, base_url, topic, payload);
+	if (d)
+		fleet_unlock_device(f, d);
+	fleet_plan_done(f);
+	return ok;
+}
+
+static int publish(struct dispatcher *d, const char *topic, const char *payload)
+{
+	mosquitto_property *properties = NULL;
+	int rc = mosquitto_property_add_int32(&properties, MQTT_PROP_MESSAGE_EXPIRY_INTERVAL,
+					      (uint32_t)d->cfg.command_timeout_s);
+
+	if (rc == MOSQ_ERR_SUCCESS)
+		rc = mosquitto_publish_v5(d->client.m, NULL, topic, (int)strlen(payload), payload,
+					  1, false, properties);
+	mosquitto_property_free_all(&properties);
+	return rc;
+}
+
+static void tell(struct dispatcher *d, const char *device_id)
+{
+	char topic[COMMAND_TOPIC_SIZE], payload[COMMAND_PAYLOAD_SIZE];
+
+	if (!d->client.m || !d->client.up ||
+	    !dispatcher_command(d->cfg.fleet, d->cfg.base_url, device_id, topic, payload))
+		return; /* told again after its window, if it is still to be told */
+	int rc = publish(d, topic, payload);
+	if (rc == MOSQ_ERR_SUCCESS)
+		d->stats.commands++;
+	else
+		log_event(LOG_WARNING, "mqtt", "not_sent", "command for device %s: %s", device_id,
+			  mosquitto_strerror(rc));
+}
+
+/* --- orders: with the committer, and back --- */
+
+/* On the committer's thread. */
+static void order_done(struct command *cmd)
+{
+	struct order *o = cmd->owner;
+	struct dispatcher *d = o->dispatcher;
+	int fd = d->cfg.wake_fd;
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&d->done_lock);
+	bool wake = !d->done;
+	o->next = d->done;
+	d->done = o;
+	pthread_mutex_unlock(&d->done_lock);
+	if (wake)
+		(void)!write(fd, &one, sizeof one);
+}
+
+static bool order_submit(struct dispatcher *d, const char *device_id)
+{
+	size_t len = strlen(device_id) + 1;
+	struct order *o = calloc(1, sizeof *o + len);
+	struct ota_err err;
+
+	if (!o)
+		return false;
+	memcpy(o->device_id, device_id, len);
+	o->dispatcher = d;
+	o->command.kind = COMMAND_DISPATCH;
+	o->command.dispatch.device_id = o->device_id;
+	o->command.owner = o;
+	o->command.done = order_done;
+	d->outstanding++;
+	if (committer_submit(d->cfg.committer, &o->command, &err) == OTA_OK)
+		return true;
+	d->outstanding--;
+	free(o);
+	return false;
+}
+
+static void take_done(struct dispatcher *d)
+{
+	pthread_mutex_lock(&d->done_lock);
+	struct order *o = d->done, *next;
+	d->done = NULL;
+	pthread_mutex_unlock(&d->done_lock);
+	for (; o; o = next) {
+		next = o->next;
+		if (o->command.code == OTA_OK && o->command.out.send)
+			tell(d, o->device_id);
+		else
+			d->tokens += 1; /* nobody was told */
+		free(o);
+		d->outstanding--;
+	}
+}
+
+/* --- lanes --- */
+
+static struct lane *lane_of(struct dispatcher *d, int64_t rollout_id)
+{
+	struct lane **p = &d->lanes;
+
+	for (; *p; p = &(*p)->next)
+		if ((*p)->rollout_id == rollout_id)
+			return *p;
+	*p = calloc(1, sizeof **p);
+	if (*p)
+		(*p)->rollout_id = rollout_id;
+	return *p;
+}
+
+static void lane_push(struct dispatcher *d, int64_t rollout_id, const char *device_id)
+{
+	struct lane *l = lane_of(d, rollout_id);
+	char *id = l && l->count < LANE_MAX ? strdup(device_id) : NULL;
+
+	if (!id)
+		return; /* the next round finds it */
+	l->ids[(l->first + l->count++) % LANE_MAX] = id;
+	d->waiting++;
+}
+
+static char *lane_pop(struct dispatcher *d, struct lane *l)
+{
+	char *id = l->ids[l->first];
+
+	l->first = (l->first + 1) % LANE_MAX;
+	l->count--;
+	d->waiting--;
+	return id;
+}
+
+/* Empty lanes go, so that a rollout that ended leaves nothing. */
+static void lanes_sweep(struct dispatcher *d, bool all)
+{
+	struct lane **p = &d->lanes, *l;
+
+	while ((l = *p) != NULL) {
+		while (all && l->count > 0)
+			free(lane_pop(d, l));
+		if (l->count > 0) {
+			p = &l->next;
+			continue;
+		}
+		*p = l->next;
+		free(l);
+	}
+	d->turn = NULL;
+}
+
+/* The next device of the next rollout that has one. */
+static char *next_device(struct dispatcher *d)
+{
+	if (d->waiting == 0)
+		return NULL;
+	for (;;) {
+		if (!d->turn)
+			d->turn = d->lanes;
+		struct lane *l = d->turn;
+		d->turn = l->next;
+		if (l->count > 0)
+			return lane_pop(d, l);
+	}
+}
+
+void dispatcher_consider(struct dispatcher *d, const char *device_id)
+{
+	lane_push(d, 0, device_id);
+}
+
+/* --- the look at the fleet --- */
+
+struct look {
+	struct dispatcher *d;
+	struct decide_params decide;
+	struct dispatch_params dispatch;
+};
+
+static bool look_at(const struct device *dev, void *ctx)
+{
+	struct look *l = ctx;
+
+	if (!dev->state.link || !dev->state.model[0])
+		return true;
+	const struct model *m = fleet_model(l->d->cfg.fleet, dev->state.model);
+	struct decision x = decide(dev, m, &l->decide);
+	switch (dispatch_judge(dev, &x, &l->dispatch)) {
+	case DISPATCH_NOTHING: break;
+	case DISPATCH_LAPSE: lane_push(l->d, 0, dev->device_id); break;
+	case DISPATCH_OPEN:
+	case DISPATCH_AGAIN: lane_push(l->d, x.rollout ? x.rollout->id : 0, dev->device_id); break;
+	}
+	return true;
+}
+
+static void look_on(struct dispatcher *d)
+{
+	int64_t until_ms = clock_mono_ms() + LOOK_MS;
+	struct look l = {.d = d, .decide = committer_decide_params(d->cfg.committer)};
+
+	l.dispatch = (struct dispatch_params){l.decide.now_us, d->cfg.command_timeout_s * US_PER_S};
+	do {
+		fleet_plan_read(d->cfg.fleet);
+		fleet_visit(d->cfg.fleet, d->shard, d->shard + 1, look_at, &l);
+		fleet_plan_done(d->cfg.fleet);
+		d->shard++;
+	} while (d->shard < FLEET_SHARDS && clock_mono_ms() < until_ms);
+	if (d->shard == FLEET_SHARDS) {
+		/* Rounds take a tenth of the time at the most. */
+		int64_t took_ms = clock_mono_ms() - d->round_began_ms;
+		d->round_at_ms =
+			clock_mono_ms() + (took_ms > ROUND_MS / 10 ? took_ms * 10 : ROUND_MS);
+	}
+}
+
+/* True: there is more to look at. */
+static bool look(struct dispatcher *d)
+{
+	uint64_t number = fleet_plan_number(d->cfg.fleet);
+	bool due = d->shard == FLEET_SHARDS && d->waiting == 0 && clock_mono_ms() >= d->round_at_ms;
+
+	if (number != d->plan_number || due) {
+		/* What waited is looked at again, too: the plan may not want it any more. */
+		d->plan_number = number;
+		lanes_sweep(d, true);
+		d->shard = 0;
+		d->round_began_ms = clock_mono_ms();
+	}
+	if (d->shard < FLEET_SHARDS)
+		look_on(d);
+	return d->shard < FLEET_SHARDS;
+}
+
+/* --- a turn --- */
+
+static void fill_tokens(struct dispatcher *d)
+{
+	int64_t now_ms = clock_mono_ms();
+	double most = (double)d->cfg.per_second / 2 + 1;
+
+	d->tokens += (double)(now_ms - d->filled_ms) / 1000.0 * (double)d->cfg.per_second;
+	d->filled_ms = now_ms;
+	if (d->tokens > most)
+		d->tokens = most;
+}
+
+static void send_orders(struct dispatcher *d)
+{
+	char *id;
+
+	fill_tokens(d);
+	while (d->tokens >= 1 && d->outstanding < OUTSTANDING && (id = next_device(d)) != NULL) {
+		bool ok = order_submit(d, id);
+		free(id);
+		if (!ok)
+			return; /* the next round finds it */
+		d->tokens -= 1;
+	}
+}
+
+static void on_up(struct client *c)
+{
+	struct dispatcher *d = c->owner;
+	char payload[100];
+
+	snprintf(payload, sizeof payload, "{\"online\":true,\"version\":\"%s\"}", PAKU_VERSION);
+	(void)mosquitto_publish_v5(c->m, NULL, d->will_topic, (int)strlen(payload), payload, 1,
+				   true, NULL);
+}
+
+static void on_message(struct client *c, const struct mosquitto_message *m)
+{
+	(void)c;
+	(void)m; /* it subscribes to nothing */
+}
+
+struct pollfd dispatcher_pollfd(const struct dispatcher *d)
+{
+	return client_pollfd(&d->client);
+}
+
+int dispatcher_turn(struct dispatcher *d)
+{
+	bool more = false;
+
+	if (clock_mono_ms() >= d->tend_ms) {
+		d->tend_ms = clock_mono_ms() + TEND_MS;
+		client_tend(&d->client);
+		client_misc(&d->client);
+	}
+	while (client_read(&d->client))
+		;
+	take_done(d);
+	/* Nobody is told while nobody can be. */
+	if (d->client.m && d->client.up) {
+		more = look(d);
+		send_orders(d);
+	}
+	d->stats.waiting = (int64_t)d->waiting;
+	client_write(&d->client);
+	return more ? 0 : TURN_MS;
+}
+
+enum ota_code dispatcher_new(const struct dispatcher_config *cfg, struct dispatcher **out,
+			     struct ota_err *err)
+{
+	struct dispatcher *d = calloc(1, sizeof *d);
+
+	if (!d)
+		return ota_fail_nomem(err);
+	d->cfg = *cfg;
+	pthread_mutex_init(&d->done_lock, NULL);
+	snprintf(d->will_topic, sizeof d->will_topic, "%s/ota-service/status", cfg->site);
+	d->client = (struct client){
+		.cfg = cfg->broker,
+		.id = cfg->client_id,
+		.will_topic = d->will_topic,
+		.will_payload = "{\"online\":false}",
+		.on_up = on_up,
+		.on_message = on_message,
+		.owner = d,
+	};
+	client_init(&d->client);
+	d->filled_ms = clock_mono_ms();
+	d->shard = FLEET_SHARDS;
+	*out = d;
+	return OTA_OK;
+}
+
+void dispatcher_free(struct dispatcher **dp)
+{
+	struct dispatcher *d = *dp;
+
+	if (!d)
+		return;
+	/* What is with the committer comes back. */
+	while (d->outstanding > 0) {
+		take_done(d);
+		if (d->outstanding > 0)
+			usleep(1000);
+	}
+	lanes_sweep(d, true);
+	if (d->client.m && d->client.up)
+		(void)mosquitto_publish_v5(d->client.m, NULL, d->will_topic,
+					   (int)strlen(d->client.will_payload),
+					   d->client.will_payload, 1, true, NULL);
+	client_fini(&d->client);
+	pthread_mutex_destroy(&d->done_lock);
+	free(d);
+	*dp = NULL;
+}
+
+const struct client *dispatcher_client(const struct dispatcher *d)
+{
+	return &d->client;
+}
+
+const struct dispatcher_stats *dispatcher_stats(const struct dispatcher *d)
+{
+	return &d->stats;
+}

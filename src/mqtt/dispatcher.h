@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The dispatcher: tells devices over MQTT what to install.
+ *
+ * Whom: it looks over the fleet, part by part, with the same decide() as a check-in (at once after
+ * a change of the plan, else in rounds), and hears of devices that come online.  Each becomes a
+ * command (COMMAND_DISPATCH) at its turn: rollouts take turns, at most so many a second.  Only when
+ * the attempt is durable is cmd/ota published, with Message Expiry, and only if it still waits by
+ * then.  The MQTT thread alone; the committer's thread only hands back what is done.
+ */
+#pragma once
+
+#include "commit/committer.h"
+#include "fleet/fleet.h"
+#include "mqtt/client.h"
+
+#include <stdatomic.h>
+
+struct dispatcher_stats {
+	_Atomic int64_t commands, waiting;
+};
+
+struct dispatcher_config {
+	struct client_config *broker;
+	const char *client_id, *site;
+	struct fleet *fleet;
+	struct committer *committer;
+	const char *base_url; /* "http://host:port", what command URLs begin with */
+	int64_t per_second, command_timeout_s;
+	int wake_fd;
+};
+
+struct dispatcher;
+
+enum ota_code dispatcher_new(const struct dispatcher_config *cfg, struct dispatcher **out,
+			     struct ota_err *err);
+/* A device was seen: it may be its turn. */
+void dispatcher_consider(struct dispatcher *d, const char *device_id);
+struct pollfd dispatcher_pollfd(const struct dispatcher *d);
+/* Returns in milliseconds how long the next poll may take. */
+int dispatcher_turn(struct dispatcher *d);
+void dispatcher_free(struct dispatcher **d);
+
+const struct client *dispatcher_client(const struct dispatcher *d);
+const struct dispatcher_stats *dispatcher_stats(const struct dispatcher *d);
+
+/*
+ * The topic and the payload of a command for the device's open attempt; false: there is none that
+ * waits.  Any thread.  Sizes as below.
+ */
+#define COMMAND_TOPIC_SIZE   300
+#define COMMAND_PAYLOAD_SIZE 700
+bool dispatcher_command(struct fleet *f, const char *base_url, const char *device_id,
+			char topic[COMMAND_TOPIC_SIZE], char payload[COMMAND_PAYLOAD_SIZE]);

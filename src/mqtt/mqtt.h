@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The MQTT door: one thread, two connections.  One collects (collector.h) and between a read and
+ * its commit writes nothing; the other one tells (dispatcher.h).  While the broker is away the rest
+ * of the service works on.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "commit/committer.h"
+#include "config.h"
+
+struct mqtt;
+
+struct mqtt_parts {
+	const struct config *cfg;
+	struct fleet *fleet;
+	struct committer *committer;
+	const char *host, *user, *password; /* of the broker */
+	int port;
+	const char *base_url; /* what command URLs begin with */
+};
+
+/* All parts stay the caller's and outlive it.  Does not wait for the broker. */
+enum ota_code mqtt_start(const struct mqtt_parts *parts, struct mqtt **out, struct ota_err *err);
+/* Takes no more messages, acknowledges what is stored, says goodbye. */
+void mqtt_stop(struct mqtt **m);
+
+/* Any thread, for /health and /metrics; CTX is a struct mqtt. */
+void mqtt_write_status(void *ctx, struct buf *b);
+void mqtt_write_metrics(void *ctx, struct buf *b, bool text);
+
+/*
+ * What command URLs begin with, when OTA_PUBLIC_URL is not set: the address of the default route's
+ * interface and PORT, or the address that HOST names.  An error where devices at the broker could
+ * never reach it: a loopback address towards a broker that is elsewhere.
+ */
+enum ota_code mqtt_base_url(const struct config *cfg, int http_port, char *out, size_t size,
+			    struct ota_err *err);
