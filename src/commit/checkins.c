@@ -110,6 +110,19 @@ static bool apply_facts(struct committer *c, const struct checkin *in, struct de
 	return true;
 }
 
+/* {"KEY": "VALUE"}: what devices call themselves may hold quotes.  NULL: out of memory. */
+static const char *one_member(struct committer *c, const char *key, const char *value)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_str(&b, key, value);
+	json_close(&b, '}');
+	const char *copy = buf_ok(&b) ? batch_strdup(&c->batch, b.data) : NULL;
+	buf_fini(&b);
+	return copy;
+}
+
 /* The release has another name from now on. */
 static bool learn_name(struct committer *c, struct device_work *w, struct release *r)
 {
@@ -134,7 +147,7 @@ static bool learn_name(struct committer *c, struct device_work *w, struct releas
 	json_close(&json, ']');
 	char *text = buf_ok(&json) ? batch_strdup(&c->batch, json.data) : NULL;
 	buf_fini(&json);
-	char *data = batch_printf(&c->batch, "{\"learnt_version\":\"%s\"}", w->next.version);
+	const char *data = one_member(c, "learnt_version", w->next.version);
 	if (!w->learnt || !text || !data || !(ch = batch_change(&c->batch, CHANGE_RELEASE_LEARNT)))
 		return false;
 	ch->release_learnt.id = r->id;
@@ -240,18 +253,13 @@ static bool apply_decision(struct committer *c, struct device_work *w, const str
 
 static bool note_arrival(struct committer *c, struct device_work *w, const char *old_version)
 {
-	const char *data, *id = w->device->device_id;
+	const char *id = w->device->device_id;
 
 	if (w->added)
 		return batch_event(&c->batch, "device_registered", id, w->next.version, 0, NULL);
 	if (strcmp(old_version, w->next.version) == 0)
 		return true;
-	struct buf b = BUF_INIT;
-	json_open(&b, NULL, '{');
-	json_str(&b, "from_version", old_version);
-	json_close(&b, '}');
-	data = buf_ok(&b) ? batch_strdup(&c->batch, b.data) : NULL;
-	buf_fini(&b);
+	const char *data = one_member(c, "from_version", old_version);
 	return data && batch_event(&c->batch, "version_changed", id, w->next.version, 0, data);
 }
 

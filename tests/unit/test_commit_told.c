@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * commit: what devices tell late, twice, half, or in words nobody expects; on a real SQLite file,
+ * restarted between steps.
+ */
+#include "commit_bench.h"
+
+#define STATUS_OF "SELECT status FROM device_update_status WHERE device_id='d1' ORDER BY id LIMIT 1"
+#define ATTEMPTS  "SELECT count(*) FROM device_update_status"
+
+static int begin(void **state)
+{
+	static struct bench b;
+
+	b = bench_new();
+	bench_open(&b);
+	*state = &b;
+	return 0;
+}
+
+static int end(void **state)
+{
+	bench_end(*state);
+	return 0;
+}
+
+/* A device's name for itself may hold whatever can be printed. */
+static void learns_a_quoted_name(void **state)
+{
+	struct bench *b = *state;
+	struct answer a;
+
+	roll_out(b, "2.0.0");
+	a = ask(b, "d1", "1.0.0");
+	tell(b, "d1", "2.0.0", "success", -1, a.token, NULL);
+	ask(b, "d1", "two \"oh\" \\ 2");
+	assert_int_equal(row_int(b, "SELECT count(*) FROM ota_events WHERE NOT "
+				    "json_valid(event_data) AND event_data IS NOT NULL"),
+			 0);
+	assert_string_equal(row_text(b, "SELECT json_extract(event_data,'$.learnt_version') FROM "
+					"ota_events WHERE event_type='version_learnt'"),
+			    "two \"oh\" \\ 2");
+	bench_restart(b);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(learns_a_quoted_name),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
