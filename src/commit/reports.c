@@ -142,6 +142,15 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	return PREPARED;
 }
 
+/* Not to be begun any more: withdrawn, or it lapsed and its rollout has ended since. */
+static bool is_gone(struct committer *c, const struct attempt *a)
+{
+	if (a->state != ATTEMPT_LAPSED)
+		return a->state == ATTEMPT_WITHDRAWN;
+	const struct rollout *by = fleet_rollout(c->fleet, a->rollout_id);
+	return !by || !by->active;
+}
+
 enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 {
 	struct attempt_word word = {.event = EVENT_FETCH, .percent = -1};
@@ -160,7 +169,7 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 	}
 	cmd->out.existed = true;
 	struct device *d = fleet_find(c->fleet, found.device_id);
-	if (found.a.state == ATTEMPT_WITHDRAWN || !d)
+	if (is_gone(c, &found.a) || !d)
 		return prepare_fail(cmd, OTA_EGONE,
 				    "this update of %s to %s was withdrawn; ask again what to run",
 				    found.device_id, found.version);

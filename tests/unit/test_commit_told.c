@@ -43,12 +43,40 @@ static void learns_a_quoted_name(void **state)
 	bench_restart(b);
 }
 
+static enum ota_code lapse(struct bench *b, const char *id)
+{
+	struct command cmd = {.kind = COMMAND_LAPSE, .lapse = {id, INT64_MAX}};
+
+	return committer_run(b->c, &cmd);
+}
+
+/* A device that slept through the end of a rollout must not begin it with the URL it kept. */
+static void lapsed_and_then_halted(void **state)
+{
+	struct bench *b = *state;
+	int64_t id = roll_out(b, "2.0.0");
+	struct answer a = ask(b, "d1", "1.0.0");
+
+	lapse(b, "d1");
+	assert_int_equal(set_active(b, id, false), OTA_OK);
+	bench_restart(b);
+	int64_t before = writes(b);
+	assert_int_equal(fetch(b, a.token, true), OTA_EGONE);
+	assert_int_equal(fetch(b, a.token, false), OTA_EGONE);
+	assert_int_equal(writes(b), before);
+	assert_int_equal(set_active(b, id, true), OTA_OK);
+	assert_int_equal(fetch(b, a.token, false), OTA_OK);
+	assert_string_equal(row_text(b, STATUS_OF), "downloading");
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(learns_a_quoted_name),
+		T(lapsed_and_then_halted),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
