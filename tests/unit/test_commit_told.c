@@ -70,6 +70,41 @@ static void lapsed_and_then_halted(void **state)
 	bench_restart(b);
 }
 
+static void hours_pass(int hours)
+{
+	clock_service_not_before(clock_service_us() + hours * 3600 * US_PER_S);
+}
+
+/* Without an attempt_id, long after: what can still change belongs to the attempt there was. */
+static void words_hours_later(void **state)
+{
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	ask(b, "d1", "1.0.0");
+	tell(b, "d1", "2.0.0", "success", -1, NULL, NULL);
+	ask(b, "d1", "2.0.0");
+	hours_pass(30);
+	tell(b, "d1", "2.0.0", "rolled_back", -1, NULL, "self-test failed");
+	assert_int_equal(row_int(b, ATTEMPTS), 1);
+	assert_string_equal(row_text(b, STATUS_OF), "rolled_back");
+	bench_restart(b);
+	/* One that slept, and begins after all. */
+	ask(b, "d2", "1.0.0");
+	lapse(b, "d2");
+	hours_pass(2);
+	tell(b, "d2", "2.0.0", "downloading", 10, NULL, NULL);
+	assert_int_equal(row_int(b, ATTEMPTS), 2);
+	assert_int_equal(row_int(b, ATTEMPTS " WHERE unsolicited = 1"), 0);
+	bench_restart(b);
+	/* What had failed by then is another try, which nobody asked for. */
+	tell(b, "d2", "2.0.0", "failed", -1, NULL, NULL);
+	hours_pass(2);
+	tell(b, "d2", "2.0.0", "success", -1, NULL, NULL);
+	assert_int_equal(row_int(b, ATTEMPTS " WHERE unsolicited = 1"), 1);
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -77,6 +112,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(learns_a_quoted_name),
 		T(lapsed_and_then_halted),
+		T(words_hours_later),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
