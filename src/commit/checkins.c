@@ -100,8 +100,10 @@ static bool apply_facts(struct committer *c, const struct checkin *in, struct de
 		n->mac = in->mac;
 	if (in->boot_hash && in->boot_hash != n->boot_hash) {
 		/* The first boot_id ever told is no evidence of a boot since. */
-		if (n->boot_hash)
+		if (n->boot_hash) {
 			n->boot_seen_us = now_us;
+			n->booted_us = 0; /* was of the boot before */
+		}
 		n->boot_hash = in->boot_hash;
 	}
 	int64_t booted_us = checkin_booted_us(in, now_us);

@@ -105,6 +105,29 @@ static void words_hours_later(void **state)
 	bench_restart(b);
 }
 
+/* An uptime belongs to its boot: a later boot_id without one is evidence by itself. */
+static void uptime_told_once(void **state)
+{
+	struct bench *b = *state;
+	struct answer a;
+
+	roll_out(b, "2.0.0");
+	a = ask_with(b, "d1", "1.0.0", (struct told){.boot = 1, .uptime_s = 100});
+	tell(b, "d1", "2.0.0", "installing", -1, a.token, NULL);
+	a = ask_with(b, "d1", "1.0.0", (struct told){.boot = 1});
+	assert_int_equal(a.reason, REASON_INSTALLING);
+	bench_restart(b);
+	ask_with(b, "d1", "1.0.0", (struct told){.boot = 2});
+	assert_string_equal(row_text(b, STATUS_OF), "rolled_back");
+	bench_restart(b);
+	/* With an uptime that says that it booted before it installed, it is none. */
+	a = ask_with(b, "d1", "1.0.0", (struct told){.boot = 2});
+	tell(b, "d1", "2.0.0", "installing", -1, a.token, NULL);
+	a = ask_with(b, "d1", "1.0.0", (struct told){.boot = 3, .uptime_s = 1000});
+	assert_int_equal(a.reason, REASON_INSTALLING);
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -113,6 +136,7 @@ int main(void)
 		T(learns_a_quoted_name),
 		T(lapsed_and_then_halted),
 		T(words_hours_later),
+		T(uptime_told_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
