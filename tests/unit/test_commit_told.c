@@ -128,15 +128,37 @@ static void uptime_told_once(void **state)
 	bench_restart(b);
 }
 
+/* Why an attempt was closed is not told of one that came to an end after all. */
+static void why_it_was_closed(void **state)
+{
+	struct bench *b = *state;
+	static const char why[] = "SELECT closed_why FROM device_update_status";
+
+	roll_out(b, "2.0.0");
+	struct answer a = ask(b, "d1", "1.0.0");
+	lapse(b, "d1");
+	assert_string_not_equal(row_text(b, why), "(null)");
+	tell(b, "d1", "2.0.0", "failed", -1, a.token, "no space");
+	assert_string_equal(row_text(b, STATUS_OF), "failed");
+	assert_string_equal(row_text(b, why), "(null)");
+	bench_restart(b);
+	assert_int_equal(delete_device(b, "d1"), OTA_OK);
+	a = ask(b, "d1", "1.0.0");
+	fetch(b, a.token, false);
+	assert_int_equal(delete_device(b, "d1"), OTA_OK);
+	assert_string_equal(row_text(b, "SELECT status||closed_why FROM device_update_status "
+					"ORDER BY id DESC LIMIT 1"),
+			    "failedthe device was deleted");
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(learns_a_quoted_name),
-		T(lapsed_and_then_halted),
-		T(words_hours_later),
-		T(uptime_told_once),
+		T(learns_a_quoted_name), T(lapsed_and_then_halted), T(words_hours_later),
+		T(uptime_told_once),     T(why_it_was_closed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
