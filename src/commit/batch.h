@@ -128,6 +128,9 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 enum stepped attempt_withdraw(struct committer *c, struct device_work *w, const char *why);
 /* Marks the success in memory as seen to be real. */
 OTA_MUST_USE bool attempt_settle(struct committer *c, struct device_work *w, const char *runs_as);
+/* Its last success stood, and the device has moved on from it by itself: what fails from now on is
+ * not in a row with what failed before. */
+OTA_MUST_USE bool attempt_success_ends(struct committer *c, struct device_work *w);
 
 /* Adds the row of the device to the batch, as work->next says. */
 OTA_MUST_USE bool put_device(struct committer *c, struct device_work *w);

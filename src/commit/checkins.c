@@ -166,32 +166,29 @@ static struct device view_of(const struct device_work *w)
 }
 
 /* A success that had settled, and now the device calls itself something else: back, or on? */
-static enum stepped look_back(struct committer *c, struct device_work *w, const struct model *m)
+static enum ota_code look_back(struct committer *c, struct device_work *w, const struct model *m,
+			       struct ota_err *err)
 {
 	const struct release *ran = NULL;
 	struct device view = view_of(w);
 	struct stored_attempt found;
-	struct ota_err err;
 
 	for (const struct release *r = m ? m->releases : NULL; r; r = r->next)
 		if (r->id == w->next.ran_release_id)
 			ran = r;
 	if (w->next.attempt || !ran || runs_release(&view, ran))
-		return STEPPED_NOT;
-	w->next.ran_release_id = 0;
-	if (!state_set_string(&w->next.ran_as, ""))
-		return STEPPED_NOMEM;
+		return OTA_OK;
 	enum ota_code rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id,
-						       ran->version, &found, &err);
-	if (rc == OTA_ENOMEM)
-		return STEPPED_NOMEM;
+						       ran->version, &found, err);
+	if (rc != OTA_OK && rc != OTA_ENOTFOUND)
+		return rc;
 	if (rc != OTA_OK || found.a.state != ATTEMPT_SUCCESS ||
 	    !version_equal(found.a.from_version, w->next.version))
-		return STEPPED_NOT;
+		return attempt_success_ends(c, w) ? OTA_OK : ota_fail_nomem(err);
 	struct attempt_word word = {.event = EVENT_SEEN_OLD,
 				    .percent = -1,
 				    .error = "the device is back on the version it had before"};
-	return attempt_step(c, w, &found.a, &word);
+	return attempt_step(c, w, &found.a, &word) == STEPPED_NOMEM ? ota_fail_nomem(err) : OTA_OK;
 }
 
 /* What the check-in means for the attempt in memory. */
@@ -216,9 +213,7 @@ static bool apply_verdict(struct committer *c, struct device_work *w, struct mod
 		return false;
 	if (v.settles && !attempt_settle(c, w, v.moved_on ? "" : w->next.version))
 		return false;
-	if (v.moved_on)
-		w->next.ran_release_id = 0;
-	return true;
+	return !v.moved_on || attempt_success_ends(c, w);
 }
 
 /* The offer that follows: opened, kept, or an older one taken back. */
@@ -282,8 +277,12 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	w->device->last_seen_us = c->batch.now_us;
 	struct model *m = fleet_model_ensure(c->fleet, w->next.model);
-	if (!m || !note_arrival(c, w, old_version) || look_back(c, w, m) == STEPPED_NOMEM ||
-	    !apply_verdict(c, w, m) || !apply_decision(c, w, m) || !put_device(c, w))
+	if (!m || !note_arrival(c, w, old_version))
+		return prepare_fail_nomem(cmd);
+	cmd->code = look_back(c, w, m, &cmd->err);
+	if (cmd->code != OTA_OK)
+		return PREPARED_FAIL;
+	if (!apply_verdict(c, w, m) || !apply_decision(c, w, m) || !put_device(c, w))
 		return prepare_fail_nomem(cmd);
 	return PREPARED;
 }

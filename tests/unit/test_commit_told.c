@@ -152,13 +152,44 @@ static void why_it_was_closed(void **state)
 	bench_restart(b);
 }
 
+/* Two failures, a success, and the device is taken elsewhere by hand: a new row of failures. */
+static void failures_and_moving_on(void **state)
+{
+	struct bench *b = *state;
+	struct answer a;
+
+	roll_out(b, "2.0.0");
+	for (int seen = 0; seen < 2; seen++) {
+		const char *id = seen ? "d2" : "d1";
+		for (int i = 0; i < 2; i++) {
+			a = ask(b, id, "1.0.0");
+			tell(b, id, "2.0.0", "failed", -1, a.token, NULL);
+		}
+		a = ask(b, id, "1.0.0");
+		tell(b, id, "2.0.0", "success", -1, a.token, NULL);
+		if (seen)
+			ask(b, id, "2.0.0");
+		else
+			assert_int_equal(upload(b, "1.5.0"), OTA_OK);
+		bench_restart(b);
+		a = ask(b, id, "1.5.0");
+		assert_true(a.offered);
+		assert_int_equal(row_int(b, "SELECT count(*) FROM attempt_failures"), 0);
+		tell(b, id, "2.0.0", "failed", -1, a.token, NULL);
+		a = ask(b, id, "1.5.0");
+		assert_true(a.offered);
+		bench_restart(b);
+		assert_int_equal(retry(b, id, NULL), OTA_OK);
+	}
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(learns_a_quoted_name), T(lapsed_and_then_halted), T(words_hours_later),
-		T(uptime_told_once),     T(why_it_was_closed),
+		T(uptime_told_once),     T(why_it_was_closed),      T(failures_and_moving_on),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
