@@ -176,7 +176,10 @@ static enum ota_code look_back(struct committer *c, struct device_work *w, const
 	for (const struct release *r = m ? m->releases : NULL; r; r = r->next)
 		if (r->id == w->next.ran_release_id)
 			ran = r;
-	if (w->next.attempt || !ran || runs_release(&view, ran))
+	/* Beside one that installs, or is yet to be seen, the version is that one's business. */
+	const struct attempt *held = w->next.attempt;
+	if ((held && (held->state == ATTEMPT_INSTALLING || held->state == ATTEMPT_SUCCESS)) ||
+	    !ran || runs_release(&view, ran))
 		return OTA_OK;
 	enum ota_code rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id,
 						       ran->version, &found, err);

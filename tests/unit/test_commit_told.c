@@ -183,13 +183,35 @@ static void failures_and_moving_on(void **state)
 	}
 }
 
+/* It is offered the next release when it falls back from the last one. */
+static void rolled_back_under_an_offer(void **state)
+{
+	struct bench *b = *state;
+	struct answer a;
+
+	roll_out(b, "2.0.0");
+	a = ask(b, "d1", "1.0.0");
+	tell(b, "d1", "2.0.0", "success", -1, a.token, NULL);
+	ask(b, "d1", "2.0.0");
+	roll_out(b, "3.0.0");
+	a = ask(b, "d1", "2.0.0");
+	assert_string_equal(a.version, "3.0.0");
+	bench_restart(b);
+	a = ask(b, "d1", "1.0.0");
+	assert_string_equal(a.version, "3.0.0");
+	assert_string_equal(row_text(b, STATUS_OF), "rolled_back");
+	assert_int_equal(row_int(b, ATTEMPTS), 2);
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(learns_a_quoted_name), T(lapsed_and_then_halted), T(words_hours_later),
-		T(uptime_told_once),     T(why_it_was_closed),      T(failures_and_moving_on),
+		T(learns_a_quoted_name),       T(lapsed_and_then_halted), T(words_hours_later),
+		T(uptime_told_once),           T(why_it_was_closed),      T(failures_and_moving_on),
+		T(rolled_back_under_an_offer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
