@@ -194,6 +194,29 @@ static enum ota_code look_back(struct committer *c, struct device_work *w, const
 	return attempt_step(c, w, &found.a, &word) == STEPPED_NOMEM ? ota_fail_nomem(err) : OTA_OK;
 }
 
+/* It runs another version than before, and nothing is open: an offer that lapsed may have been
+ * taken unseen. */
+static enum ota_code look_for_lapsed(struct committer *c, struct device_work *w,
+				     const struct model *m, struct ota_err *err)
+{
+	struct attempt_word word = {.event = EVENT_SEEN_TARGET, .percent = -1};
+	struct device view = view_of(w);
+	const struct release *runs = m->releases;
+	struct stored_attempt found;
+
+	while (runs && !runs_release(&view, runs))
+		runs = runs->next;
+	if (!runs || w->next.attempt)
+		return OTA_OK;
+	enum ota_code rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id,
+						       runs->version, &found, err);
+	if (rc != OTA_OK)
+		return rc == OTA_ENOTFOUND ? OTA_OK : rc;
+	if (found.a.state != ATTEMPT_LAPSED || found.a.release_id != runs->id)
+		return OTA_OK;
+	return attempt_step(c, w, &found.a, &word) == STEPPED_NOMEM ? ota_fail_nomem(err) : OTA_OK;
+}
+
 /* What the check-in means for the attempt in memory. */
 static bool apply_verdict(struct committer *c, struct device_work *w, struct model *m)
 {
@@ -283,6 +306,8 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 	if (!m || !note_arrival(c, w, old_version))
 		return prepare_fail_nomem(cmd);
 	cmd->code = look_back(c, w, m, &cmd->err);
+	if (cmd->code == OTA_OK && !w->added && strcmp(old_version, w->next.version) != 0)
+		cmd->code = look_for_lapsed(c, w, m, &cmd->err);
 	if (cmd->code != OTA_OK)
 		return PREPARED_FAIL;
 	if (!apply_verdict(c, w, m) || !apply_decision(c, w, m) || !put_device(c, w))

@@ -204,14 +204,35 @@ static void rolled_back_under_an_offer(void **state)
 	bench_restart(b);
 }
 
+/* It slept, installed the image it had got another way, and says so by what it runs. */
+static void lapsed_and_installed_unseen(void **state)
+{
+	struct bench *b = *state;
+	struct answer a;
+
+	roll_out(b, "2.0.0");
+	ask(b, "d1", "1.0.0");
+	lapse(b, "d1");
+	bench_restart(b);
+	a = ask(b, "d1", "2.0.0");
+	assert_int_equal(a.reason, REASON_UP_TO_DATE);
+	assert_string_equal(row_text(b, STATUS_OF), "success");
+	assert_int_equal(row_int(b, ATTEMPTS), 1);
+	bench_restart(b);
+	a = ask(b, "d1", "1.0.0");
+	assert_string_equal(row_text(b, STATUS_OF), "rolled_back");
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(learns_a_quoted_name),       T(lapsed_and_then_halted), T(words_hours_later),
-		T(uptime_told_once),           T(why_it_was_closed),      T(failures_and_moving_on),
-		T(rolled_back_under_an_offer),
+		T(learns_a_quoted_name),       T(lapsed_and_then_halted),
+		T(words_hours_later),          T(uptime_told_once),
+		T(why_it_was_closed),          T(failures_and_moving_on),
+		T(rolled_back_under_an_offer), T(lapsed_and_installed_unseen),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
