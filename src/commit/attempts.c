@@ -285,6 +285,14 @@ enum stepped attempt_withdraw(struct committer *c, struct device_work *w, const 
 	return attempt_step(c, w, w->next.attempt, &word);
 }
 
+bool attempt_success_ends(struct committer *c, struct device_work *w)
+{
+	int64_t release_id = w->next.ran_release_id;
+
+	w->next.ran_release_id = 0;
+	return state_set_string(&w->next.ran_as, "") && forget_failures(c, w, release_id);
+}
+
 bool attempt_settle(struct committer *c, struct device_work *w, const char *runs_as)
 {
 	struct attempt a = *w->next.attempt;

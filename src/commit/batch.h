@@ -144,16 +144,18 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 enum stepped attempt_withdraw(struct committer *c, struct device_work *w, const char *why);
 /* Marks the success in memory as seen to be real. */
 OTA_MUST_USE bool attempt_settle(struct committer *c, struct device_work *w, const char *runs_as);
+/* Its last success stood, and the device has moved on from it by itself: what fails from now on is
+ * not in a row with what failed before. */
+OTA_MUST_USE bool attempt_success_ends(struct committer *c, struct device_work *w);
 
 /* --- check-ins and status messages, in checkins.c --- */
 
 /*
  * What a device says of itself goes into its state, its attempt, and the offer that follows; OPENS:
- * an offer opens an attempt at once (over MQTT the dispatcher does, at its turn).  False: out of
- * memory.
+ * an offer opens an attempt at once (over MQTT the dispatcher does, at its turn).
  */
-OTA_MUST_USE bool checkin_apply(struct committer *c, struct device_work *w,
-				const struct checkin *in, bool opens);
+OTA_MUST_USE enum ota_code checkin_apply(struct committer *c, struct device_work *w,
+					 const struct checkin *in, bool opens, struct ota_err *err);
 
 /* --- MQTT, in presence.c --- */
 

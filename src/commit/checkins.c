@@ -103,14 +103,29 @@ static bool apply_facts(struct committer *c, const struct checkin *in, struct de
 		n->mac = in->mac;
 	if (in->boot_hash && in->boot_hash != n->boot_hash) {
 		/* The first boot_id ever told is no evidence of a boot since. */
-		if (n->boot_hash)
+		if (n->boot_hash) {
 			n->boot_seen_us = now_us;
+			n->booted_us = 0; /* was of the boot before */
+		}
 		n->boot_hash = in->boot_hash;
 	}
 	int64_t booted_us = checkin_booted_us(in, now_us);
 	if (booted_us)
 		n->booted_us = booted_us;
 	return true;
+}
+
+/* {"KEY": "VALUE"}: what devices call themselves may hold quotes.  NULL: out of memory. */
+static const char *one_member(struct committer *c, const char *key, const char *value)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_str(&b, key, value);
+	json_close(&b, '}');
+	const char *copy = buf_ok(&b) ? batch_strdup(&c->batch, b.data) : NULL;
+	buf_fini(&b);
+	return copy;
 }
 
 /* The release has another name from now on. */
@@ -137,7 +152,7 @@ static bool learn_name(struct committer *c, struct device_work *w, struct releas
 	json_close(&json, ']');
 	char *text = buf_ok(&json) ? batch_strdup(&c->batch, json.data) : NULL;
 	buf_fini(&json);
-	char *data = batch_printf(&c->batch, "{\"learnt_version\":\"%s\"}", w->next.version);
+	const char *data = one_member(c, "learnt_version", w->next.version);
 	if (!w->learnt || !text || !data || !(ch = batch_change(&c->batch, CHANGE_RELEASE_LEARNT)))
 		return false;
 	ch->release_learnt.id = r->id;
@@ -154,32 +169,55 @@ static struct device view_of(const struct device_work *w)
 }
 
 /* A success that had settled, and now the device calls itself something else: back, or on? */
-static enum stepped look_back(struct committer *c, struct device_work *w, const struct model *m)
+static enum ota_code look_back(struct committer *c, struct device_work *w, const struct model *m,
+			       struct ota_err *err)
 {
 	const struct release *ran = NULL;
 	struct device view = view_of(w);
 	struct stored_attempt found;
-	struct ota_err err;
 
 	for (const struct release *r = m ? m->releases : NULL; r; r = r->next)
 		if (r->id == w->next.ran_release_id)
 			ran = r;
-	if (w->next.attempt || !ran || runs_release(&view, ran))
-		return STEPPED_NOT;
-	w->next.ran_release_id = 0;
-	if (!state_set_string(&w->next.ran_as, ""))
-		return STEPPED_NOMEM;
+	/* Beside one that installs, or is yet to be seen, the version is that one's business. */
+	const struct attempt *held = w->next.attempt;
+	if ((held && (held->state == ATTEMPT_INSTALLING || held->state == ATTEMPT_SUCCESS)) ||
+	    !ran || runs_release(&view, ran))
+		return OTA_OK;
 	enum ota_code rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id,
-						       ran->version, &found, &err);
-	if (rc == OTA_ENOMEM)
-		return STEPPED_NOMEM;
+						       ran->version, &found, err);
+	if (rc != OTA_OK && rc != OTA_ENOTFOUND)
+		return rc;
 	if (rc != OTA_OK || found.a.state != ATTEMPT_SUCCESS ||
 	    !version_equal(found.a.from_version, w->next.version))
-		return STEPPED_NOT;
+		return attempt_success_ends(c, w) ? OTA_OK : ota_fail_nomem(err);
 	struct attempt_word word = {.event = EVENT_SEEN_OLD,
 				    .percent = -1,
 				    .error = "the device is back on the version it had before"};
-	return attempt_step(c, w, &found.a, &word);
+	return attempt_step(c, w, &found.a, &word) == STEPPED_NOMEM ? ota_fail_nomem(err) : OTA_OK;
+}
+
+/* It runs another version than before, and nothing is open: an offer that lapsed may have been
+ * taken unseen. */
+static enum ota_code look_for_lapsed(struct committer *c, struct device_work *w,
+				     const struct model *m, struct ota_err *err)
+{
+	struct attempt_word word = {.event = EVENT_SEEN_TARGET, .percent = -1};
+	struct device view = view_of(w);
+	const struct release *runs = m->releases;
+	struct stored_attempt found;
+
+	while (runs && !runs_release(&view, runs))
+		runs = runs->next;
+	if (!runs || w->next.attempt)
+		return OTA_OK;
+	enum ota_code rc = c->store->ops->find_attempt(c->store, NULL, w->device->device_id,
+						       runs->version, &found, err);
+	if (rc != OTA_OK)
+		return rc == OTA_ENOTFOUND ? OTA_OK : rc;
+	if (found.a.state != ATTEMPT_LAPSED || found.a.release_id != runs->id)
+		return OTA_OK;
+	return attempt_step(c, w, &found.a, &word) == STEPPED_NOMEM ? ota_fail_nomem(err) : OTA_OK;
 }
 
 /* What the check-in means for the attempt in memory. */
@@ -204,9 +242,7 @@ static bool apply_verdict(struct committer *c, struct device_work *w, struct mod
 		return false;
 	if (v.settles && !attempt_settle(c, w, v.moved_on ? "" : w->next.version))
 		return false;
-	if (v.moved_on)
-		w->next.ran_release_id = 0;
-	return true;
+	return !v.moved_on || attempt_success_ends(c, w);
 }
 
 /* The offer that follows: opened, kept, or an older one taken back. */
@@ -243,32 +279,34 @@ static bool apply_decision(struct committer *c, struct device_work *w, const str
 
 static bool note_arrival(struct committer *c, struct device_work *w, const char *old_version)
 {
-	const char *data, *id = w->device->device_id;
+	const char *id = w->device->device_id;
 
 	if (w->added)
 		return batch_event(&c->batch, "device_registered", id, w->next.version, 0, NULL);
 	if (strcmp(old_version, w->next.version) == 0)
 		return true;
-	struct buf b = BUF_INIT;
-	json_open(&b, NULL, '{');
-	json_str(&b, "from_version", old_version);
-	json_close(&b, '}');
-	data = buf_ok(&b) ? batch_strdup(&c->batch, b.data) : NULL;
-	buf_fini(&b);
+	const char *data = one_member(c, "from_version", old_version);
 	return data && batch_event(&c->batch, "version_changed", id, w->next.version, 0, data);
 }
 
-bool checkin_apply(struct committer *c, struct device_work *w, const struct checkin *in, bool opens)
+enum ota_code checkin_apply(struct committer *c, struct device_work *w, const struct checkin *in,
+			    bool opens, struct ota_err *err)
 {
 	const char *old_version = batch_strdup(&c->batch, w->next.version);
+	enum ota_code rc;
 
 	if (!old_version || !apply_facts(c, in, &w->next))
-		return false;
+		return ota_fail_nomem(err);
 	struct model *m = w->next.model[0] ? fleet_model_ensure(c->fleet, w->next.model) : NULL;
-	if (w->next.model[0] && !m)
-		return false;
-	return note_arrival(c, w, old_version) && look_back(c, w, m) != STEPPED_NOMEM &&
-	       apply_verdict(c, w, m) && apply_decision(c, w, m, opens);
+	if ((w->next.model[0] && !m) || !note_arrival(c, w, old_version))
+		return ota_fail_nomem(err);
+	rc = look_back(c, w, m, err);
+	if (rc == OTA_OK && m && !w->added && strcmp(old_version, w->next.version) != 0)
+		rc = look_for_lapsed(c, w, m, err);
+	if (rc != OTA_OK)
+		return rc;
+	return apply_verdict(c, w, m) && apply_decision(c, w, m, opens) ? OTA_OK
+									: ota_fail_nomem(err);
 }
 
 enum prepared prepare_checkin(struct committer *c, struct command *cmd)
@@ -284,7 +322,10 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 	if (!w)
 		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
 	w->device->last_seen_us = c->batch.now_us;
-	if (!checkin_apply(c, w, in, true) || !put_device(c, w))
+	cmd->code = checkin_apply(c, w, in, true, &cmd->err);
+	if (cmd->code != OTA_OK)
+		return PREPARED_FAIL;
+	if (!put_device(c, w))
 		return prepare_fail_nomem(cmd);
 	return PREPARED;
 }

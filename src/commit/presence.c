@@ -106,8 +106,9 @@ static enum prepared prepare_retained(struct committer *c, struct command *cmd,
 
 	if (w->added) {
 		w->device->last_seen_us = LAST_SEEN_NEVER_US;
-		if (!checkin_apply(c, w, &s->facts, false))
-			return prepare_fail_nomem(cmd);
+		cmd->code = checkin_apply(c, w, &s->facts, false, &cmd->err);
+		if (cmd->code != OTA_OK)
+			return PREPARED_FAIL;
 	} else if (shows_target(c, w, &s->facts)) {
 		if (attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM ||
 		    !state_set_version(&w->next, s->facts.version))
@@ -148,9 +149,11 @@ static enum prepared prepare_birth(struct committer *c, struct command *cmd, str
 	size_t before = c->batch.store.change_count;
 
 	note_birth(c, w, in);
-	if (!link_note(c, w, &cmd->status.via, PRESENCE_ONLINE, &changed) ||
-	    !checkin_apply(c, w, in, false))
+	if (!link_note(c, w, &cmd->status.via, PRESENCE_ONLINE, &changed))
 		return prepare_fail_nomem(cmd);
+	cmd->code = checkin_apply(c, w, in, false, &cmd->err);
+	if (cmd->code != OTA_OK)
+		return PREPARED_FAIL;
 	fleet_touch(c->fleet, w->device, c->batch.now_us);
 	if ((changed || c->batch.store.change_count != before) && !put_device(c, w))
 		return prepare_fail_nomem(cmd);

@@ -16,6 +16,15 @@
 /* Reports arrive late.  One that comes so long after the end is not late: it is another try. */
 #define LATE_US (3600 * US_PER_S)
 
+/* The report can belong to A, which is not open in memory: A ended a short while ago, or not for
+ * good.  A success can be rolled back at any time. */
+static bool still_speaks_of(const struct stored_attempt *s, const struct report *r, int64_t now_us)
+{
+	return s->completed_us == 0 || now_us - s->completed_us < LATE_US ||
+	       s->a.state == ATTEMPT_LAPSED ||
+	       (s->a.state == ATTEMPT_SUCCESS && r->event == EVENT_REPORT_ROLLED_BACK);
+}
+
 static bool names_attempt(const struct attempt *a, const struct report *r)
 {
 	if (r->attempt_token && a->token[0])
@@ -63,8 +72,7 @@ static bool find_attempt(struct committer *c, const struct device_work *w, const
 					  err);
 	if (*rc == OTA_ENOTFOUND)
 		*rc = OTA_OK;
-	else if (*rc == OTA_OK &&
-		 (found->completed_us == 0 || c->batch.now_us - found->completed_us < LATE_US)) {
+	else if (*rc == OTA_OK && still_speaks_of(found, r, c->batch.now_us)) {
 		*out = &found->a;
 		return true;
 	}
@@ -193,6 +201,15 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	return PREPARED;
 }
 
+/* Not to be begun any more: withdrawn, or it lapsed and its rollout has ended since. */
+static bool is_gone(struct committer *c, const struct attempt *a)
+{
+	if (a->state != ATTEMPT_LAPSED)
+		return a->state == ATTEMPT_WITHDRAWN;
+	const struct rollout *by = fleet_rollout(c->fleet, a->rollout_id);
+	return !by || !by->active || fleet_is_stopped(c->fleet);
+}
+
 enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 {
 	struct attempt_word word = {.event = EVENT_FETCH, .percent = -1};
@@ -211,7 +228,7 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 	}
 	cmd->out.existed = true;
 	struct device *d = fleet_find(c->fleet, found.device_id);
-	if (found.a.state == ATTEMPT_WITHDRAWN || !d)
+	if (is_gone(c, &found.a) || !d)
 		return prepare_fail(cmd, OTA_EGONE,
 				    "this update of %s to %s was withdrawn; ask again what to run",
 				    found.device_id, found.version);

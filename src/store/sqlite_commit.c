@@ -83,8 +83,9 @@ static const char *const sql[STATEMENTS] = {
 		"error_message=coalesce(?5,error_message),"
 		" progress_percent=?6, started_at=coalesce(started_at,?7),"
 		" completed_at=iif(?20,NULL,coalesce(?8,completed_at)), reported_at=?9, closed=?13,"
-		" closed_why=iif(?20,NULL,coalesce(?14,closed_why)), installing_at=?18, "
-		"settled=?19,"
+		/* `closed` on the right is what it was: a reason to close goes with it. */
+		" closed_why=coalesce(?14,iif(?20 OR (closed IS NOT NULL AND ?13 IS NULL),NULL,"
+		"closed_why)), installing_at=?18, settled=?19,"
 		" commanded_at=?21, commands=?22, accepted_at=?23"
 		" WHERE id=?1",
 	[ST_FAILURES_PUT] =
