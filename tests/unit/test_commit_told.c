@@ -224,15 +224,49 @@ static void lapsed_and_installed_unseen(void **state)
 	bench_restart(b);
 }
 
+/* A leading v counts for nothing, whoever says the version. */
+static void a_leading_v(void **state)
+{
+	struct bench *b = *state;
+	struct release_new n = release_facts_of("v2.0.0", "2.0.0");
+	struct rollout_new r = rollout_of("r", "v2.0.0");
+	struct command cmd;
+
+	assert_int_equal(upload(b, "2.0.0"), OTA_OK);
+	assert_int_equal(upload_as(b, &n, &cmd), OTA_OK); /* the same bytes again */
+	assert_true(cmd.out.existed);
+	n = release_facts_of("v2.0.0", "other bytes");
+	assert_int_equal(upload_as(b, &n, &cmd), OTA_ECONFLICT);
+	assert_int_equal(roll_out_as(b, &r, &cmd), OTA_OK);
+	int64_t id = cmd.out.id;
+	for (int i = 0; i < 3; i++) {
+		struct answer a = ask(b, "d1", "1.0.0");
+		assert_string_equal(a.version, "2.0.0");
+		tell(b, "d1", "v2.0.0", "failed", -1, a.token, NULL);
+	}
+	bench_restart(b);
+	assert_false(ask(b, "d1", "1.0.0").offered);
+	assert_int_equal(retry(b, "d1", "v2.0.0"), OTA_OK);
+	assert_true(ask(b, "d1", "1.0.0").offered);
+	assert_int_equal(set_active(b, id, false), OTA_OK);
+	assert_int_equal(delete_release(b, "v2.0.0"), OTA_OK);
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(learns_a_quoted_name),       T(lapsed_and_then_halted),
-		T(words_hours_later),          T(uptime_told_once),
-		T(why_it_was_closed),          T(failures_and_moving_on),
-		T(rolled_back_under_an_offer), T(lapsed_and_installed_unseen),
+		T(learns_a_quoted_name),
+		T(lapsed_and_then_halted),
+		T(words_hours_later),
+		T(uptime_told_once),
+		T(why_it_was_closed),
+		T(failures_and_moving_on),
+		T(rolled_back_under_an_offer),
+		T(lapsed_and_installed_unseen),
+		T(a_leading_v),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
