@@ -253,6 +253,30 @@ static void a_leading_v(void **state)
 	bench_restart(b);
 }
 
+/* Each device has a name of its own: the release does not learn them all, and nobody goes round. */
+static void learns_so_many_names(void **state)
+{
+	struct bench *b = *state;
+	struct answer a;
+	char id[16];
+
+	roll_out(b, "2.0.0");
+	for (int i = 0; i < LEARNT_MAX + 2; i++) {
+		snprintf(id, sizeof id, "serial-%d", i);
+		a = ask(b, id, "1.0.0");
+		tell(b, id, "2.0.0", "success", -1, a.token, NULL);
+		a = ask(b, id, id);
+		assert_int_equal(a.reason, REASON_UP_TO_DATE);
+	}
+	assert_int_equal(
+		row_int(b, "SELECT json_array_length(learnt_versions) FROM firmware_releases"),
+		LEARNT_MAX);
+	bench_restart(b);
+	a = ask(b, id, id);
+	assert_int_equal(a.commands, 0);
+	assert_int_equal(a.reason, REASON_UP_TO_DATE);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -267,6 +291,7 @@ int main(void)
 		T(rolled_back_under_an_offer),
 		T(lapsed_and_installed_unseen),
 		T(a_leading_v),
+		T(learns_so_many_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
