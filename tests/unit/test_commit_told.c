@@ -277,6 +277,37 @@ static void learns_so_many_names(void **state)
 	assert_int_equal(a.reason, REASON_UP_TO_DATE);
 }
 
+/* After its restart a device may know its release by the name inside the image alone. */
+static void told_by_the_inner_name(void **state)
+{
+	struct bench *b = *state;
+	struct release_new n = release_facts_of("2.0.0", "2.0.0");
+	struct rollout_new r = rollout_of("r", "2.0.0");
+	struct command cmd;
+
+	n.inner_version = "app-77";
+	n.image_json = "{\"version\":\"app-77\"}";
+	assert_int_equal(upload_as(b, &n, &cmd), OTA_OK);
+	assert_int_equal(roll_out_as(b, &r, &cmd), OTA_OK);
+	ask(b, "d1", "1.0.0");
+	tell(b, "d1", "2.0.0", "installing", -1, NULL, NULL);
+	tell(b, "d1", "app-77", "success", -1, NULL, NULL);
+	assert_string_equal(row_text(b, STATUS_OF), "success");
+	bench_restart(b);
+	assert_int_equal(ask(b, "d1", "app-77").reason, REASON_UP_TO_DATE);
+	bench_restart(b);
+	int64_t before = writes(b);
+	tell(b, "d1", "app-77", "success", -1, NULL, NULL);
+	assert_int_equal(writes(b), before);
+	assert_int_equal(row_int(b, ATTEMPTS), 1);
+	/* Nobody asked this one for anything: as it said. */
+	ask(b, "d2", "app-77");
+	for (int i = 0; i < 2; i++)
+		tell(b, "d2", "app-77", "success", -1, NULL, NULL);
+	assert_int_equal(row_int(b, ATTEMPTS " WHERE firmware_version='app-77'"), 1);
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -292,6 +323,7 @@ int main(void)
 		T(lapsed_and_installed_unseen),
 		T(a_leading_v),
 		T(learns_so_many_names),
+		T(told_by_the_inner_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
