@@ -33,11 +33,12 @@ void clock_service_not_before(int64_t us)
 
 int64_t clock_service_us(void)
 {
+	/* In this order: a thread that has to wait between the two must not bring time forward. */
+	int64_t wall = clock_wall_us(), offset = atomic_load(&offset_us);
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	int64_t mono = (int64_t)ts.tv_sec * US_PER_S + ts.tv_nsec / 1000;
-	int64_t wall = clock_wall_us(), offset = atomic_load(&offset_us);
 	if (wall - mono > offset) {
 		/* Two threads may race here: the larger one stands in the end, by the next call. */
 		atomic_store(&offset_us, wall - mono);

@@ -132,10 +132,13 @@ static const char *one_member(struct committer *c, const char *key, const char *
 static bool learn_name(struct committer *c, struct device_work *w, struct release *r)
 {
 	size_t n = r->learnt ? r->learnt->count : 0;
-	const char **names = batch_alloc(&c->batch, (n + 1) * sizeof *names);
 	struct buf json = BUF_INIT;
 	struct change *ch;
 
+	/* Names that are each one device's would never end; the device's own stays with it. */
+	if (n >= LEARNT_MAX)
+		return true;
+	const char **names = batch_alloc(&c->batch, (n + 1) * sizeof *names);
 	if (!names)
 		return false;
 	if (r->batch == c->batch.number)

@@ -3,6 +3,8 @@
  * flush. */
 #include "commit/batch.h"
 
+#include "core/version.h"
+
 #include <stdatomic.h>
 #include <string.h>
 
@@ -21,7 +23,7 @@ enum prepared prepare_retry(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	for (const struct failure_count *f = d->state.failures; f && f->release_id; f++) {
 		const struct release *r = fleet_release(c->fleet, f->release_id);
-		if (cmd->retry.version && (!r || strcmp(r->version, cmd->retry.version) != 0))
+		if (cmd->retry.version && (!r || !version_equal(r->version, cmd->retry.version)))
 			continue;
 		struct change *ch = batch_change(&c->batch, CHANGE_FAILURES);
 		if (!ch || !state_set_failures(&w->next, f->release_id, 0))

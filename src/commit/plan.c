@@ -35,6 +35,17 @@ static char *batch_json(struct committer *c, struct buf *b)
 
 /* --- releases --- */
 
+/* The model's release of that version, deleted ones too: there is one, since a leading v counts for
+ * nothing. */
+static const struct release *find_release(const struct model *m, const char *version)
+{
+	const struct release *r = m ? m->releases : NULL;
+
+	while (r && !version_equal(r->version, version))
+		r = r->next;
+	return r;
+}
+
 static struct release *make_release(struct committer *c, const struct release_new *n)
 {
 	struct release *r = calloc(1, sizeof *r);
@@ -100,8 +111,8 @@ static enum prepared release_again(struct committer *c, struct command *cmd,
 		return prepare_fail(
 			cmd, OTA_ECONFLICT,
 			"release %s for %s %s with other bytes; give the new image a version of "
-			"its own",
-			n->version, n->model,
+			"its own (a leading v makes none)",
+			have->version, n->model,
 			have->deleted ? "existed (and was deleted)" : "exists");
 	cmd->out.id = have->id;
 	cmd->out.existed = true;
@@ -152,16 +163,9 @@ enum prepared prepare_release_create(struct committer *c, struct command *cmd)
 
 	if (!m)
 		return prepare_fail_nomem(cmd);
-	const struct release *have = fleet_release_of(m, n->version);
+	const struct release *have = find_release(m, n->version);
 	if (have)
 		return release_again(c, cmd, have);
-	for (const struct release *r = m->releases; r; r = r->next)
-		if (version_equal(r->version, n->version))
-			return prepare_fail(
-				cmd, OTA_ECONFLICT,
-				"release %s for %s is the same version as %s: a leading v counts "
-				"for nothing",
-				r->version, n->model, n->version);
 	if (n->chip != CHIP_NONE && m->chip != CHIP_NONE && n->chip != m->chip)
 		return prepare_fail(cmd, OTA_EUNPROCESSABLE,
 				    "the image is for %s, the model %s is %s", chip_name(n->chip),
@@ -245,7 +249,7 @@ static bool withdraw_pending(struct committer *c, struct command *cmd, struct wi
 enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
 {
 	const struct model *m = fleet_model(c->fleet, cmd->release_delete.model);
-	const struct release *r = fleet_release_of(m, cmd->release_delete.version);
+	const struct release *r = find_release(m, cmd->release_delete.version);
 	struct withdrawal w = {.c = c};
 
 	if (!r || r->deleted)
@@ -405,7 +409,7 @@ enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 {
 	const struct rollout_new *n = &cmd->rollout;
 	struct model *m = (struct model *)(uintptr_t)fleet_model(c->fleet, n->model);
-	const struct release *rel = fleet_release_of(m, n->version);
+	const struct release *rel = find_release(m, n->version);
 	const struct rollout *have = fleet_rollout_named(c->fleet, n->name);
 
 	if (!rel || rel->deleted)

@@ -9,6 +9,7 @@
 #include "commit/batch.h"
 
 #include "base/clock.h"
+#include "core/runs.h"
 #include "core/version.h"
 
 #include <string.h>
@@ -34,8 +35,8 @@ static bool names_attempt(const struct attempt *a, const struct report *r)
 	return version_equal(a->version, r->version);
 }
 
-/* Finds the attempt that the report speaks of; false: none. */
-static bool find_attempt(struct committer *c, const struct device_work *w, const struct report *r,
+/* The attempt at the version that the report says; false: none. */
+static bool find_as_said(struct committer *c, const struct device_work *w, const struct report *r,
 			 struct stored_attempt *found, const struct attempt **out,
 			 enum ota_code *rc, struct ota_err *err)
 {
@@ -77,6 +78,28 @@ static bool find_attempt(struct committer *c, const struct device_work *w, const
 		return true;
 	}
 	return false;
+}
+
+/* Finds the attempt that the report speaks of, which may call the release by another of its names;
+ * false: none. */
+static bool find_attempt(struct committer *c, const struct device_work *w, const struct report *r,
+			 struct stored_attempt *found, const struct attempt **out,
+			 enum ota_code *rc, struct ota_err *err)
+{
+	const struct model *m = w->next.model[0] ? fleet_model(c->fleet, w->next.model) : NULL;
+	const struct release *rel = m ? m->releases : NULL;
+	struct report named = *r;
+
+	while (rel && !release_is_called(rel, r->version))
+		rel = rel->next;
+	if (rel && !version_equal(rel->version, r->version)) {
+		named.version = rel->version;
+		if (find_as_said(c, w, &named, found, out, rc, err))
+			return true;
+		if (*rc != OTA_OK)
+			return false;
+	}
+	return find_as_said(c, w, r, found, out, rc, err);
 }
 
 static const struct release *known_release(struct committer *c, const struct device_work *w,

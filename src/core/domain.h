@@ -24,6 +24,7 @@
 #define LAST_SEEN_NEVER_US 1
 
 #define DIGEST_SIZE       32
+#define LEARNT_MAX        64 /* names that a release learns */
 #define ATTEMPT_TOKEN_LEN 13 /* base 32, 65 bits of chance */
 
 /* How a device is spoken to over MQTT: the form of its topics, which it chose by speaking first. */
@@ -121,9 +122,9 @@ struct release {
 	const char *min_version;     /* "" none */
 	const char *inner_version;   /* what the image says of itself, "" nothing */
 	const char *project, *release_notes;
-	bool deleted;         /* kept so that its name never means other bytes */
-	bool inner_is_unique; /* no other release of the model is called so */
-	bool learnt_are_unique;
+	bool deleted;          /* kept so that its name never means other bytes */
+	bool inner_is_unique;  /* no other release of the model is called so */
+	uint64_t learnt_taken; /* bit i: some other release is called learnt->items[i] too */
 	bool has_image_digest, has_elf_digest;
 	uint8_t sha256[DIGEST_SIZE]; /* of the file */
 	uint8_t image_digest[DIGEST_SIZE], elf_digest[DIGEST_SIZE];

@@ -27,7 +27,10 @@ bool release_is_called(const struct release *r, const char *version)
 		return true;
 	if (r->inner_is_unique && version_equal(r->inner_version, version))
 		return true;
-	return r->learnt_are_unique && is_learnt(r, version);
+	for (size_t i = 0; r->learnt && i < r->learnt->count && i < LEARNT_MAX; i++)
+		if (!(r->learnt_taken >> i & 1) && version_equal(r->learnt->items[i], version))
+			return true;
+	return false;
 }
 
 /* All zero is what a build leaves that fills no digest in: it names nothing. */
@@ -74,10 +77,10 @@ void releases_mark_unique(struct release *newest)
 	for (struct release *r = newest; r; r = r->next) {
 		r->inner_is_unique =
 			r->inner_version[0] && !name_taken_by_other(newest, r, r->inner_version);
-		r->learnt_are_unique = true;
-		for (size_t i = 0; r->learnt && i < r->learnt->count; i++)
+		r->learnt_taken = 0;
+		for (size_t i = 0; r->learnt && i < r->learnt->count && i < LEARNT_MAX; i++)
 			if (name_taken_by_other(newest, r, r->learnt->items[i]))
-				r->learnt_are_unique = false;
+				r->learnt_taken |= UINT64_C(1) << i;
 	}
 }
 

@@ -15,7 +15,7 @@ bool runs_release(const struct device *d, const struct release *r);
 
 /* VERSION (never "") names release R and no other of its model. */
 bool release_is_called(const struct release *r, const char *version);
-/* Recomputes inner_is_unique and learnt_are_unique of all releases of a model.  Call after each
+/* Recomputes inner_is_unique and learnt_taken of all releases of a model.  Call after each
  * change of its releases. */
 void releases_mark_unique(struct release *newest);
 

@@ -138,11 +138,11 @@ static inline void dump_release(struct buf *b, const struct release *r)
 {
 	buf_printf(b,
 		   "release %s %s id=%lld salt=%llx min=%s inner=%s project=%s notes=%s deleted=%d "
-		   "unique=%d%d"
+		   "unique=%d/%llx"
 		   " size=%lld created=%lld secure=%u chip=%d",
 		   r->model, r->version, (long long)r->id, (unsigned long long)r->salt,
 		   r->min_version, r->inner_version, r->project, r->release_notes, r->deleted,
-		   r->inner_is_unique, r->learnt_are_unique, (long long)r->file_size,
+		   r->inner_is_unique, (unsigned long long)r->learnt_taken, (long long)r->file_size,
 		   (long long)r->created_us, r->secure_version, r->chip);
 	dump_digest(b, "sha", true, r->sha256);
 	dump_digest(b, "image", r->has_image_digest, r->image_digest);

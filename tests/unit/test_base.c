@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 static void err_sentences(void **state)
 {
@@ -60,6 +62,33 @@ static void times(void **state)
 	assert_string_equal(text, "1970-01-01T00:00:00.000000Z");
 }
 
+/* The thread is held up once it has read a clock. */
+static bool held_up;
+
+int __real_clock_gettime(clockid_t clock, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
+{
+	int rc = __real_clock_gettime(clock, ts);
+
+	if (held_up) {
+		held_up = false;
+		usleep(50000);
+	}
+	return rc;
+}
+
+static void service_time_keeps_to_the_wall(void **state)
+{
+	(void)state;
+	int64_t ahead = clock_service_us() - clock_wall_us();
+	held_up = true;
+	(void)clock_service_us();
+	assert_false(held_up);
+	assert_true(clock_service_us() - clock_wall_us() < ahead + 25000);
+}
+
 static void hashes(void **state)
 {
 	uint8_t d[SHA256_SIZE], back[SHA256_SIZE];
@@ -81,9 +110,8 @@ static void hashes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(err_sentences),
-		cmocka_unit_test(json_escapes),
-		cmocka_unit_test(times),
+		cmocka_unit_test(err_sentences), cmocka_unit_test(json_escapes),
+		cmocka_unit_test(times),         cmocka_unit_test(service_time_keeps_to_the_wall),
 		cmocka_unit_test(hashes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

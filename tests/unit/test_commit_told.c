@@ -224,15 +224,106 @@ static void lapsed_and_installed_unseen(void **state)
 	bench_restart(b);
 }
 
+/* A leading v counts for nothing, whoever says the version. */
+static void a_leading_v(void **state)
+{
+	struct bench *b = *state;
+	struct release_new n = release_facts_of("v2.0.0", "2.0.0");
+	struct rollout_new r = rollout_of("r", "v2.0.0");
+	struct command cmd;
+
+	assert_int_equal(upload(b, "2.0.0"), OTA_OK);
+	assert_int_equal(upload_as(b, &n, &cmd), OTA_OK); /* the same bytes again */
+	assert_true(cmd.out.existed);
+	n = release_facts_of("v2.0.0", "other bytes");
+	assert_int_equal(upload_as(b, &n, &cmd), OTA_ECONFLICT);
+	assert_int_equal(roll_out_as(b, &r, &cmd), OTA_OK);
+	int64_t id = cmd.out.id;
+	for (int i = 0; i < 3; i++) {
+		struct answer a = ask(b, "d1", "1.0.0");
+		assert_string_equal(a.version, "2.0.0");
+		tell(b, "d1", "v2.0.0", "failed", -1, a.token, NULL);
+	}
+	bench_restart(b);
+	assert_false(ask(b, "d1", "1.0.0").offered);
+	assert_int_equal(retry(b, "d1", "v2.0.0"), OTA_OK);
+	assert_true(ask(b, "d1", "1.0.0").offered);
+	assert_int_equal(set_active(b, id, false), OTA_OK);
+	assert_int_equal(delete_release(b, "v2.0.0"), OTA_OK);
+	bench_restart(b);
+}
+
+/* Each device has a name of its own: the release does not learn them all, and nobody goes round. */
+static void learns_so_many_names(void **state)
+{
+	struct bench *b = *state;
+	struct answer a;
+	char id[16];
+
+	roll_out(b, "2.0.0");
+	for (int i = 0; i < LEARNT_MAX + 2; i++) {
+		snprintf(id, sizeof id, "serial-%d", i);
+		a = ask(b, id, "1.0.0");
+		tell(b, id, "2.0.0", "success", -1, a.token, NULL);
+		a = ask(b, id, id);
+		assert_int_equal(a.reason, REASON_UP_TO_DATE);
+	}
+	assert_int_equal(
+		row_int(b, "SELECT json_array_length(learnt_versions) FROM firmware_releases"),
+		LEARNT_MAX);
+	bench_restart(b);
+	a = ask(b, id, id);
+	assert_int_equal(a.commands, 0);
+	assert_int_equal(a.reason, REASON_UP_TO_DATE);
+}
+
+/* After its restart a device may know its release by the name inside the image alone. */
+static void told_by_the_inner_name(void **state)
+{
+	struct bench *b = *state;
+	struct release_new n = release_facts_of("2.0.0", "2.0.0");
+	struct rollout_new r = rollout_of("r", "2.0.0");
+	struct command cmd;
+
+	n.inner_version = "app-77";
+	n.image_json = "{\"version\":\"app-77\"}";
+	assert_int_equal(upload_as(b, &n, &cmd), OTA_OK);
+	assert_int_equal(roll_out_as(b, &r, &cmd), OTA_OK);
+	ask(b, "d1", "1.0.0");
+	tell(b, "d1", "2.0.0", "installing", -1, NULL, NULL);
+	tell(b, "d1", "app-77", "success", -1, NULL, NULL);
+	assert_string_equal(row_text(b, STATUS_OF), "success");
+	bench_restart(b);
+	assert_int_equal(ask(b, "d1", "app-77").reason, REASON_UP_TO_DATE);
+	bench_restart(b);
+	int64_t before = writes(b);
+	tell(b, "d1", "app-77", "success", -1, NULL, NULL);
+	assert_int_equal(writes(b), before);
+	assert_int_equal(row_int(b, ATTEMPTS), 1);
+	/* Nobody asked this one for anything: as it said. */
+	ask(b, "d2", "app-77");
+	for (int i = 0; i < 2; i++)
+		tell(b, "d2", "app-77", "success", -1, NULL, NULL);
+	assert_int_equal(row_int(b, ATTEMPTS " WHERE firmware_version='app-77'"), 1);
+	bench_restart(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(learns_a_quoted_name),       T(lapsed_and_then_halted),
-		T(words_hours_later),          T(uptime_told_once),
-		T(why_it_was_closed),          T(failures_and_moving_on),
-		T(rolled_back_under_an_offer), T(lapsed_and_installed_unseen),
+		T(learns_a_quoted_name),
+		T(lapsed_and_then_halted),
+		T(words_hours_later),
+		T(uptime_told_once),
+		T(why_it_was_closed),
+		T(failures_and_moving_on),
+		T(rolled_back_under_an_offer),
+		T(lapsed_and_installed_unseen),
+		T(a_leading_v),
+		T(learns_so_many_names),
+		T(told_by_the_inner_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

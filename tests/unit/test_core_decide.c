@@ -236,7 +236,7 @@ static void names_of_releases(void **state)
 {
 	struct world w;
 	struct device d = world_device("esp32_001", "1.0.0");
-	struct list_of learnt = {1, {"rc-build"}};
+	struct list_of learnt = {2, {"odd", "rc-build"}};
 
 	(void)state;
 	world_init(&w);
@@ -261,6 +261,9 @@ static void names_of_releases(void **state)
 	a->inner_version = "rc-build";
 	releases_mark_unique(w.model.releases);
 	assert_false(runs_release(&d, b));
+	d.state.version = "odd"; /* the other one is still its own */
+	assert_true(runs_release(&d, b));
+	d.state.version = "rc-build";
 	/* What the device called itself since its success. */
 	d.state.ran_release_id = b->id;
 	d.state.ran_as = "rc-build";
