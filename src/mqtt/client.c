@@ -46,7 +46,7 @@ void client_drop(struct client *c, int64_t again_in_ms, const char *why)
 	if (c->m)
 		mosquitto_destroy(c->m);
 	c->m = NULL;
-	c->up = false;
+	c->up = c->ready = false;
 	if (again_in_ms < 0) {
 		again_in_ms = jittered(c->backoff_ms);
 		c->backoff_ms =
@@ -78,11 +78,34 @@ static void on_connect(struct mosquitto *m, void *arg, int code, int flags,
 		return;
 	}
 	c->up = true;
+	c->ready = false;
 	c->since_us = clock_service_us();
 	c->backoff_ms = BACKOFF_FIRST_MS;
 	c->problem[0] = '\0';
 	log_event(LOG_INFO, "mqtt", "connected", "%s to %s:%d", c->id, c->cfg->host, c->cfg->port);
 	c->on_up(c);
+}
+
+/* Until then what devices say would pass us by at a broker that knows no session of ours. */
+static void on_subscribe(struct mosquitto *m, void *arg, int mid, int count, const int *granted,
+			 const mosquitto_property *properties)
+{
+	struct client *c = arg;
+
+	(void)m;
+	(void)mid;
+	(void)properties;
+	c->packets++;
+	c->ready = true;
+	for (int i = 0; i < count; i++)
+		if (granted[i] > 2) {
+			c->ready = false;
+			snprintf(c->problem, sizeof c->problem,
+				 "the broker refused a subscription: %s",
+				 mosquitto_reason_string(granted[i]));
+			log_event(LOG_ERROR, "mqtt", "not_subscribed", "%s: %s", c->id, c->problem);
+			return;
+		}
 }
 
 static void on_message(struct mosquitto *m, void *arg, const struct mosquitto_message *message,
@@ -165,6 +188,7 @@ static int configure(struct client *c)
 					   c->will_payload, 1, true, NULL);
 	mosquitto_connect_v5_callback_set(c->m, on_connect);
 	mosquitto_message_v5_callback_set(c->m, on_message);
+	mosquitto_subscribe_v5_callback_set(c->m, on_subscribe);
 	return rc;
 }
 

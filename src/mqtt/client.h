@@ -36,6 +36,7 @@ struct client {
 
 	struct mosquitto *m; /* NULL: down */
 	bool up;             /* the broker has accepted */
+	bool ready;          /* ... and sends what was subscribed to */
 	unsigned packets;    /* of those that were read, the ones that said something */
 	int64_t since_us;    /* up or down since then */
 	int64_t retry_at_ms; /* down: when to try again */

@@ -23,7 +23,7 @@ static const char *const subscriptions[] = {
 	"+/edge/+/ota/result",      "+/devices/+/status",     "+/devices/+/ota/status",
 	"+/devices/+/ota/progress", "+/devices/+/ota/result",
 };
-#define SUBSCRIPTIONS (sizeof subscriptions / sizeof subscriptions[0])
+#define SUBSCRIPTIONS (int)(sizeof subscriptions / sizeof subscriptions[0])
 
 /* One message on its way to the store.  Its strings live as long as it does. */
 struct inbound {
@@ -216,12 +216,13 @@ static void on_message(struct client *client, const struct mosquitto_message *m)
 
 static void on_up(struct client *client)
 {
-	for (size_t i = 0; i < SUBSCRIPTIONS; i++) {
-		int rc = mosquitto_subscribe_v5(client->m, NULL, subscriptions[i], 1, 0, NULL);
-		if (rc != MOSQ_ERR_SUCCESS)
-			log_event(LOG_ERROR, "mqtt", "not_subscribed", "%s: %s", subscriptions[i],
-				  mosquitto_strerror(rc));
-	}
+	char *topics[SUBSCRIPTIONS];
+
+	for (int i = 0; i < SUBSCRIPTIONS; i++)
+		topics[i] = (char *)(uintptr_t)subscriptions[i];
+	int rc = mosquitto_subscribe_multiple(client->m, NULL, SUBSCRIPTIONS, topics, 1, 0, NULL);
+	if (rc != MOSQ_ERR_SUCCESS)
+		log_event(LOG_ERROR, "mqtt", "not_subscribed", "%s", mosquitto_strerror(rc));
 }
 
 /* --- the batch --- */

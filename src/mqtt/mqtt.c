@@ -44,10 +44,10 @@ static void note_state(struct mqtt *m)
 {
 	const struct client *a = collector_client(m->collector);
 	const struct client *b = dispatcher_client(m->dispatcher);
-	const struct client *tells = a->up ? b : a;
+	const struct client *tells = a->ready ? b : a;
 
 	pthread_mutex_lock(&m->lock);
-	m->up = a->up && b->up;
+	m->up = a->ready && b->up;
 	m->since_us = tells->since_us;
 	if (m->up && a->since_us > b->since_us)
 		m->since_us = a->since_us;

@@ -30,7 +30,7 @@ class MqttService(Service):
         return int(found.group(1))
 
     def connected(self):
-        return self.ok("GET", "/health").get("mqtt", "connected").startswith("connected")
+        return self.ok("GET", "/health")["mqtt"].startswith("connected")
 
     def update_of(self, device_id):
         rows = self.list("updates", device_id=device_id)

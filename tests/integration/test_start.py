@@ -30,8 +30,11 @@ BAD = [
     ("OTA_DOWNLOAD_TIMEOUT_S", "1"), ("OTA_DRAIN_S", "-1"), ("OTA_DRAIN_S", "1e9"),
     ("OTA_HTTP_THREADS", "999"), ("OTA_LOG_LEVEL", "loud"), ("OTA_MQTT", "yes"),
     ("OTA_TRUSTED_PROXIES", "not an address"), ("OTA_TRUSTED_PROXIES", "10.0.0.1,x"),
+    ("MQTT_PORT", "-1"), ("MQTT_USER", "without-a-broker"), ("OTA_MQTT_SITE", "a/b"),
+    ("OTA_MQTT_CLIENT_ID", "a b"), ("OTA_COMMAND_TIMEOUT_S", "0"),
+    ("OTA_DISPATCH_PER_SECOND", "0"), ("OTA_MAX_DOWNLOADS", "0"),
     # What this version cannot do is refused, not ignored.
-    ("OTA_MQTT", "on"), ("MQTT_HOST", "broker"), ("PGHOST", "db"), ("PGPORT", "5432"),
+    ("PGHOST", "db"), ("PGPORT", "5432"),
     ("PGUSER", "u"), ("PGPASSWORD", "p"), ("PGDATABASE", "d"),
 ]
 
