@@ -180,6 +180,8 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 		.max_devices = cfg->max_devices,
 		.new_devices_per_second = cfg->new_devices_per_second,
 		.last_seen_flush_s = cfg->last_seen_flush_s,
+		.max_downloads = cfg->max_downloads,
+		.command_timeout_s = cfg->command_timeout_s,
 		.queue_max = (size_t)cfg->max_queue,
 	};
 	if ((rc = committer_start(d->fleet, d->store, &cc, &d->committer, err)) != OTA_OK)
