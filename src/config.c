@@ -9,6 +9,8 @@
 
 #define AT(field) offsetof(struct config, field)
 
+#define BANDWIDTH_MIN 1024
+
 static const char *const log_levels[] = {"debug", "info", "warning", "error", NULL};
 static const char *const on_off[] = {"off", "on", NULL};
 
@@ -42,6 +44,18 @@ const struct option config_table[] = {
 	{"OTA_IMAGE_CACHE_BYTES", NULL, OPTION_BYTES, AT(image_cache_bytes), "64M", 0,
 	 INT64_C(64) << 30, NULL, "bytes",
 	 "Memory for images being downloaded; one larger than half of it is read from the disk."},
+	{"OTA_DOWNLOAD_BYTES_PER_S", NULL, OPTION_BYTES, AT(download_bytes_per_s), "0", 0,
+	 INT64_C(1) << 40, NULL, "bytes",
+	 "What all downloads together may take of the network in a second, evenly shared; 0 is no "
+	 "limit."},
+	{"OTA_MAX_DOWNLOADS", NULL, OPTION_INT, AT(max_downloads), "500", 1, 1000000, NULL, NULL,
+	 "Devices that may be told or downloading at once; others wait their turn. One that is "
+	 "silent for 10 minutes does not count."},
+	{"OTA_COMMAND_TIMEOUT_S", NULL, OPTION_INT, AT(command_timeout_s), "60", 1, 3600, NULL, "s",
+	 "How long a command over MQTT is waited for; then it is sent again after 1, 5 and 30 "
+	 "times as long."},
+	{"OTA_DISPATCH_PER_SECOND", NULL, OPTION_INT, AT(dispatch_per_second), "200", 1, 100000,
+	 NULL, NULL, "Commands that are sent over MQTT in a second."},
 	{"OTA_MAX_CONNECTIONS", NULL, OPTION_INT, AT(max_connections), "16384", 16, 1000000, NULL,
 	 NULL, "HTTP connections in all. Near the limit idle ones are closed sooner."},
 	{"OTA_MAX_CONNECTIONS_PER_ADDRESS", NULL, OPTION_INT, AT(max_connections_per_address), "0",
@@ -91,13 +105,6 @@ const struct option config_table[] = {
 	{"OTA_MQTT_CLIENT_ID", NULL, OPTION_TEXT, AT(mqtt_client_id), "paku-otad", 0, 0, NULL, NULL,
 	 "Begins the names of the two sessions at the broker. Several services at one broker need "
 	 "several."},
-	{"OTA_COMMAND_TIMEOUT_S", NULL, OPTION_INT, AT(command_timeout_s), "60", 1, 3600, NULL, "s",
-	 "How long a device has to answer a command before it is sent again, 1, 5 and 30 times as "
-	 "long later."},
-	{"OTA_DISPATCH_PER_SECOND", NULL, OPTION_INT, AT(dispatch_per_second), "200", 1, 100000,
-	 NULL, NULL, "Commands sent in a second, in all."},
-	{"OTA_MAX_DOWNLOADS", NULL, OPTION_INT, AT(max_downloads), "500", 1, 1000000, NULL, NULL,
-	 "Devices that may be downloading at once, in all; others wait their turn."},
 	{"PGHOST", NULL, OPTION_TEXT, AT(pghost), NULL, 0, 0, NULL, NULL,
 	 "PostgreSQL. This version has the embedded store only: a value of this, PGPORT, PGUSER, "
 	 "PGPASSWORD or PGDATABASE stops the start."},
@@ -139,6 +146,16 @@ static enum ota_code check_proxies(const char *list, struct ota_err *err)
 		p += n;
 	}
 	return OTA_OK;
+}
+
+/* Below that a single image would take hours. */
+static enum ota_code check_bandwidth(int64_t bytes_per_s, struct ota_err *err)
+{
+	if (bytes_per_s == 0 || bytes_per_s >= BANDWIDTH_MIN)
+		return OTA_OK;
+	return ota_fail(err, OTA_EINVAL,
+			"OTA_DOWNLOAD_BYTES_PER_S is %lld, but must be 0 (no limit) or at least %d",
+			(long long)bytes_per_s, BANDWIDTH_MIN);
 }
 
 /* What a later version will understand is refused, not ignored: its user counts on it. */
@@ -195,6 +212,7 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 		return rc;
 	if ((rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
 	    (rc = check_proxies(cfg->trusted_proxies, err)) != OTA_OK ||
+	    (rc = check_bandwidth(cfg->download_bytes_per_s, err)) != OTA_OK ||
 	    (rc = check_mqtt(cfg, err)) != OTA_OK || (rc = check_not_built(cfg, err)) != OTA_OK)
 		config_free(cfg);
 	return rc;

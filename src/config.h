@@ -15,10 +15,11 @@ struct config {
 	int64_t port, http_threads;
 	int64_t poll_interval_s, install_grace_s;
 	int64_t drain_s, idle_timeout_s, request_timeout_s, download_timeout_s;
-	int64_t max_firmware_bytes, image_cache_bytes;
+	int64_t max_firmware_bytes, image_cache_bytes, download_bytes_per_s;
+	int64_t max_downloads, command_timeout_s, dispatch_per_second;
 	int64_t max_connections, max_connections_per_address;
 	int64_t new_devices_per_second, max_devices, max_queue, last_seen_flush_s;
-	int64_t mqtt_port, max_downloads, dispatch_per_second, command_timeout_s;
+	int64_t mqtt_port;
 	int log_level, mqtt, mqtt_tls;
 };
 

@@ -187,6 +187,7 @@ static void log_changes(const struct batch *b, const struct command *cmd)
 			continue;
 		bool goes_on = strcmp(ch->event.type, "update_progressed") == 0 ||
 			       strcmp(ch->event.type, "update_offered") == 0 ||
+			       strcmp(ch->event.type, "update_accepted") == 0 ||
 			       strcmp(ch->event.type, "update_started") == 0;
 		enum log_level level = goes_on ? LOG_DEBUG : LOG_INFO;
 		if (!log_enabled(level))
@@ -196,9 +197,10 @@ static void log_changes(const struct batch *b, const struct command *cmd)
 		else if (ch->event.rollout_id)
 			snprintf(subject, sizeof subject, "rollout/%lld",
 				 (long long)ch->event.rollout_id);
+		else if (ch->event.version)
+			snprintf(subject, sizeof subject, "release/%s", ch->event.version);
 		else
-			snprintf(subject, sizeof subject, "release/%s",
-				 ch->event.version ? ch->event.version : "?");
+			strcpy(subject, "fleet");
 		log_event(level, subject, ch->event.type, "%s %s",
 			  ch->event.version ? ch->event.version : "-",
 			  ch->event.data ? ch->event.data : "");

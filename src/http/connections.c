@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "base/hash.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -12,6 +14,12 @@
 #include <time.h>
 
 #define ADDRESS_BUCKETS 1024
+/*
+ * A paced socket takes so much more than it has sent: an eighth of a second, within limits.  More
+ * would be with the kernel when the image counts as sent.
+ */
+#define UNSENT_MIN 32768
+#define UNSENT_MAX (1024 * 1024)
 
 struct address {
 	struct address *next;
@@ -28,6 +36,8 @@ struct connections {
 	bool stopping;
 	struct connection *newest;
 	int64_t count;
+	struct connection *senders; /* of images, where there is a cap */
+	int64_t sender_count, share_given;
 	pthread_mutex_t address_lock;
 	struct address *addresses[ADDRESS_BUCKETS]; /* under address_lock */
 };
@@ -40,6 +50,91 @@ static bool stream_ended(const struct connection *k)
 	return atomic_load(&k->doing) == CONNECTION_ARRIVING &&
 	       recv(k->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
+
+/* --- pacing --- */
+
+static void set_pace(int fd, uint64_t bytes_per_s, int unsent)
+{
+	/* What cannot be set (no memory in the kernel) is tried again at the next change. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &bytes_per_s, sizeof bytes_per_s);
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
+}
+
+static void give_share(const struct connection *k, int64_t share)
+{
+	int64_t unsent = share / 8;
+
+	if (unsent < UNSENT_MIN)
+		unsent = UNSENT_MIN;
+	if (unsent > UNSENT_MAX)
+		unsent = UNSENT_MAX;
+	set_pace(k->fd, (uint64_t)share, (int)unsent);
+}
+
+static int64_t even_share(const struct connections *c)
+{
+	int64_t share = c->sender_count ? c->cfg.download_bytes_per_s / c->sender_count : 0;
+
+	return share > 0 ? share : 1;
+}
+
+static void share_out(struct connections *c)
+{
+	c->share_given = even_share(c);
+	for (const struct connection *k = c->senders; k; k = k->next_sender)
+		give_share(k, c->share_given);
+}
+
+/* Among many, one more or less changes little: that waits for the watcher, a second at the most. */
+static void share_out_soon(struct connections *c)
+{
+	int64_t share = even_share(c), change = share - c->share_given;
+
+	if (change > share / 16 || -change > share / 16)
+		share_out(c);
+}
+
+void connection_image_begin(struct connections *c, struct connection *k)
+{
+	if (c->cfg.download_bytes_per_s == 0)
+		return;
+	k->paced = true;
+	pthread_mutex_lock(&c->lock);
+	k->sends_image = true;
+	k->previous_sender = NULL;
+	k->next_sender = c->senders;
+	if (c->senders)
+		c->senders->previous_sender = k;
+	c->senders = k;
+	c->sender_count++;
+	share_out_soon(c);
+	give_share(k, c->share_given);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void connection_image_end(struct connections *c, struct connection *k)
+{
+	pthread_mutex_lock(&c->lock);
+	if (k->sends_image) {
+		*(k->previous_sender ? &k->previous_sender->next_sender : &c->senders) =
+			k->next_sender;
+		if (k->next_sender)
+			k->next_sender->previous_sender = k->previous_sender;
+		k->sends_image = false;
+		c->sender_count--;
+		share_out_soon(c);
+	}
+	pthread_mutex_unlock(&c->lock);
+}
+
+void connection_unpace(struct connection *k)
+{
+	if (k->paced)
+		set_pace(k->fd, UINT64_MAX, 0);
+	k->paced = false;
+}
+
+/* --- the watch --- */
 
 static void look_once(struct connections *c)
 {
@@ -60,6 +155,8 @@ static void look_once(struct connections *c)
 		if (deadline <= now || (k->ended && ended_before))
 			shutdown(k->fd, SHUT_RDWR);
 	}
+	if (c->senders && c->share_given != even_share(c))
+		share_out(c);
 	pthread_mutex_unlock(&c->lock);
 }
 

@@ -8,6 +8,9 @@
  * with epoll does not see the end of a stream that comes together with its last bytes.
  * Near the limit idle connections are let go after a second.  Also counts requests per client
  * address, when asked.
+ *
+ * Where the bandwidth is capped, the connections that send an image share it evenly.  The kernel
+ * does the waiting (SO_MAX_PACING_RATE), so that no thread here sleeps and nothing else is slowed.
  */
 #pragma once
 
@@ -22,6 +25,9 @@ enum connection_doing { CONNECTION_IDLE, CONNECTION_ARRIVING, CONNECTION_ANSWERE
 struct connection {
 	struct connection *newer, *older; /* under the lock */
 	bool ended;                       /* the watcher's: nothing more will arrive */
+	bool paced;                       /* its worker's: it sent an image since it was unpaced */
+	bool sends_image;                 /* under the lock, and among the senders */
+	struct connection *next_sender, *previous_sender; /* under the lock */
 	int fd;
 	_Atomic int64_t deadline_ms; /* monotonic; INT64_MAX: none (suspended) */
 	_Atomic enum connection_doing doing;
@@ -30,7 +36,8 @@ struct connection {
 struct connections_config {
 	int64_t max, per_address;
 	int64_t idle_timeout_s;
-	const char *trusted_proxies; /* comma-separated addresses */
+	int64_t download_bytes_per_s; /* for all images together; 0: no cap */
+	const char *trusted_proxies;  /* comma-separated addresses */
 };
 
 enum ota_code connections_start(const struct connections_config *cfg, struct connections **out,
@@ -47,6 +54,14 @@ void connection_idle(struct connections *c, struct connection *conn);
 int64_t connections_count(struct connections *c);
 /* Closes all idle ones now: the service ends. */
 void connections_close_idle(struct connections *c);
+
+/* An image begins to be sent: all that are get an even share of the cap. */
+void connection_image_begin(struct connections *c, struct connection *conn);
+/* It is with the kernel, or was given up: the others get more.  What the kernel still holds keeps
+ * its pace. */
+void connection_image_end(struct connections *c, struct connection *conn);
+/* Another request comes on the connection: it is as fast as any. */
+void connection_unpace(struct connection *conn);
 
 bool connections_trust(const struct connections *c, const char *peer);
 /* A request of ADDRESS begins; false when it has too many. */

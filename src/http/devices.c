@@ -11,6 +11,35 @@
 
 #define ATTEMPTS_SHOWN 20
 
+/* A device that is known by the broker's retained copy alone was never seen. */
+static void add_last_seen(struct buf *b, const char *last_seen)
+{
+	int64_t us;
+
+	if (last_seen && time_parse(last_seen, &us) && us == LAST_SEEN_NEVER_US)
+		last_seen = NULL;
+	json_str(b, "last_seen", last_seen);
+}
+
+/* What was heard of it over MQTT. */
+static void add_presence(struct buf *b, const struct row_device *row)
+{
+	json_str(b, "site", row->site);
+	if (row->online < 0)
+		json_nil(b, "online");
+	else
+		json_bool(b, "online", row->online);
+	json_str(b, "presence_since", row->presence_at);
+	if (!row->other_site) {
+		json_nil(b, "site_conflict");
+		return;
+	}
+	json_open(b, "site_conflict", '{');
+	json_str(b, "other_site", row->other_site);
+	json_str(b, "at", row->conflict_at);
+	json_close(b, '}');
+}
+
 static void add_row(struct buf *b, const struct row_device *row)
 {
 	json_int(b, "id", row->id);
@@ -18,10 +47,11 @@ static void add_row(struct buf *b, const struct row_device *row)
 	json_str(b, "mac_address", row->mac);
 	json_str(b, "device_model", row->model);
 	json_str(b, "current_firmware_version", row->version);
-	json_str(b, "last_seen", row->last_seen);
+	add_last_seen(b, row->last_seen);
 	json_str(b, "created_at", row->created_at);
 	json_str(b, "hw", row->hw);
 	json_str(b, "label", row->label);
+	add_presence(b, row);
 }
 
 /* --- the list, last seen first --- */
@@ -238,6 +268,74 @@ static void add_considered(struct buf *b, const struct device *d, const struct m
 	json_close(b, ']');
 }
 
+/* "40 s", "5 min", "3 h", "9 d" */
+static void duration_text(int64_t s, char *out, size_t size)
+{
+	static const struct {
+		int64_t below_s, unit_s;
+		const char *unit;
+	} steps[] = {
+		{60, 1, "s"}, {3600, 60, "min"}, {2 * 86400, 3600, "h"}, {INT64_MAX, 86400, "d"}};
+	size_t i = 0;
+
+	while (s >= steps[i].below_s)
+		i++;
+	snprintf(out, size, "%lld %s", (long long)(s > 0 ? s / steps[i].unit_s : 0), steps[i].unit);
+}
+
+static bool is_offline(const struct device *d)
+{
+	return d->state.link && d->state.link->presence == PRESENCE_OFFLINE;
+}
+
+/* The sentence, and what it means for it that the device is not there. */
+static void explain_sentence(const struct device *d, const struct decision *x, int64_t now_us,
+			     char *out, size_t size)
+{
+	const struct device_link *l = d->state.link;
+	char since[48] = "", lasted[32];
+	size_t used;
+
+	reason_sentence(d, x, out, size);
+	if (!is_offline(d))
+		return;
+	if (l->presence_us) {
+		duration_text((now_us - l->presence_us) / US_PER_S, lasted, sizeof lasted);
+		snprintf(since, sizeof since, " since %s", lasted);
+	}
+	used = strlen(out);
+	if (x->reason == REASON_OFFER)
+		snprintf(out, size,
+			 "It runs %s and is offered %s by rollout %s; it is offline%s and will be "
+			 "told when it connects.",
+			 d->state.version[0] ? d->state.version : "an unknown version",
+			 x->release->version, x->rollout ? x->rollout->name : "(an ended rollout)",
+			 since);
+	else if (x->reason == REASON_IN_PROGRESS || x->reason == REASON_INSTALLING ||
+		 x->reason == REASON_WAITS)
+		snprintf(out + used, size - used, " It is offline%s.", since);
+}
+
+static void add_time(struct buf *b, const char *key, int64_t us)
+{
+	char text[TIME_TEXT_SIZE];
+
+	time_format(us, text);
+	json_str(b, key, us ? text : NULL);
+}
+
+/* Whether it is there, as far as MQTT tells. */
+static void explain_presence(struct buf *b, const struct device *d)
+{
+	const struct device_link *l = d->state.link;
+
+	if (!l || l->presence == PRESENCE_UNKNOWN)
+		json_nil(b, "online");
+	else
+		json_bool(b, "online", l->presence == PRESENCE_ONLINE);
+	add_time(b, "offline_since", is_offline(d) ? l->presence_us : 0);
+}
+
 /* With the plan and the device's shard held. */
 static void write_explanation(struct request *r, const struct device *d)
 {
@@ -246,17 +344,17 @@ static void write_explanation(struct request *r, const struct device *d)
 		d->state.model[0] ? fleet_model(r->server->fleet, d->state.model) : NULL;
 	struct decision x = decide(d, m, &p);
 	struct buf *b = respond_begin(r, 200);
-	char sentence[512], seen[TIME_TEXT_SIZE];
+	char sentence[512];
 
-	reason_sentence(d, &x, sentence, sizeof sentence);
-	time_format(d->last_seen_us, seen);
+	explain_sentence(d, &x, p.now_us, sentence, sizeof sentence);
 	json_str(b, "device_id", d->device_id);
 	json_str(b, "reason", reason_name(x.reason));
 	json_str(b, "sentence", sentence);
 	json_bool(b, "update_available", decision_offers(&x));
 	json_str(b, "current_version", d->state.version[0] ? d->state.version : NULL);
 	json_str(b, "device_model", d->state.model[0] ? d->state.model : NULL);
-	json_str(b, "last_seen", seen);
+	add_time(b, "last_seen", d->last_seen_us == LAST_SEEN_NEVER_US ? 0 : d->last_seen_us);
+	explain_presence(b, d);
 	if (x.rollout) {
 		json_int(b, "rollout_id", x.rollout->id);
 		json_str(b, "rollout", x.rollout->name);

@@ -28,6 +28,7 @@ enum next health_show(struct request *r)
 	json_str(b, "version", PAKU_VERSION);
 	json_str(b, "store", s->store->ops->name(s->store));
 	json_int(b, "uptime_s", (clock_mono_ms() - s->started_mono_ms) / 1000);
+	add_stop(s->fleet, b);
 	return respond_end(r);
 }
 

@@ -113,6 +113,8 @@ static enum MHD_Result answer(struct request *r)
 		connection_deadline(r->tracked, r->counted_download
 							? r->server->cfg->download_timeout_s
 							: r->server->cfg->request_timeout_s);
+	if (r->tracked && r->counted_download)
+		connection_image_begin(r->server->connections, r->tracked);
 	enum MHD_Result rc =
 		add_headers(r, m) ? MHD_queue_response(r->connection, status, m) : MHD_NO;
 	MHD_destroy_response(m);
@@ -448,8 +450,10 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	r->tracked = info ? info->socket_context : NULL;
 	r->begun_mono_ms = clock_mono_ms();
-	if (r->tracked)
+	if (r->tracked) {
 		connection_arriving(r->tracked, s->cfg->request_timeout_s * 1000);
+		connection_unpace(r->tracked);
+	}
 	atomic_fetch_add(&s->active_requests, 1);
 	atomic_fetch_add_explicit(&s->requests_total, 1, memory_order_relaxed);
 	return r;
@@ -506,6 +510,8 @@ void request_end(void *cls, struct MHD_Connection *connection, void **con_cls,
 	end_work(r);
 	if (r->counted_download)
 		atomic_fetch_sub(&r->server->active_downloads, 1);
+	if (r->counted_download && r->tracked)
+		connection_image_end(r->server->connections, r->tracked);
 	if (r->counted_address)
 		connections_leave(r->server->connections, r->client);
 	if (r->tracked)

@@ -198,7 +198,11 @@ handler_fn devices_list, device_show, device_delete, device_explain, device_retr
 handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_delete, notes_put,
 	notes_delete, devices_import;
 handler_fn updates_list, events_list;
+handler_fn all_stop, all_resume;
 handler_fn health_show, metrics_show;
+
+/* "stopped": why and since when an operator stopped everything, or null (stop.c). */
+void add_stop(struct fleet *f, struct buf *b);
 
 /* --- uploads (upload.c) --- */
 enum ota_code upload_begin(struct request *r, struct ota_err *err);

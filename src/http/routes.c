@@ -38,6 +38,8 @@ const struct route routes[] = {
 	{"DELETE", "/api/admin/devices/{id}/label", label_delete, true, BODY_NONE, false},
 	{"PUT", "/api/admin/devices/{id}/notes", notes_put, true, BODY_JSON, false},
 	{"DELETE", "/api/admin/devices/{id}/notes", notes_delete, true, BODY_NONE, false},
+	{"POST", "/api/admin/stop-all", all_stop, true, BODY_JSON, false},
+	{"POST", "/api/admin/resume-all", all_resume, true, BODY_NONE, false},
 	{"GET", "/api/admin/update-status", updates_list, true, BODY_NONE, false},
 	{"GET", "/api/admin/events", events_list, true, BODY_NONE, false},
 };

@@ -125,6 +125,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 		.max = parts->cfg->max_connections,
 		.per_address = parts->cfg->max_connections_per_address,
 		.idle_timeout_s = parts->cfg->idle_timeout_s,
+		.download_bytes_per_s = parts->cfg->download_bytes_per_s,
 		.trusted_proxies = parts->cfg->trusted_proxies,
 	};
 	struct sockaddr_storage at;

@@ -206,6 +206,19 @@ def test_answers_fit(call):
     call(404, "GET", rollout, [99])
     call(422, "GET", rollout, ["x"])
 
+    # everything
+    stop, resume = "/api/admin/stop-all", "/api/admin/resume-all"
+    for wrong in ({}, {"reason": ""}, {"reason": "x" * 501}, {"reason": 1}):
+        call(422, "POST", stop, json=wrong)
+    call(413, "POST", stop, data=b" " * (1024 * 1024 + 1))
+    call(200, "POST", stop, json={"reason": "x" * 500})
+    assert call(200, "GET", "/health").json()["stopped"]["reason"] == "x" * 500
+    held = call(200, "GET", checks, params=dict(ask, device_id="dev-3", mac="")).json()
+    assert held["reason"] == "stopped"
+    call(200, "POST", stop, json={"reason": "again"})
+    call(200, "POST", resume)
+    call(200, "POST", resume)
+
     # devices
     call(200, "PUT", device + "/groups", ["dev-1"], json={"groups": ["lab", "north"]})
     call(422, "PUT", device + "/groups", ["dev-1"], json={"groups": "lab"})
