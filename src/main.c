@@ -172,10 +172,7 @@ static enum ota_code start_mqtt(struct daemon *d, struct ota_err *err)
 {
 	const struct config *cfg = &d->cfg;
 	struct broker_config bc = {cfg->data_dir, cfg->host, (int)cfg->mqtt_port};
-	struct mqtt_parts parts = {
-		.cfg = cfg,
-		.fleet = d->fleet,
-		.committer = d->committer,
+	struct mqtt_place place = {
 		.host = cfg->mqtt_host,
 		.port = (int)cfg->mqtt_port,
 		.user = cfg->mqtt_user,
@@ -190,14 +187,14 @@ static enum ota_code start_mqtt(struct daemon *d, struct ota_err *err)
 	if (!cfg->mqtt_host[0]) {
 		if ((rc = broker_start(&bc, &d->broker, err)) != OTA_OK)
 			return rc;
-		parts.host = strcmp(cfg->host, "0.0.0.0") == 0 ? "127.0.0.1"
+		place.host = strcmp(cfg->host, "0.0.0.0") == 0 ? "127.0.0.1"
 			     : strcmp(cfg->host, "::") == 0    ? "::1"
 							       : cfg->host;
-		parts.port = broker_port(d->broker);
-		parts.user = broker_user(d->broker);
-		parts.password = broker_password(d->broker);
+		place.port = broker_port(d->broker);
+		place.user = broker_user(d->broker);
+		place.password = broker_password(d->broker);
 	}
-	return mqtt_start(&parts, &d->mqtt, err);
+	return mqtt_start(d->mqtt, &place, err);
 }
 
 static enum ota_code start(struct daemon *d, struct ota_err *err)
@@ -223,6 +220,9 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 	};
 	if ((rc = committer_start(d->fleet, d->store, &cc, &d->committer, err)) != OTA_OK)
 		return rc;
+	struct mqtt_parts mp = {cfg, d->fleet, d->committer};
+	if (cfg->mqtt && (rc = mqtt_new(&mp, &d->mqtt, err)) != OTA_OK)
+		return rc;
 	struct http_parts parts = {cfg,      d->fleet, d->store, d->committer,
 				   d->blobs, d->cache, d->auth};
 	if ((rc = http_start(&parts, &d->http, err)) != OTA_OK || !cfg->mqtt)
@@ -232,8 +232,9 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 
 static void stop(struct daemon *d, const volatile int *hurry)
 {
-	mqtt_stop(&d->mqtt);
+	mqtt_stop(d->mqtt);
 	http_stop(&d->http, d->cfg.drain_s, hurry);
+	mqtt_free(&d->mqtt);
 	broker_stop(&d->broker);
 	committer_stop(&d->committer);
 	auth_close(&d->auth);

@@ -358,23 +358,20 @@ enum ota_code collector_new(const struct collector_config *cfg, struct collector
 	return OTA_OK;
 }
 
+void collector_end(struct collector *c)
+{
+	struct pollfd wake = {.fd = c->cfg.wake_fd, .events = POLLIN};
+	uint64_t n;
+
+	while (c->count > 0)
+		if (wait_for_batch(c) > 0 && poll(&wake, 1, RETRY_MS) > 0)
+			(void)!read(c->cfg.wake_fd, &n, sizeof n);
+	client_fini(&c->client);
+}
+
 void collector_free(struct collector **cp)
 {
-	struct collector *c = *cp;
-	struct pollfd wake;
-
-	if (!c)
-		return;
-	wake = (struct pollfd){.fd = c->cfg.wake_fd, .events = POLLIN};
-	while (c->count > 0) {
-		if (wait_for_batch(c) > 0) {
-			uint64_t n;
-			if (poll(&wake, 1, RETRY_MS) > 0)
-				(void)!read(c->cfg.wake_fd, &n, sizeof n);
-		}
-	}
-	client_fini(&c->client);
-	free(c);
+	free(*cp);
 	*cp = NULL;
 }
 

@@ -41,6 +41,7 @@ enum ota_code collector_new(const struct collector_config *cfg, struct collector
 struct pollfd collector_pollfd(const struct collector *c);
 int collector_turn(struct collector *c, bool readable);
 /* Takes no more, waits for what is with the committer, acknowledges it, says goodbye. */
+void collector_end(struct collector *c);
 void collector_free(struct collector **c);
 
 const struct client *collector_client(const struct collector *c);

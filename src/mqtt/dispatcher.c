@@ -40,6 +40,7 @@ struct dispatcher {
 	struct client client;
 	struct dispatcher_stats stats;
 	char will_topic[300];
+	const char *base_url;
 	/* who is to be told */
 	struct lane *lanes, *turn; /* turn: whose turn it is; NULL: the first's */
 	size_t waiting;
@@ -123,7 +124,7 @@ static void tell(struct dispatcher *d, const char *device_id)
 	char topic[COMMAND_TOPIC_SIZE], payload[COMMAND_PAYLOAD_SIZE];
 
 	if (!d->client.m || !d->client.up ||
-	    !dispatcher_command(d->cfg.fleet, d->cfg.base_url, device_id, topic, payload))
+	    !dispatcher_command(d->cfg.fleet, d->base_url, device_id, topic, payload))
 		return; /* told again after its window, if it is still to be told */
 	int rc = publish(d, topic, payload);
 	if (rc == MOSQ_ERR_SUCCESS)
@@ -424,24 +425,33 @@ enum ota_code dispatcher_new(const struct dispatcher_config *cfg, struct dispatc
 	return OTA_OK;
 }
 
-void dispatcher_free(struct dispatcher **dp)
+void dispatcher_set_base_url(struct dispatcher *d, const char *base_url)
 {
-	struct dispatcher *d = *dp;
+	d->base_url = base_url;
+}
 
-	if (!d)
-		return;
-	/* What is with the committer comes back. */
-	while (d->outstanding > 0) {
-		take_done(d);
-		if (d->outstanding > 0)
-			usleep(1000);
-	}
+void dispatcher_end(struct dispatcher *d)
+{
+	struct pollfd wake = {.fd = d->cfg.wake_fd, .events = POLLIN};
+	uint64_t n;
+
+	for (take_done(d); d->outstanding > 0; take_done(d))
+		if (poll(&wake, 1, TURN_MS) > 0)
+			(void)!read(d->cfg.wake_fd, &n, sizeof n);
 	lanes_sweep(d, true);
 	if (d->client.m && d->client.up)
 		(void)mosquitto_publish_v5(d->client.m, NULL, d->will_topic,
 					   (int)strlen(d->client.will_payload),
 					   d->client.will_payload, 1, true, NULL);
 	client_fini(&d->client);
+}
+
+void dispatcher_free(struct dispatcher **dp)
+{
+	struct dispatcher *d = *dp;
+
+	if (!d)
+		return;
 	pthread_mutex_destroy(&d->done_lock);
 	free(d);
 	*dp = NULL;

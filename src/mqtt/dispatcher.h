@@ -25,7 +25,6 @@ struct dispatcher_config {
 	const char *client_id, *site;
 	struct fleet *fleet;
 	struct committer *committer;
-	const char *base_url; /* "http://host:port", what command URLs begin with */
 	int64_t per_second, command_timeout_s;
 	int wake_fd;
 };
@@ -34,11 +33,15 @@ struct dispatcher;
 
 enum ota_code dispatcher_new(const struct dispatcher_config *cfg, struct dispatcher **out,
 			     struct ota_err *err);
+/* "http://host:port", what command URLs begin with; it stays the caller's. */
+void dispatcher_set_base_url(struct dispatcher *d, const char *base_url);
 /* A device was seen: it may be its turn. */
 void dispatcher_consider(struct dispatcher *d, const char *device_id);
 struct pollfd dispatcher_pollfd(const struct dispatcher *d);
 /* Returns in milliseconds how long the next poll may take. */
 int dispatcher_turn(struct dispatcher *d);
+/* Waits for what is with the committer, says goodbye. */
+void dispatcher_end(struct dispatcher *d);
 void dispatcher_free(struct dispatcher **d);
 
 const struct client *dispatcher_client(const struct dispatcher *d);

@@ -19,6 +19,7 @@
 
 struct mqtt {
 	pthread_t thread;
+	bool running; /* main's */
 	volatile bool stopping;
 	int wake_fd;
 	struct client_config broker;
@@ -77,20 +78,10 @@ static void *run(void *arg)
 			wait_ms = other_ms;
 		note_state(m);
 	}
-	collector_free(&m->collector);
-	dispatcher_free(&m->dispatcher);
+	collector_end(m->collector);
+	dispatcher_end(m->dispatcher);
+	note_state(m);
 	return NULL;
-}
-
-static void free_all(struct mqtt *m)
-{
-	collector_free(&m->collector);
-	dispatcher_free(&m->dispatcher);
-	if (m->wake_fd >= 0)
-		close(m->wake_fd);
-	pthread_mutex_destroy(&m->lock);
-	mosquitto_lib_cleanup();
-	free(m);
 }
 
 static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, struct ota_err *err)
@@ -109,7 +100,6 @@ static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, stru
 		.site = p->cfg->mqtt_site,
 		.fleet = p->fleet,
 		.committer = p->committer,
-		.base_url = p->base_url,
 		.per_second = p->cfg->dispatch_per_second,
 		.command_timeout_s = p->cfg->command_timeout_s,
 		.wake_fd = m->wake_fd,
@@ -119,7 +109,7 @@ static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, stru
 	return rc == OTA_OK ? collector_new(&cc, &m->collector, err) : rc;
 }
 
-enum ota_code mqtt_start(const struct mqtt_parts *p, struct mqtt **out, struct ota_err *err)
+enum ota_code mqtt_new(const struct mqtt_parts *p, struct mqtt **out, struct ota_err *err)
 {
 	struct mqtt *m = calloc(1, sizeof *m);
 	enum ota_code rc = OTA_OK;
@@ -132,10 +122,6 @@ enum ota_code mqtt_start(const struct mqtt_parts *p, struct mqtt **out, struct o
 	snprintf(m->client_id[0], sizeof m->client_id[0], "%s-collect", p->cfg->mqtt_client_id);
 	snprintf(m->client_id[1], sizeof m->client_id[1], "%s-tell", p->cfg->mqtt_client_id);
 	m->broker = (struct client_config){
-		.host = p->host,
-		.port = p->port,
-		.user = p->user,
-		.password = p->password,
 		.ca_file = p->cfg->mqtt_tls ? p->cfg->mqtt_ca : NULL,
 		.stopping = &m->stopping,
 	};
@@ -144,27 +130,52 @@ enum ota_code mqtt_start(const struct mqtt_parts *p, struct mqtt **out, struct o
 		rc = ota_fail_errno(err, errno, "making an eventfd");
 	if (rc == OTA_OK)
 		rc = make_parts(m, p, err);
-	if (rc == OTA_OK && (errno = pthread_create(&m->thread, NULL, run, m)) != 0)
-		rc = ota_fail_errno(err, errno, "starting the MQTT thread");
-	if (rc != OTA_OK) {
-		free_all(m);
-		return rc;
-	}
-	*out = m;
+	if (rc != OTA_OK)
+		mqtt_free(&m);
+	else
+		*out = m;
+	return rc;
+}
+
+enum ota_code mqtt_start(struct mqtt *m, const struct mqtt_place *place, struct ota_err *err)
+{
+	m->broker.host = place->host;
+	m->broker.port = place->port;
+	m->broker.user = place->user;
+	m->broker.password = place->password;
+	dispatcher_set_base_url(m->dispatcher, place->base_url);
+	int rc = pthread_create(&m->thread, NULL, run, m);
+	if (rc != 0)
+		return ota_fail_errno(err, rc, "starting the MQTT thread");
+	m->running = true;
 	return OTA_OK;
 }
 
-void mqtt_stop(struct mqtt **mp)
+void mqtt_stop(struct mqtt *m)
 {
-	struct mqtt *m = *mp;
 	uint64_t one = 1;
 
-	if (!m)
+	if (!m || !m->running)
 		return;
 	m->stopping = true;
 	(void)!write(m->wake_fd, &one, sizeof one);
 	pthread_join(m->thread, NULL);
-	free_all(m);
+	m->running = false;
+}
+
+void mqtt_free(struct mqtt **mp)
+{
+	struct mqtt *m = *mp;
+
+	if (!m)
+		return;
+	collector_free(&m->collector);
+	dispatcher_free(&m->dispatcher);
+	if (m->wake_fd >= 0)
+		close(m->wake_fd);
+	pthread_mutex_destroy(&m->lock);
+	mosquitto_lib_cleanup();
+	free(m);
 	*mp = NULL;
 }
 

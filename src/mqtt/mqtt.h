@@ -16,17 +16,24 @@ struct mqtt_parts {
 	const struct config *cfg;
 	struct fleet *fleet;
 	struct committer *committer;
-	const char *host, *user, *password; /* of the broker */
-	int port;
-	const char *base_url; /* what command URLs begin with */
 };
 
-/* All parts stay the caller's and outlive it.  Does not wait for the broker. */
-enum ota_code mqtt_start(const struct mqtt_parts *parts, struct mqtt **out, struct ota_err *err);
-/* Takes no more messages, acknowledges what is stored, says goodbye. */
-void mqtt_stop(struct mqtt **m);
+/* Where the broker is, and what command URLs begin with. */
+struct mqtt_place {
+	const char *host, *user, *password; /* user and password "": none */
+	int port;
+	const char *base_url;
+};
 
-/* Any thread, for /health and /metrics; CTX is a struct mqtt. */
+/* All parts stay the caller's and outlive it; so do the strings of the place. */
+enum ota_code mqtt_new(const struct mqtt_parts *parts, struct mqtt **out, struct ota_err *err);
+/* Starts the thread; does not wait for the broker. */
+enum ota_code mqtt_start(struct mqtt *m, const struct mqtt_place *place, struct ota_err *err);
+/* Takes no more messages, acknowledges what is stored, says goodbye, ends the thread. */
+void mqtt_stop(struct mqtt *m);
+void mqtt_free(struct mqtt **m);
+
+/* Any thread, from mqtt_new() to mqtt_free(), for /health and /metrics; CTX is a struct mqtt. */
 void mqtt_write_status(void *ctx, struct buf *b);
 void mqtt_write_metrics(void *ctx, struct buf *b, bool text);
 
