@@ -45,3 +45,15 @@ const char *name_version_error(const char *s)
 		return "cannot be '.' or '..', which URLs take for folders";
 	return NULL;
 }
+
+const char *name_told_version_error(const char *s)
+{
+	size_t n = strlen(s);
+
+	if (n == 0 || n > NAME_MAX_LEN)
+		return "must have 1 to 128 characters";
+	for (size_t i = 0; i < n; i++)
+		if (s[i] < 0x20 || s[i] > 0x7E)
+			return "must be printable ASCII";
+	return NULL;
+}

@@ -13,22 +13,6 @@
 #define SOFT_TRIES        5
 #define ERROR_MESSAGE_MAX 2000
 
-/*
- * What a device calls its own version is wider than a release's name: images hold strings such as
- * "2.0 stable", and a device must be able to say so.
- */
-static const char *told_version_error(const char *s)
-{
-	size_t n = strlen(s);
-
-	if (n == 0 || n > NAME_MAX_LEN)
-		return "must have 1 to 128 characters";
-	for (size_t i = 0; i < n; i++)
-		if (s[i] < 0x20 || s[i] > 0x7E)
-			return "must be printable ASCII";
-	return NULL;
-}
-
 static const char *required(struct request *r, const char *name, const char *(*check)(const char *))
 {
 	const char *v = NULL;
@@ -65,13 +49,13 @@ static bool read_checkin(struct request *r, struct checkin *c)
 	memset(c, 0, sizeof *c);
 	c->device_id = required(r, "device_id", name_device_id_error);
 	c->model = required(r, "device_model", name_version_error);
-	c->version = required(r, "current_version", told_version_error);
+	c->version = required(r, "current_version", name_told_version_error);
 	c->hw = request_filter(r, "hw");
 	if (!c->hw)
 		c->hw = "";
-	else if (told_version_error(c->hw))
+	else if (name_told_version_error(c->hw))
 		field_errors_add(&r->errors, "query", "hw", FIELD_TYPE_VALUE, "%s",
-				 told_version_error(c->hw));
+				 name_told_version_error(c->hw));
 	if (mac && !mac_parse(mac, &c->mac))
 		field_errors_add(&r->errors, "query", "mac", FIELD_TYPE_VALUE,
 				 "must be 12 hexadecimal digits, as in aa:bb:cc:dd:ee:ff");
@@ -218,9 +202,9 @@ static bool read_report(struct request *r, struct report *rep)
 		field_errors_add(&r->errors, "body", "device_id", FIELD_TYPE_VALUE,
 				 "contradicts the path, which names %s", rep->device_id);
 	if (json_field_string(&f, "firmware_version", true, 0, 100000, &rep->version) &&
-	    told_version_error(rep->version))
+	    name_told_version_error(rep->version))
 		field_errors_add(&r->errors, "body", "firmware_version", FIELD_TYPE_VALUE, "%s",
-				 told_version_error(rep->version));
+				 name_told_version_error(rep->version));
 	if (json_field_word(&f, "status", true, words, sizeof words / sizeof words[0], &word))
 		rep->event = attempt_event_from_status(words[word]);
 	json_field_string(&f, "error_message", false, 0, BODY_MAX, &rep->error_message);
