@@ -273,6 +273,39 @@ static void wrong_fields(void **state)
 	json_decref(root);
 }
 
+static void errors_as_a_sentence(void **state)
+{
+	json_t *root = parse_ok("{\"n\": \"5\", \"o\": {\"l\": [1, \"\"]}, \"k\\n\": 1}");
+	struct field_errors fe = FIELD_ERRORS_INIT;
+	struct json_fields f = {.object = root, .errors = &fe};
+	struct ota_err err = {0};
+	const json_t *j = NULL;
+	const char *s = NULL;
+	int64_t n = 0;
+
+	(void)state;
+	json_field_int(&f, "n", true, 0, 100, &n);
+	json_field_string(&f, "k\n", true, 0, 1, &s);
+	f = (struct json_fields){.object = json_object_get(root, "o"), .under = "o", .errors = &fe};
+	json_field_strings(&f, "l", true, 5, 0, 1, &j);
+	field_errors_add(&fe, "body", NULL, FIELD_TYPE_VALUE, "a \"%s\"", "\x7f\n\xC3");
+	assert_int_equal(field_errors_fail(&fe, &err), OTA_EINVAL);
+	assert_string_equal(err.msg, "n: must be a whole number, not a string; "
+				     "k : must be a string, not a number; "
+				     "o.l.0: must be a string, not a number; "
+				     "a \"  \xEF\xBF\xBD\"");
+	/* More than a sentence holds: it is cut where a character ends. */
+	for (int i = 0; i < 300; i++)
+		field_errors_add(&fe, "body", NULL, FIELD_TYPE_VALUE, "\xC3\xA4");
+	assert_int_equal(field_errors_fail(&fe, &err), OTA_EINVAL);
+	assert_true(strlen(err.msg) > 500 && utf8_valid(err.msg, strlen(err.msg)));
+	field_errors_fini(&fe);
+	/* The fact without its text. */
+	fe = (struct field_errors){.count = 1, .json = {.failed = true}};
+	assert_int_equal(field_errors_fail(&fe, &err), OTA_ENOMEM);
+	json_decref(root);
+}
+
 static void query_fields(void **state)
 {
 	struct field_errors fe = FIELD_ERRORS_INIT;
@@ -326,6 +359,7 @@ int main(void)
 		cmocka_unit_test(memory_runs_out),
 		cmocka_unit_test(good_fields),
 		cmocka_unit_test(wrong_fields),
+		cmocka_unit_test(errors_as_a_sentence),
 		cmocka_unit_test(query_fields),
 	};
 	return cmocka_run_group_tests_name("parse_json_body", tests, NULL, NULL);
