@@ -269,8 +269,8 @@ bool json_field_int(const struct json_fields *f, const char *name, bool required
 	json_int_t n = json_integer_value(v);
 	if (n < min || n > max) {
 		field_errors_add_at(f->errors, &loc, FIELD_TYPE_RANGE,
-				    "must be between %lld and %lld", (long long)min,
-				    (long long)max);
+				    "must be between %lld and %lld (it is %lld)", (long long)min,
+				    (long long)max, (long long)n);
 		return false;
 	}
 	*out = n;

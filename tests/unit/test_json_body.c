@@ -234,7 +234,7 @@ static void wrong_fields(void **state)
 		  "a decimal point or exponent\",\"type\":\"type_error.integer\"}]");
 	ONE_ERROR(json_field_int(&f, "big", true, 0, 100, &n),
 		  "[{\"loc\":[\"body\",\"big\"],\"msg\":\"must be between 0 and "
-		  "100\",\"type\":\"value_error.number.not_in_range\"}]");
+		  "100 (it is 101)\",\"type\":\"value_error.number.not_in_range\"}]");
 	ONE_ERROR(json_field_bool(&f, "b", true, &b),
 		  "[{\"loc\":[\"body\",\"b\"],\"msg\":\"must be true or false, not a "
 		  "number\",\"type\":\"type_error.bool\"}]");
