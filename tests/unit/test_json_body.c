@@ -31,6 +31,7 @@ static void refused_bytes(const char *text, size_t len, const char *sentence)
 	assert_null(root);
 	if (!strstr(err.msg, sentence))
 		fail_msg("\"%s\" does not say \"%s\"", err.msg, sentence);
+	assert_true(utf8_valid(err.msg, strlen(err.msg)));
 }
 
 static void refused(const char *text, const char *sentence)
@@ -71,6 +72,8 @@ static void bodies_refused(void **state)
 	refused("{\"a\": \"\\u0000\"}", "NUL character");
 	refused("{'a': 1}", "line 1, column 2");
 	refused("{\"a\": NaN}", "line 1, column");
+	/* What is quoted of the body ends inside a character; the sentence does not. */
+	refused("{\"a\": \"\xC3\xA4\\\xC3\xA4\"}", "near '\"\xC3\xA4\\?'");
 	/* The raw newlines before the mistake became escapes: the place is still the sender's. */
 	refused("{\"a\": \"x\ny\n\", \"b\": !}", "line 3, column 9");
 	refused_bytes("{\"a\": \"x\0\"}", 11, "it has a NUL byte, line 1, column 9");
