@@ -18,6 +18,6 @@ const char *name_device_id_error(const char *s);
 const char *name_version_error(const char *s);
 /*
  * What a device calls its own version is wider than a release's name: images hold strings such as
- * "2.0 stable", and a device must be able to say so.
+ * "2.0 stable", and a device must be able to say so.  1 to 128 characters of printable ASCII.
  */
 const char *name_told_version_error(const char *s);

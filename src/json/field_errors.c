@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "json/field_errors.h"
 
+#include "json/json_body.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -64,6 +66,65 @@ void field_errors_add_at(struct field_errors *fe, const struct field_loc *loc, c
 const char *field_errors_text(const struct field_errors *fe)
 {
 	return fe->count > 0 && buf_ok(&fe->json) ? fe->json.data : NULL;
+}
+
+/* "target_filter.device_ids.2: ", without the "body" in front; nothing when that is all. */
+static void add_place(struct buf *b, const json_t *loc)
+{
+	size_t i;
+	json_t *part;
+
+	json_array_foreach(loc, i, part)
+	{
+		if (i == 0)
+			continue;
+		if (i > 1)
+			buf_addc(b, '.');
+		if (json_is_integer(part))
+			buf_printf(b, "%lld", (long long)json_integer_value(part));
+		else
+			buf_adds(b, json_string_value(part));
+	}
+	if (json_array_size(loc) > 1)
+		buf_adds(b, ": ");
+}
+
+/* Read back from what was written: only a refusal pays for its sentence. */
+static json_t *read_back(const struct field_errors *fe)
+{
+	struct buf b = BUF_INIT;
+	json_t *root = NULL;
+
+	buf_printf(&b, "{\"detail\":%s}", fe->json.data);
+	if (!buf_ok(&b) || json_body_parse(b.data, b.len, &root, NULL) != OTA_OK)
+		root = NULL;
+	buf_fini(&b);
+	return root;
+}
+
+enum ota_code field_errors_fail(const struct field_errors *fe, struct ota_err *err)
+{
+	json_t *root = field_errors_text(fe) ? read_back(fe) : NULL, *e;
+	struct buf b = BUF_INIT;
+	size_t i;
+
+	if (!root)
+		return ota_fail_nomem(err);
+	json_array_foreach(json_object_get(root, "detail"), i, e)
+	{
+		if (i > 0)
+			buf_adds(&b, "; ");
+		add_place(&b, json_object_get(e, "loc"));
+		buf_adds(&b, json_string_value(json_object_get(e, "msg")));
+	}
+	json_decref(root);
+	for (i = 0; i < b.len; i++)
+		if ((unsigned char)b.data[i] < 0x20 || b.data[i] == 0x7F)
+			b.data[i] = ' ';
+	enum ota_code code =
+		buf_ok(&b) ? ota_fail(err, OTA_EINVAL, "%s", b.data) : ota_fail_nomem(err);
+	buf_fini(&b);
+	return code;
 }
 
 static size_t utf8_length(const char *text)

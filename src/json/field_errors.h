@@ -58,6 +58,11 @@ static inline bool field_errors_any(const struct field_errors *fe)
 
 /* The array, owned by *fe; NULL when there is no error, or no memory for its text. */
 const char *field_errors_text(const struct field_errors *fe);
+/*
+ * The same for people, where there is an error: "percent: must be ...; target_filter.group: ...",
+ * without control characters.  OTA_EINVAL, or OTA_ENOMEM when there is no memory to say it.
+ */
+enum ota_code field_errors_fail(const struct field_errors *fe, struct ota_err *err);
 
 /* Adds the error, if any, that valid UTF-8 TEXT has not MIN..MAX characters; true when it fits. */
 bool field_check_length(struct field_errors *fe, const struct field_loc *loc, const char *text,

@@ -122,12 +122,20 @@ static const char *what_failed(const json_error_t *e)
 	}
 }
 
-/* jansson quotes the token it stumbled over, line breaks and all. */
+/* jansson quotes the token it stumbled over, line breaks and all, and ends inside a character. */
 static void flatten(char *sentence)
 {
-	for (; *sentence; sentence++)
-		if ((unsigned char)*sentence < 0x20)
-			*sentence = ' ';
+	for (char *p = sentence; *p;) {
+		unsigned char c = (unsigned char)*p;
+		size_t n = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
+		if (c < 0x20) {
+			*p = ' ';
+		} else if (strnlen(p, n) < n || !utf8_valid(p, n)) {
+			*p = '?';
+			n = 1;
+		}
+		p += n;
+	}
 }
 
 static enum ota_code fail_parse(const json_error_t *e, const char *data, size_t len,
@@ -269,8 +277,8 @@ bool json_field_int(const struct json_fields *f, const char *name, bool required
 	json_int_t n = json_integer_value(v);
 	if (n < min || n > max) {
 		field_errors_add_at(f->errors, &loc, FIELD_TYPE_RANGE,
-				    "must be between %lld and %lld", (long long)min,
-				    (long long)max);
+				    "must be between %lld and %lld (it is %lld)", (long long)min,
+				    (long long)max, (long long)n);
 		return false;
 	}
 	*out = n;

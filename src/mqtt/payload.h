@@ -7,7 +7,9 @@
  *   {site}/edge/{device_id}/ota/{status,progress,result}
  *   {site}/devices/{device_id}/...                    the same, from older devices
  *
- * The JSON is read as forgivingly as over HTTP (json/json_body.h).  Unknown fields are ignored.
+ * The JSON is read as forgivingly as over HTTP (json/json_body.h).  Unknown fields are ignored, and
+ * null is as good as absent.  Every refusal is a sentence that says what is wrong and what would be
+ * right; one payload is read whole, so the sentence names every wrong field.
  */
 #pragma once
 
@@ -45,30 +47,35 @@ struct topic {
 	char site[NAME_MAX_LEN + 1];
 	char device_id[NAME_MAX_LEN + 1];
 };
-/* False: *err has the sentence. */
+/* False (REJECT_TOPIC): *err has the sentence, *out is untouched. */
 OTA_MUST_USE bool topic_parse(const char *topic, struct topic *out, struct ota_err *err);
 
 /* Strings point into ROOT, or are static; absent ones are NULL. */
 struct message {
-	json_t *root; /* released by message_fini() */
+	json_t *root; /* released by message_fini(); NULL: the payload was a bare word */
 
 	/* MESSAGE_STATUS: what of facts was told ("" and 0 as in checkin.h).  facts.device_id is
 	 * not filled. */
 	struct checkin facts; /* model and version: "" when absent */
-	bool online;          /* true unless the payload says "online": false */
+	bool online;          /* true unless the payload says "online": false, or is "offline" */
 
 	/* MESSAGE_OTA_* */
-	enum attempt_event event; /* EVENT_NONE: a sign of life that moves nothing */
-	bool accepted;            /* it has the command: no need to tell it again */
-	int percent;              /* -1: not told */
-	const char *version;      /* as told (target_version or version) */
-	const char *attempt_token;
-	char error[320]; /* "download failed: ..." for a failure, else "" */
+	enum attempt_event event;  /* EVENT_NONE: a sign of life that moves nothing */
+	bool accepted;             /* it has the command: no need to tell it again */
+	int percent;               /* 0..100; -1: not told */
+	const char *version;       /* as told (target_version or version), never "" */
+	const char *attempt_token; /* as told, at most 64 characters, never "" */
+	/*
+	 * "download failed: ..." for a failure or a rollback that gives a reason, else "".  Valid
+	 * UTF-8 without control characters; a longer one is cut where a character ends.
+	 */
+	char error[320];
 };
 
 /*
  * Reads the payload of a message of TOPIC.  False: *reason and *err say why, and *out needs no
- * fini (out of memory: false with err->code OTA_ENOMEM, which is no fault of the message).
+ * fini.  Out of memory is no fault of the message: false with err->code OTA_ENOMEM, and *reason is
+ * REJECT_REASONS.
  */
 OTA_MUST_USE bool message_parse(const struct topic *topic, const void *payload, size_t len,
 				struct message *out, enum reject_reason *reason,

@@ -3,6 +3,7 @@
 #include "json/json_body.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -49,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 		read_fields(root);
 		json_decref(root);
-	} else if (root || err.msg[0] == '\0') {
+	} else if (root || err.msg[0] == '\0' || !utf8_valid(err.msg, strlen(err.msg))) {
 		abort();
 	}
 	return 0;

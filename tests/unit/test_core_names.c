@@ -59,6 +59,24 @@ static void versions_and_models(void **state)
 	assert_non_null(strstr(name_version_error("1.0 beta"), "%2B"));
 }
 
+static void versions_as_told(void **state)
+{
+	char longest[NAME_MAX_LEN + 2];
+
+	(void)state;
+	for (int c = 1; c < 256; c++) {
+		char s[3] = {'x', (char)c, '\0'};
+		if ((name_told_version_error(s) == NULL) != (c >= 0x20 && c <= 0x7E))
+			fail_msg("character 0x%02x", (unsigned)c);
+	}
+	assert_non_null(name_told_version_error(""));
+	memset(longest, 'x', sizeof longest);
+	longest[NAME_MAX_LEN + 1] = '\0';
+	assert_non_null(name_told_version_error(longest));
+	longest[NAME_MAX_LEN] = '\0';
+	assert_null(name_told_version_error(longest));
+}
+
 static void macs(void **state)
 {
 	static const char *const good[] = {"aa:bb:cc:dd:ee:0f", "AA-BB-CC-DD-EE-0F", "aabbccddee0f",
@@ -171,8 +189,11 @@ static void warnings(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(device_ids), cmocka_unit_test(versions_and_models),
-		cmocka_unit_test(macs),       cmocka_unit_test(chips),
+		cmocka_unit_test(device_ids),
+		cmocka_unit_test(versions_and_models),
+		cmocka_unit_test(versions_as_told),
+		cmocka_unit_test(macs),
+		cmocka_unit_test(chips),
 		cmocka_unit_test(warnings),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

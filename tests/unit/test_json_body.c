@@ -31,6 +31,7 @@ static void refused_bytes(const char *text, size_t len, const char *sentence)
 	assert_null(root);
 	if (!strstr(err.msg, sentence))
 		fail_msg("\"%s\" does not say \"%s\"", err.msg, sentence);
+	assert_true(utf8_valid(err.msg, strlen(err.msg)));
 }
 
 static void refused(const char *text, const char *sentence)
@@ -71,6 +72,8 @@ static void bodies_refused(void **state)
 	refused("{\"a\": \"\\u0000\"}", "NUL character");
 	refused("{'a': 1}", "line 1, column 2");
 	refused("{\"a\": NaN}", "line 1, column");
+	/* What is quoted of the body ends inside a character; the sentence does not. */
+	refused("{\"a\": \"\xC3\xA4\\\xC3\xA4\"}", "near '\"\xC3\xA4\\?'");
 	/* The raw newlines before the mistake became escapes: the place is still the sender's. */
 	refused("{\"a\": \"x\ny\n\", \"b\": !}", "line 3, column 9");
 	refused_bytes("{\"a\": \"x\0\"}", 11, "it has a NUL byte, line 1, column 9");
@@ -234,7 +237,7 @@ static void wrong_fields(void **state)
 		  "a decimal point or exponent\",\"type\":\"type_error.integer\"}]");
 	ONE_ERROR(json_field_int(&f, "big", true, 0, 100, &n),
 		  "[{\"loc\":[\"body\",\"big\"],\"msg\":\"must be between 0 and "
-		  "100\",\"type\":\"value_error.number.not_in_range\"}]");
+		  "100 (it is 101)\",\"type\":\"value_error.number.not_in_range\"}]");
 	ONE_ERROR(json_field_bool(&f, "b", true, &b),
 		  "[{\"loc\":[\"body\",\"b\"],\"msg\":\"must be true or false, not a "
 		  "number\",\"type\":\"type_error.bool\"}]");
@@ -270,6 +273,39 @@ static void wrong_fields(void **state)
 		  "an array\",\"type\":\"type_error.dict\"}]");
 	assert_string_equal(s, "unset");
 	assert_true(n == 7 && b && w == 9 && !j);
+	json_decref(root);
+}
+
+static void errors_as_a_sentence(void **state)
+{
+	json_t *root = parse_ok("{\"n\": \"5\", \"o\": {\"l\": [1, \"\"]}, \"k\\n\": 1}");
+	struct field_errors fe = FIELD_ERRORS_INIT;
+	struct json_fields f = {.object = root, .errors = &fe};
+	struct ota_err err = {0};
+	const json_t *j = NULL;
+	const char *s = NULL;
+	int64_t n = 0;
+
+	(void)state;
+	json_field_int(&f, "n", true, 0, 100, &n);
+	json_field_string(&f, "k\n", true, 0, 1, &s);
+	f = (struct json_fields){.object = json_object_get(root, "o"), .under = "o", .errors = &fe};
+	json_field_strings(&f, "l", true, 5, 0, 1, &j);
+	field_errors_add(&fe, "body", NULL, FIELD_TYPE_VALUE, "a \"%s\"", "\x7f\n\xC3");
+	assert_int_equal(field_errors_fail(&fe, &err), OTA_EINVAL);
+	assert_string_equal(err.msg, "n: must be a whole number, not a string; "
+				     "k : must be a string, not a number; "
+				     "o.l.0: must be a string, not a number; "
+				     "a \"  \xEF\xBF\xBD\"");
+	/* More than a sentence holds: it is cut where a character ends. */
+	for (int i = 0; i < 300; i++)
+		field_errors_add(&fe, "body", NULL, FIELD_TYPE_VALUE, "\xC3\xA4");
+	assert_int_equal(field_errors_fail(&fe, &err), OTA_EINVAL);
+	assert_true(strlen(err.msg) > 500 && utf8_valid(err.msg, strlen(err.msg)));
+	field_errors_fini(&fe);
+	/* The fact without its text. */
+	fe = (struct field_errors){.count = 1, .json = {.failed = true}};
+	assert_int_equal(field_errors_fail(&fe, &err), OTA_ENOMEM);
 	json_decref(root);
 }
 
@@ -326,6 +362,7 @@ int main(void)
 		cmocka_unit_test(memory_runs_out),
 		cmocka_unit_test(good_fields),
 		cmocka_unit_test(wrong_fields),
+		cmocka_unit_test(errors_as_a_sentence),
 		cmocka_unit_test(query_fields),
 	};
 	return cmocka_run_group_tests_name("parse_json_body", tests, NULL, NULL);
