@@ -371,8 +371,7 @@ static void respond_too_large(struct request *r)
 	long long max = image ? (long long)r->server->cfg->max_firmware_bytes : (long long)BODY_MAX;
 
 	respond_status(r, 413,
-		       image ? "the image is too large: at most %lld bytes are taken "
-			       "(OTA_MAX_FIRMWARE_BYTES)"
+		       image ? IMAGE_TOO_LARGE
 			     : "the body is too large: at most %lld bytes are taken",
 		       max);
 }
@@ -431,10 +430,7 @@ static enum MHD_Result feed(struct request *r, const char *data, size_t *size)
 	if (r->route->body == BODY_UPLOAD) {
 		extend_upload(r);
 		if (upload_feed(r, data, n, &err) != OTA_OK) {
-			if (err.code == OTA_ETOOLARGE)
-				respond_too_large(r);
-			else
-				respond_err(r, &err);
+			respond_err(r, &err);
 			r->discard = true;
 		}
 		return MHD_YES;

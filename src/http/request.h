@@ -22,6 +22,8 @@
 #include <stdatomic.h>
 
 #define BODY_MAX (1024 * 1024)
+#define IMAGE_TOO_LARGE                                                                            \
+	"the image is too large: at most %lld bytes are taken (OTA_MAX_FIRMWARE_BYTES)"
 
 struct auth;
 

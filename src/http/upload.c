@@ -90,7 +90,7 @@ static enum ota_code on_part_data(void *arg, const void *data, size_t len, struc
 	if (u->in_file) {
 		uint64_t max = (uint64_t)r->server->cfg->max_firmware_bytes;
 		if (blob_writer_size(u->writer) + len > max)
-			return ota_fail(err, OTA_ETOOLARGE, "the image is too large");
+			return ota_fail(err, OTA_ETOOLARGE, IMAGE_TOO_LARGE, (long long)max);
 		return blob_writer_write(u->writer, data, len, err);
 	}
 	if (u->in_field < 0)

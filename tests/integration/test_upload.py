@@ -199,6 +199,13 @@ def test_wrong_forms_are_told_and_leave_nothing(service, name):
     assert service.upload(images.esp32("1.0.0"), "1.0.0").status_code == 200
 
 
+@pytest.mark.parametrize("name, word", [("many parts", "parts"), ("headers without end", "headers")])
+def test_a_form_with_too_much_in_it_is_not_called_an_image(service, name, word):
+    answer = post_form(service, MAKE[name](b""), query="?version=1.0.0&device_model=esp32")
+    assert answer.status_code == 413
+    assert word in answer.json()["detail"] and "image" not in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data", "text/plain",
                                   "multipart/form-data; boundary=", "multipart/mixed; boundary=x",
                                   "multipart/form-data; boundary=" + "x" * 300])
