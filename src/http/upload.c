@@ -169,6 +169,21 @@ static const char *parameter(struct request *r, enum field f)
 	return u->fields[f].data ? u->fields[f].data : "";
 }
 
+/* Both may say it, but not each something else. */
+static void check_agreement(struct request *r)
+{
+	const struct upload *u = r->upload;
+
+	for (int f = 0; f < FIELDS; f++) {
+		const char *q = query_get(&r->query, field_names[f]);
+		const struct buf *b = &u->fields[f];
+		if (q && u->given[f] &&
+		    (strlen(q) != b->len || (b->len && memcmp(q, b->data, b->len) != 0)))
+			field_errors_add(&r->errors, "body", field_names[f], FIELD_TYPE_VALUE,
+					 "contradicts the query, which says %s", q);
+	}
+}
+
 /* A version or model outside the pattern is 400 (the contract's words). */
 static bool check_name(struct request *r, enum field f, bool needed)
 {
@@ -405,6 +420,9 @@ enum next firmware_upload(struct request *r)
 
 	if (multipart_finish(&u->multipart, &err) != OTA_OK)
 		return respond_err(r, &err);
+	check_agreement(r);
+	if (field_errors_any(&r->errors))
+		return respond_fields(r);
 	if (!check_name(r, F_VERSION, true) || !check_name(r, F_MODEL, true) ||
 	    !check_name(r, F_MIN_VERSION, false))
 		return NEXT_ANSWER;

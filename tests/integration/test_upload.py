@@ -206,6 +206,14 @@ def test_a_form_with_too_much_in_it_is_not_called_an_image(service, name, word):
     assert word in answer.json()["detail"] and "image" not in answer.json()["detail"]
 
 
+def test_query_and_form_that_contradict_each_other(service):
+    body = form([(b'name="version"', b"1.0.1"), (GOOD, images.esp32("1.0.0"))])
+    answer = post_form(service, body, query="?version=1.0.0&device_model=esp32")
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["body", "version"]
+    nothing_is_left(service)
+    assert post_form(service, body, query="?version=1.0.1&device_model=esp32").status_code == 200
+
+
 @pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data", "text/plain",
                                   "multipart/form-data; boundary=", "multipart/mixed; boundary=x",
                                   "multipart/form-data; boundary=" + "x" * 300])
