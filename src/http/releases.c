@@ -72,8 +72,10 @@ enum next releases_list(struct request *r)
 
 	if (!q)
 		return NEXT_ANSWER;
-	q->device_model = request_filter(r, "device_model");
-	q->version = request_filter(r, "version");
+	q->device_model = request_name_filter(r, "device_model");
+	q->version = request_name_filter(r, "version");
+	if (field_errors_any(&r->errors))
+		return respond_fields(r);
 	return request_job(r, query_releases, request_list_done);
 }
 
@@ -105,9 +107,13 @@ static enum next after_delete(struct request *r)
 /* The one model that has the version, when none is named; NULL and an answer otherwise. */
 static char *model_of(struct request *r)
 {
-	const char *given = request_filter(r, "device_model"), *found = given;
+	const char *given = request_name_filter(r, "device_model"), *found = given;
 	int count = 0;
 
+	if (field_errors_any(&r->errors)) {
+		respond_fields(r);
+		return NULL;
+	}
 	fleet_plan_read(r->server->fleet);
 	for (const struct model *m = fleet_models(r->server->fleet); m && !given; m = m->next) {
 		const struct release *rel = fleet_release_of(m, r->args[0]);

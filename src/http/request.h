@@ -185,8 +185,10 @@ handler_fn request_list_done;
 void add_update_row(struct buf *b, const struct row_update *row);
 /* "next_cursor": LAST_ID when there are more rows, else null. */
 void respond_cursor(struct request *r, bool more, int64_t last_id);
-/* A query parameter that must be a name when it is there. */
+/* A query parameter; NULL when it is absent or empty. */
 const char *request_filter(struct request *r, const char *name);
+/* The same of a name or version: a '+' meant a '+', and would find nothing; it goes into errors. */
+const char *request_name_filter(struct request *r, const char *name);
 /* "http://host:port", from OTA_PUBLIC_URL, Host, or the own address. */
 void request_base_url(struct request *r, char *out, size_t size);
 const char *request_header(struct request *r, const char *name);
