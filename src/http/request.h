@@ -107,7 +107,8 @@ struct request {
 	struct field_errors errors;
 	void *memory;                       /* a handler's own, free()d at the end ... */
 	void (*release)(struct request *r); /* ... after this, if set, let go what it holds */
-	bool have_answer;                   /* made already, unless the committer says otherwise */
+	bool file_loose;  /* the image of command.release.sha256 may belong to no release */
+	bool have_answer; /* made already, unless the committer says otherwise */
 	int tries;
 
 	/* the answer */

@@ -49,7 +49,6 @@ struct upload {
 	enum chip chip;
 	struct buf image_json;
 	char file_name[BLOB_NAME_SIZE];
-	bool hashed; /* the command has the hash, and the file may bear its name */
 };
 
 /* --- taking the body --- */
@@ -340,7 +339,7 @@ static void inspect_and_keep(struct request *r)
 	r->job_code = blob_writer_hash(u->writer, r->command.release.sha256, &r->job_err);
 	if (r->job_code != OTA_OK)
 		return;
-	u->hashed = true;
+	r->file_loose = true;
 	r->job_code = blob_writer_keep(u->writer, &r->job_err);
 	if (r->job_code != OTA_OK)
 		return;
@@ -354,7 +353,9 @@ static void inspect_and_keep(struct request *r)
 /* A kept file that became no release is removed, unless another release has the same bytes. */
 static void forget_file(struct request *r)
 {
-	blob_writer_close(&r->upload->writer);
+	r->file_loose = false;
+	if (r->upload)
+		blob_writer_close(&r->upload->writer);
 	blob_remove(r->server->blobs, r->command.release.sha256, fleet_names_image,
 		    r->server->fleet);
 }
@@ -380,7 +381,7 @@ static enum next after_upload(struct request *r)
 	char hex[SHA256_HEX_SIZE];
 
 	if (r->job_code != OTA_OK) {
-		if (r->upload->hashed)
+		if (r->file_loose)
 			forget_file(r);
 		return respond_err(r, &r->job_err);
 	}
@@ -391,6 +392,7 @@ static enum next after_upload(struct request *r)
 			forget_file(r);
 		return respond_err(r, &cmd->err);
 	}
+	r->file_loose = false;
 	const struct release_new *n = &cmd->release;
 	struct buf *b = respond_begin(r, 200);
 	char message[400];
@@ -410,6 +412,13 @@ static enum next after_upload(struct request *r)
 	json_raw(b, "image", n->image_json);
 	add_warnings(r, b);
 	return respond_end(r);
+}
+
+/* When the client has gone, nobody asks for the answer. */
+static void release_upload(struct request *r)
+{
+	if (r->file_loose && r->command.code != OTA_EUNKNOWN)
+		forget_file(r);
 }
 
 enum next firmware_upload(struct request *r)
@@ -440,5 +449,6 @@ enum next firmware_upload(struct request *r)
 	const struct model *m = fleet_model(r->server->fleet, parameter(r, F_MODEL));
 	u->chip = m ? m->chip : chip_from_model(parameter(r, F_MODEL));
 	fleet_plan_done(r->server->fleet);
+	r->release = release_upload;
 	return request_inspection(r, inspect_and_keep, after_upload);
 }
