@@ -142,8 +142,8 @@ enum next devices_list(struct request *r)
 	field_query_int(&r->errors, &r->query, "limit", false, 1, 1000, &limit);
 	p->q.limit = (int)limit;
 	p->q.active = -1;
-	p->q.device_model = request_filter(r, "device_model");
-	p->q.group = request_filter(r, "group");
+	p->q.device_model = request_name_filter(r, "device_model");
+	p->q.group = request_name_filter(r, "group");
 	read_device_cursor(r, p);
 	if (field_errors_any(&r->errors))
 		return respond_fields(r);
@@ -402,7 +402,9 @@ enum next device_retry(struct request *r)
 		return NEXT_ANSWER;
 	r->command.kind = COMMAND_RETRY;
 	r->command.retry.device_id = r->args[0];
-	r->command.retry.version = request_filter(r, "firmware_version");
+	r->command.retry.version = request_name_filter(r, "firmware_version");
+	if (field_errors_any(&r->errors))
+		return respond_fields(r);
 	return request_submit(r, after_retry);
 }
 

@@ -285,12 +285,14 @@ static const char *read_line(struct import *im, char **cells, int n, struct devi
 	if (im->at[C_LABEL] >= 0 && im->at[C_LABEL] < n) {
 		e->set_label = true;
 		e->label = cells[im->at[C_LABEL]][0] ? cells[im->at[C_LABEL]] : NULL;
-		if (e->label && strlen(e->label) > LABEL_MAX)
-			return "has a label of more than 200 bytes";
+		if (e->label && field_text_length(e->label) > LABEL_MAX)
+			return "has a label of more than 200 characters";
 	}
 	if (im->at[C_NOTES] >= 0 && im->at[C_NOTES] < n) {
 		e->set_notes = true;
 		e->notes = cells[im->at[C_NOTES]][0] ? cells[im->at[C_NOTES]] : NULL;
+		if (e->notes && field_text_length(e->notes) > NOTES_MAX)
+			return "has notes of more than 10000 characters";
 	}
 	return NULL;
 }

@@ -83,6 +83,17 @@ const char *request_filter(struct request *r, const char *name)
 	return v && v[0] ? v : NULL;
 }
 
+const char *request_name_filter(struct request *r, const char *name)
+{
+	const struct query_param *p = query_find(&r->query, name);
+
+	if (p && p->plus_seen)
+		field_errors_add(&r->errors, "query", name, FIELD_TYPE_VALUE,
+				 "contains a '+', which must be written %%2B in a query (and a "
+				 "space %%20)");
+	return request_filter(r, name);
+}
+
 static bool host_is_sane(const char *host)
 {
 	size_t n = strlen(host);

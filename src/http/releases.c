@@ -72,8 +72,10 @@ enum next releases_list(struct request *r)
 
 	if (!q)
 		return NEXT_ANSWER;
-	q->device_model = request_filter(r, "device_model");
-	q->version = request_filter(r, "version");
+	q->device_model = request_name_filter(r, "device_model");
+	q->version = request_name_filter(r, "version");
+	if (field_errors_any(&r->errors))
+		return respond_fields(r);
 	return request_job(r, query_releases, request_list_done);
 }
 
@@ -81,8 +83,20 @@ enum next releases_list(struct request *r)
 
 static void remove_file(struct request *r)
 {
+	r->file_loose = false;
 	blob_remove(r->server->blobs, r->command.release.sha256, fleet_names_image,
 		    r->server->fleet);
+}
+
+/* Which file the deleted release named. */
+static bool find_file(struct request *r)
+{
+	fleet_plan_read(r->server->fleet);
+	const struct release *rel = fleet_release(r->server->fleet, r->command.out.id);
+	if (rel)
+		memcpy(r->command.release.sha256, rel->sha256, SHA256_SIZE);
+	fleet_plan_done(r->server->fleet);
+	return rel;
 }
 
 static enum next answer_deleted(struct request *r)
@@ -94,20 +108,26 @@ static enum next after_delete(struct request *r)
 {
 	if (r->command.code != OTA_OK)
 		return respond_err(r, &r->command.err);
-	fleet_plan_read(r->server->fleet);
-	const struct release *rel = fleet_release(r->server->fleet, r->command.out.id);
-	if (rel)
-		memcpy(r->command.release.sha256, rel->sha256, SHA256_SIZE);
-	fleet_plan_done(r->server->fleet);
-	return request_job(r, remove_file, answer_deleted);
+	return find_file(r) ? request_job(r, remove_file, answer_deleted) : answer_deleted(r);
+}
+
+/* When the client has gone, nobody asks for the answer. */
+static void release_deleted(struct request *r)
+{
+	if (r->file_loose && r->command.code == OTA_OK && find_file(r))
+		remove_file(r);
 }
 
 /* The one model that has the version, when none is named; NULL and an answer otherwise. */
 static char *model_of(struct request *r)
 {
-	const char *given = request_filter(r, "device_model"), *found = given;
+	const char *given = request_name_filter(r, "device_model"), *found = given;
 	int count = 0;
 
+	if (field_errors_any(&r->errors)) {
+		respond_fields(r);
+		return NULL;
+	}
 	fleet_plan_read(r->server->fleet);
 	for (const struct model *m = fleet_models(r->server->fleet); m && !given; m = m->next) {
 		const struct release *rel = fleet_release_of(m, r->args[0]);
@@ -136,5 +156,7 @@ enum next release_delete(struct request *r)
 	r->command.kind = COMMAND_RELEASE_DELETE;
 	r->command.release_delete.version = r->args[0];
 	r->command.release_delete.model = r->memory;
+	r->file_loose = true;
+	r->release = release_deleted;
 	return request_submit(r, after_delete);
 }

@@ -213,27 +213,24 @@ static void make_id(struct request *r)
 	hex_encode((const uint8_t *)&mixed, sizeof mixed, r->id);
 }
 
-/* The last address in X-Forwarded-For that is no trusted proxy; the peer's when it is not trusted.
+/* A proxy may add a line of its own instead of going on in the client's: all of them are one list.
  */
-static void find_client(struct request *r)
+static enum MHD_Result join_forwarded(void *cls, enum MHD_ValueKind kind, const char *name,
+				      const char *value)
 {
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-	const char *forwarded = request_header(r, "X-Forwarded-For");
-	socklen_t len;
+	struct buf *list = cls;
 
-	strcpy(r->client, "?");
-	if (!info || !info->client_addr)
-		return;
-	len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-						       : sizeof(struct sockaddr_in);
-	if (getnameinfo(info->client_addr, len, r->client, sizeof r->client, NULL, 0,
-			NI_NUMERICHOST) != 0)
-		strcpy(r->client, "?");
-	if (strncmp(r->client, "::ffff:", 7) == 0)
-		memmove(r->client, r->client + 7, strlen(r->client + 7) + 1);
-	if (!forwarded)
-		return;
+	(void)kind;
+	if (value && strcasecmp(name, "X-Forwarded-For") == 0) {
+		buf_addc(list, ',');
+		buf_adds(list, value);
+	}
+	return MHD_YES;
+}
+
+/* The last address of the list that is no trusted proxy becomes r->client, which is one now. */
+static void believe_proxies(struct request *r, const char *forwarded)
+{
 	for (size_t end = strlen(forwarded);
 	     connections_trust(r->server->connections, r->client);) {
 		while (end > 0 && (forwarded[end - 1] == ' ' || forwarded[end - 1] == ','))
@@ -247,6 +244,32 @@ static void find_client(struct request *r)
 		r->client[end - begin] = '\0';
 		end = begin;
 	}
+}
+
+/* The address of the peer, or what a trusted proxy tells. */
+static void find_client(struct request *r)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	struct buf forwarded = BUF_INIT;
+	socklen_t len;
+
+	strcpy(r->client, "?");
+	if (!info || !info->client_addr)
+		return;
+	len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						       : sizeof(struct sockaddr_in);
+	if (getnameinfo(info->client_addr, len, r->client, sizeof r->client, NULL, 0,
+			NI_NUMERICHOST) != 0)
+		strcpy(r->client, "?");
+	if (strncmp(r->client, "::ffff:", 7) == 0)
+		memmove(r->client, r->client + 7, strlen(r->client + 7) + 1);
+	if (!connections_trust(r->server->connections, r->client))
+		return;
+	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, join_forwarded, &forwarded);
+	if (forwarded.data && buf_ok(&forwarded))
+		believe_proxies(r, forwarded.data);
+	buf_fini(&forwarded);
 }
 
 struct key_count {
@@ -350,8 +373,7 @@ static void respond_too_large(struct request *r)
 	long long max = image ? (long long)r->server->cfg->max_firmware_bytes : (long long)BODY_MAX;
 
 	respond_status(r, 413,
-		       image ? "the image is too large: at most %lld bytes are taken "
-			       "(OTA_MAX_FIRMWARE_BYTES)"
+		       image ? IMAGE_TOO_LARGE
 			     : "the body is too large: at most %lld bytes are taken",
 		       max);
 }
@@ -410,10 +432,7 @@ static enum MHD_Result feed(struct request *r, const char *data, size_t *size)
 	if (r->route->body == BODY_UPLOAD) {
 		extend_upload(r);
 		if (upload_feed(r, data, n, &err) != OTA_OK) {
-			if (err.code == OTA_ETOOLARGE)
-				respond_too_large(r);
-			else
-				respond_err(r, &err);
+			respond_err(r, &err);
 			r->discard = true;
 		}
 		return MHD_YES;

@@ -22,6 +22,8 @@
 #include <stdatomic.h>
 
 #define BODY_MAX (1024 * 1024)
+#define IMAGE_TOO_LARGE                                                                            \
+	"the image is too large: at most %lld bytes are taken (OTA_MAX_FIRMWARE_BYTES)"
 
 struct auth;
 
@@ -105,7 +107,8 @@ struct request {
 	struct field_errors errors;
 	void *memory;                       /* a handler's own, free()d at the end ... */
 	void (*release)(struct request *r); /* ... after this, if set, let go what it holds */
-	bool have_answer;                   /* made already, unless the committer says otherwise */
+	bool file_loose;  /* the image of command.release.sha256 may belong to no release */
+	bool have_answer; /* made already, unless the committer says otherwise */
 	int tries;
 
 	/* the answer */
@@ -183,8 +186,10 @@ handler_fn request_list_done;
 void add_update_row(struct buf *b, const struct row_update *row);
 /* "next_cursor": LAST_ID when there are more rows, else null. */
 void respond_cursor(struct request *r, bool more, int64_t last_id);
-/* A query parameter that must be a name when it is there. */
+/* A query parameter; NULL when it is absent or empty. */
 const char *request_filter(struct request *r, const char *name);
+/* The same of a name or version: a '+' meant a '+', and would find nothing; it goes into errors. */
+const char *request_name_filter(struct request *r, const char *name);
 /* "http://host:port", from OTA_PUBLIC_URL, Host, or the own address. */
 void request_base_url(struct request *r, char *out, size_t size);
 const char *request_header(struct request *r, const char *name);

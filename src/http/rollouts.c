@@ -284,8 +284,8 @@ enum next rollouts_list(struct request *r)
 
 	if (!q)
 		return NEXT_ANSWER;
-	q->device_model = request_filter(r, "device_model");
-	q->version = request_filter(r, "firmware_version");
+	q->device_model = request_name_filter(r, "device_model");
+	q->version = request_name_filter(r, "firmware_version");
 	if (field_query_bool(&r->errors, &r->query, "active", false, &active))
 		q->active = active;
 	if (field_errors_any(&r->errors))

@@ -61,8 +61,8 @@ static void query_updates(struct request *r)
 
 static bool read_filters(struct request *r, struct list_query *q)
 {
-	q->device_id = request_filter(r, "device_id");
-	q->version = request_filter(r, "firmware_version");
+	q->device_id = request_name_filter(r, "device_id");
+	q->version = request_name_filter(r, "firmware_version");
 	if (request_filter(r, "rollout_id"))
 		field_query_int(&r->errors, &r->query, "rollout_id", false, 1, INT64_MAX,
 				&q->rollout_id);

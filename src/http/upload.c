@@ -49,7 +49,6 @@ struct upload {
 	enum chip chip;
 	struct buf image_json;
 	char file_name[BLOB_NAME_SIZE];
-	bool hashed; /* the command has the hash, and the file may bear its name */
 };
 
 /* --- taking the body --- */
@@ -90,7 +89,7 @@ static enum ota_code on_part_data(void *arg, const void *data, size_t len, struc
 	if (u->in_file) {
 		uint64_t max = (uint64_t)r->server->cfg->max_firmware_bytes;
 		if (blob_writer_size(u->writer) + len > max)
-			return ota_fail(err, OTA_ETOOLARGE, "the image is too large");
+			return ota_fail(err, OTA_ETOOLARGE, IMAGE_TOO_LARGE, (long long)max);
 		return blob_writer_write(u->writer, data, len, err);
 	}
 	if (u->in_field < 0)
@@ -167,6 +166,21 @@ static const char *parameter(struct request *r, enum field f)
 	if (!u->given[f])
 		return NULL;
 	return u->fields[f].data ? u->fields[f].data : "";
+}
+
+/* Both may say it, but not each something else. */
+static void check_agreement(struct request *r)
+{
+	const struct upload *u = r->upload;
+
+	for (int f = 0; f < FIELDS; f++) {
+		const char *q = query_get(&r->query, field_names[f]);
+		const struct buf *b = &u->fields[f];
+		if (q && u->given[f] &&
+		    (strlen(q) != b->len || (b->len && memcmp(q, b->data, b->len) != 0)))
+			field_errors_add(&r->errors, "body", field_names[f], FIELD_TYPE_VALUE,
+					 "contradicts the query, which says %s", q);
+	}
 }
 
 /* A version or model outside the pattern is 400 (the contract's words). */
@@ -325,7 +339,7 @@ static void inspect_and_keep(struct request *r)
 	r->job_code = blob_writer_hash(u->writer, r->command.release.sha256, &r->job_err);
 	if (r->job_code != OTA_OK)
 		return;
-	u->hashed = true;
+	r->file_loose = true;
 	r->job_code = blob_writer_keep(u->writer, &r->job_err);
 	if (r->job_code != OTA_OK)
 		return;
@@ -339,7 +353,9 @@ static void inspect_and_keep(struct request *r)
 /* A kept file that became no release is removed, unless another release has the same bytes. */
 static void forget_file(struct request *r)
 {
-	blob_writer_close(&r->upload->writer);
+	r->file_loose = false;
+	if (r->upload)
+		blob_writer_close(&r->upload->writer);
 	blob_remove(r->server->blobs, r->command.release.sha256, fleet_names_image,
 		    r->server->fleet);
 }
@@ -365,7 +381,7 @@ static enum next after_upload(struct request *r)
 	char hex[SHA256_HEX_SIZE];
 
 	if (r->job_code != OTA_OK) {
-		if (r->upload->hashed)
+		if (r->file_loose)
 			forget_file(r);
 		return respond_err(r, &r->job_err);
 	}
@@ -376,6 +392,7 @@ static enum next after_upload(struct request *r)
 			forget_file(r);
 		return respond_err(r, &cmd->err);
 	}
+	r->file_loose = false;
 	const struct release_new *n = &cmd->release;
 	struct buf *b = respond_begin(r, 200);
 	char message[400];
@@ -397,6 +414,13 @@ static enum next after_upload(struct request *r)
 	return respond_end(r);
 }
 
+/* When the client has gone, nobody asks for the answer. */
+static void release_upload(struct request *r)
+{
+	if (r->file_loose && r->command.code != OTA_EUNKNOWN)
+		forget_file(r);
+}
+
 enum next firmware_upload(struct request *r)
 {
 	struct upload *u = r->upload;
@@ -405,6 +429,9 @@ enum next firmware_upload(struct request *r)
 
 	if (multipart_finish(&u->multipart, &err) != OTA_OK)
 		return respond_err(r, &err);
+	check_agreement(r);
+	if (field_errors_any(&r->errors))
+		return respond_fields(r);
 	if (!check_name(r, F_VERSION, true) || !check_name(r, F_MODEL, true) ||
 	    !check_name(r, F_MIN_VERSION, false))
 		return NEXT_ANSWER;
@@ -422,5 +449,6 @@ enum next firmware_upload(struct request *r)
 	const struct model *m = fleet_model(r->server->fleet, parameter(r, F_MODEL));
 	u->chip = m ? m->chip : chip_from_model(parameter(r, F_MODEL));
 	fleet_plan_done(r->server->fleet);
+	r->release = release_upload;
 	return request_inspection(r, inspect_and_keep, after_upload);
 }

@@ -19,6 +19,10 @@ static void add(struct field_errors *fe, const struct field_loc *loc, const char
 	struct buf *b = &fe->json;
 	char sentence[512];
 
+	if (fe->count >= FIELD_ERRORS_TOLD) {
+		fe->count++;
+		return;
+	}
 	/* A sentence may list words; beyond the buffer it is cut, and the writer mends torn UTF-8.
 	 */
 	vsnprintf(sentence, sizeof sentence, fmt, ap);
@@ -127,7 +131,7 @@ enum ota_code field_errors_fail(const struct field_errors *fe, struct ota_err *e
 	return code;
 }
 
-static size_t utf8_length(const char *text)
+size_t field_text_length(const char *text)
 {
 	size_t n = 0;
 
@@ -139,7 +143,7 @@ static size_t utf8_length(const char *text)
 bool field_check_length(struct field_errors *fe, const struct field_loc *loc, const char *text,
 			size_t min, size_t max)
 {
-	size_t n = utf8_length(text);
+	size_t n = field_text_length(text);
 
 	if (n < min && min == 1)
 		field_errors_add_at(fe, loc, FIELD_TYPE_SHORT, "must not be empty");

@@ -29,6 +29,9 @@
 #define FIELD_TYPE_VALUE   "value_error"
 #define FIELD_TYPE_JSON    "value_error.jsondecode"
 
+/* So many are told: a list of 100,000 wrong items makes no answer of 10 MB. */
+#define FIELD_ERRORS_TOLD 100
+
 struct field_errors {
 	size_t count;
 	struct buf json; /* a whole array whenever count > 0 */
@@ -55,6 +58,9 @@ static inline bool field_errors_any(const struct field_errors *fe)
 {
 	return fe->count > 0;
 }
+
+/* In characters of UTF-8. */
+size_t field_text_length(const char *text);
 
 /* The array, owned by *fe; NULL when there is no error, or no memory for its text. */
 const char *field_errors_text(const struct field_errors *fe);

@@ -247,6 +247,17 @@ def test_a_wrong_import_changes_nothing(service, text):
     assert one["label"] is None and one["groups"] == []
 
 
+def test_an_import_takes_what_the_single_calls_take(service):
+    service.check("d1")
+    for field, most in (("label", 200), ("notes", 10000)):
+        for text, status in (("\u00e9" * most, 200), ("\u00e9" * (most + 1), 422)):
+            answer = service.put("/api/admin/devices/d1/" + field, json={field: text})
+            assert answer.status_code == status, answer.text
+            answer = import_csv(service, "device_id,%s\nd1,%s\n" % (field, text))
+            assert answer.status_code == status, answer.text
+        assert service.ok("GET", "/api/admin/devices/d1")[field] == "\u00e9" * most
+
+
 def test_an_import_of_many(service):
     for i in range(300):
         service.check("d%03d" % i)

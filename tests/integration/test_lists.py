@@ -129,6 +129,21 @@ def test_filters(filled):
     assert len(pages(filled, "devices", device_model="esp32", limit=5)) == 23
 
 
+@pytest.mark.parametrize("method, path, name", [
+    ("GET", "devices", "device_model"), ("GET", "devices", "group"),
+    ("GET", "firmware/releases", "device_model"), ("GET", "firmware/releases", "version"),
+    ("GET", "update-status", "device_id"), ("GET", "update-status", "firmware_version"),
+    ("GET", "events", "firmware_version"), ("GET", "rollouts", "firmware_version"),
+    ("DELETE", "firmware/releases/1.6.0", "device_model"),
+    ("POST", "devices/d01/retry", "firmware_version")])
+def test_a_plus_in_a_filter_is_explained(filled, method, path, name):
+    answer = filled.request(method, "/api/admin/%s?%s=1.6.0+7" % (path, name))
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"][0]["loc"] == ["query", name] and "%2B" in answer.text
+    answer = filled.request(method, "/api/admin/%s?%s=1.6.0%%2B7" % (path, name))
+    assert answer.status_code == (404 if method == "DELETE" else 200), answer.text
+
+
 def test_events_of_the_contract(filled):
     filled.session.get(filled.check("d01")["download_url"])
     filled.report("d01", "1.6.0", "success")

@@ -199,6 +199,54 @@ def test_wrong_forms_are_told_and_leave_nothing(service, name):
     assert service.upload(images.esp32("1.0.0"), "1.0.0").status_code == 200
 
 
+@pytest.mark.parametrize("name, word", [("many parts", "parts"), ("headers without end", "headers")])
+def test_a_form_with_too_much_in_it_is_not_called_an_image(service, name, word):
+    answer = post_form(service, MAKE[name](b""), query="?version=1.0.0&device_model=esp32")
+    assert answer.status_code == 413
+    assert word in answer.json()["detail"] and "image" not in answer.json()["detail"]
+
+
+def test_query_and_form_that_contradict_each_other(service):
+    body = form([(b'name="version"', b"1.0.1"), (GOOD, images.esp32("1.0.0"))])
+    answer = post_form(service, body, query="?version=1.0.0&device_model=esp32")
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["body", "version"]
+    nothing_is_left(service)
+    assert post_form(service, body, query="?version=1.0.1&device_model=esp32").status_code == 200
+
+
+def send_and_go(service, line, headers=b"", body=b""):
+    """A request whose client does not wait; returns when the service has done with it."""
+    before = service.ok("GET", "/metrics")
+    polls = 0
+
+    def done():
+        nonlocal polls
+        polls += 1
+        now = service.ok("GET", "/metrics")
+        return now["http_requests_total"] == before["http_requests_total"] + polls + 1 and \
+            now["http_connections"] == before["http_connections"]
+
+    with service.connect() as s:
+        s.sendall(b"%s HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\n%sContent-Length: %d\r\n\r\n%s" % (
+            line.encode(), service.key.encode(), headers, len(body), body))
+    wait_for(done, "the request to end")
+
+
+def test_a_client_that_goes_leaves_no_file_behind(service):
+    """Neither with an upload that is refused (other bytes under one version) nor with a deletion."""
+    service.release(images.esp32("1.0.0"), "1.0.0")
+    for i in range(5):
+        body = form([(GOOD, images.esp32("1.0.0", size=400000, fill=i + 1))], b"b")
+        send_and_go(service, "POST %s?version=1.0.0&device_model=esp32" % PATH,
+                    b"Content-Type: multipart/form-data; boundary=b\r\n", body)
+    assert len(service.firmware_files()) == 1
+    for i in range(5):
+        service.release(images.esp32("2", fill=i + 1), "2.%d" % i)
+        send_and_go(service, "DELETE /api/admin/firmware/releases/2.%d" % i)
+    assert len(service.list("releases")) == 1
+    assert len(service.firmware_files()) == 1
+
+
 @pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data", "text/plain",
                                   "multipart/form-data; boundary=", "multipart/mixed; boundary=x",
                                   "multipart/form-data; boundary=" + "x" * 300])

@@ -353,6 +353,20 @@ static void query_fields(void **state)
 	query_fini(&q);
 }
 
+static void only_so_many_are_told(void **state)
+{
+	struct field_errors fe = FIELD_ERRORS_INIT;
+
+	(void)state;
+	for (int i = 0; i < 100000; i++)
+		field_errors_add(&fe, "body", "devices", FIELD_TYPE_VALUE, "number %d is wrong", i);
+	assert_int_equal(fe.count, 100000);
+	json_t *list = json_loads(field_errors_text(&fe), 0, NULL);
+	assert_int_equal(json_array_size(list), FIELD_ERRORS_TOLD);
+	json_decref(list);
+	field_errors_fini(&fe);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -364,6 +378,7 @@ int main(void)
 		cmocka_unit_test(wrong_fields),
 		cmocka_unit_test(errors_as_a_sentence),
 		cmocka_unit_test(query_fields),
+		cmocka_unit_test(only_so_many_are_told),
 	};
 	return cmocka_run_group_tests_name("parse_json_body", tests, NULL, NULL);
 }
