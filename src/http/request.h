@@ -197,7 +197,7 @@ handler_fn rollout_create, rollout_activate, rollout_deactivate, rollouts_list, 
 handler_fn devices_list, device_show, device_delete, device_explain, device_retry;
 handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_delete, notes_put,
 	notes_delete, devices_import;
-handler_fn updates_list, events_list;
+handler_fn updates_list, events_list, rejected_list;
 handler_fn all_stop, all_resume;
 handler_fn health_show, metrics_show;
 
