@@ -186,8 +186,15 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 	};
 	if ((rc = committer_start(d->fleet, d->store, &cc, &d->committer, err)) != OTA_OK)
 		return rc;
-	struct http_parts parts = {cfg,      d->fleet, d->store, d->committer,
-				   d->blobs, d->cache, d->auth};
+	struct http_parts parts = {
+		.cfg = cfg,
+		.fleet = d->fleet,
+		.store = d->store,
+		.committer = d->committer,
+		.blobs = d->blobs,
+		.cache = d->cache,
+		.auth = d->auth,
+	};
 	return http_start(&parts, &d->http, err);
 }
 

@@ -646,3 +646,8 @@ void committer_stats(struct committer *c, struct committer_stats *out)
 	out->queue_length = (int64_t)(c->queue->waiting.count + c->queue->deferred_count);
 	pthread_mutex_unlock(&c->queue->lock);
 }
+
+int64_t committer_busy(struct committer *c)
+{
+	return c->busy;
+}

@@ -37,6 +37,9 @@ struct http_server {
 	struct jobs *inspections; /* of uploads: they take long and stand back for devices */
 	struct auth *auth;
 	struct connections *connections;
+	void (*mqtt_status)(void *ctx, struct buf *b); /* these as in struct http_parts */
+	void (*mqtt_metrics)(void *ctx, struct buf *b, bool text);
+	void *mqtt_ctx;
 	struct MHD_Daemon *daemon;
 	char own_url[64]; /* "http://127.0.0.1:8080": for requests without a Host */
 	_Atomic int port; /* known once it listens, when workers already ask for it */
