@@ -223,8 +223,18 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 	struct mqtt_parts mp = {cfg, d->fleet, d->committer};
 	if (cfg->mqtt && (rc = mqtt_new(&mp, &d->mqtt, err)) != OTA_OK)
 		return rc;
-	struct http_parts parts = {cfg,      d->fleet, d->store, d->committer,
-				   d->blobs, d->cache, d->auth};
+	struct http_parts parts = {
+		.cfg = cfg,
+		.fleet = d->fleet,
+		.store = d->store,
+		.committer = d->committer,
+		.blobs = d->blobs,
+		.cache = d->cache,
+		.auth = d->auth,
+		.mqtt_status = d->mqtt ? mqtt_write_status : NULL,
+		.mqtt_metrics = d->mqtt ? mqtt_write_metrics : NULL,
+		.mqtt_ctx = d->mqtt,
+	};
 	if ((rc = http_start(&parts, &d->http, err)) != OTA_OK || !cfg->mqtt)
 		return rc;
 	return start_mqtt(d, err);

@@ -340,6 +340,20 @@ struct look {
 	int64_t now_us, not_after_us; /* not_after_us 0: nothing lapses yet */
 };
 
+static bool count_place(const struct device *d, void *ctx)
+{
+	struct look *s = ctx;
+	const struct attempt *a = d->state.attempt;
+
+	if (!a || !dispatch_is_busy(a, s->now_us))
+		return true;
+	struct rollout *by = (struct rollout *)(uintptr_t)fleet_rollout(s->c->fleet, a->rollout_id);
+	s->c->busy_next++;
+	if (by)
+		by->busy_next++;
+	return true;
+}
+
 static bool look_at(const struct device *d, void *ctx)
 {
 	struct look *s = ctx;
@@ -347,13 +361,7 @@ static bool look_at(const struct device *d, void *ctx)
 
 	if (!a)
 		return true;
-	if (dispatch_is_busy(a, s->now_us)) {
-		struct rollout *by =
-			(struct rollout *)(uintptr_t)fleet_rollout(s->c->fleet, a->rollout_id);
-		s->c->busy_next++;
-		if (by)
-			by->busy_next++;
-	}
+	count_place(d, s);
 	/* What was told over MQTT lapses when it is not answered: presence.c. */
 	if (a->state != ATTEMPT_PENDING || a->commanded_us || d->last_seen_us > s->not_after_us ||
 	    s->out->count >= LAPSES_PER_TICK)
@@ -380,6 +388,15 @@ static void end_round(struct committer *c)
 			r->busy = r->busy_next;
 			r->busy_next = 0;
 		}
+}
+
+/* At the start, so that what was told before a restart keeps its place. */
+static void count_places(struct committer *c)
+{
+	struct look s = {.c = c, .now_us = clock_service_us()};
+
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, count_place, &s);
+	end_round(c);
 }
 
 /* Looks at the next part of the fleet. */
@@ -526,6 +543,7 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	list_init(&q->deferred);
 	q->started_ms = clock_mono_ms();
 	q->next_tick_ms = q->started_ms + TICK_MS;
+	count_places(c);
 	int rc = pthread_create(&q->thread, NULL, committer_thread, c);
 	if (rc != 0) {
 		committer_free(c);
@@ -629,4 +647,9 @@ void committer_stats(struct committer *c, struct committer_stats *out)
 	*out = c->queue->stats;
 	out->queue_length = (int64_t)(c->queue->waiting.count + c->queue->deferred_count);
 	pthread_mutex_unlock(&c->queue->lock);
+}
+
+int64_t committer_busy(struct committer *c)
+{
+	return c->busy;
 }

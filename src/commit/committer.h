@@ -54,6 +54,8 @@ struct committer_stats {
 	int64_t batch_max;
 };
 void committer_stats(struct committer *c, struct committer_stats *out);
+/* Attempts that take one of max_downloads places now, as counted in the last round. */
+int64_t committer_busy(struct committer *c);
 
 /*
  * A check-in that is nothing new is answered from memory.  With the plan held by the caller: true

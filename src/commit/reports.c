@@ -59,10 +59,8 @@ static bool find_as_said(struct committer *c, const struct device_work *w, const
 		if (*rc != OTA_OK && *rc != OTA_ENOTFOUND)
 			return false;
 		*rc = OTA_OK;
-		if (!r->version)
-			return false;
 		/* An id nobody gave out, or another device's: the version tells. */
-		if (held && version_equal(held->version, r->version)) {
+		if (held && r->version && version_equal(held->version, r->version)) {
 			*out = held;
 			return true;
 		}
@@ -86,7 +84,8 @@ static bool find_attempt(struct committer *c, const struct device_work *w, const
 			 struct stored_attempt *found, const struct attempt **out,
 			 enum ota_code *rc, struct ota_err *err)
 {
-	const struct model *m = w->next.model[0] ? fleet_model(c->fleet, w->next.model) : NULL;
+	const struct model *m =
+		r->version && w->next.model[0] ? fleet_model(c->fleet, w->next.model) : NULL;
 	const struct release *rel = m ? m->releases : NULL;
 	struct report named = *r;
 

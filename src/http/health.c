@@ -29,13 +29,18 @@ enum next health_show(struct request *r)
 	json_str(b, "store", s->store->ops->name(s->store));
 	json_int(b, "uptime_s", (clock_mono_ms() - s->started_mono_ms) / 1000);
 	add_stop(s->fleet, b);
+	if (s->mqtt_status)
+		s->mqtt_status(s->mqtt_ctx, b);
+	else
+		json_str(b, "mqtt", "off");
 	return respond_end(r);
 }
 
 /* --- metrics --- */
 
 struct figures {
-	int64_t devices, connections, updates_24h, releases, rollouts, active_rollouts;
+	int64_t devices, connections, updates_24h, releases, rollouts, active_rollouts, busy;
+	bool stopped;
 	struct committer_stats commits;
 };
 
@@ -75,6 +80,10 @@ static void write_json(struct request *r, const struct figures *f)
 	json_int(b, "commits_total", f->commits.batches);
 	json_int(b, "commands_total", f->commits.commands);
 	json_int(b, "commit_queue_length", f->commits.queue_length);
+	json_int(b, "devices_busy", f->busy);
+	json_int(b, "stopped", f->stopped);
+	if (s->mqtt_metrics)
+		s->mqtt_metrics(s->mqtt_ctx, b, false);
 	respond_end(r);
 }
 
@@ -124,6 +133,11 @@ static void write_text(struct request *r, const struct figures *f)
 	       f->commits.commit_us_total);
 	metric(b, "paku_ota_commit_queue_length", "gauge", "Commands waiting.",
 	       f->commits.queue_length);
+	metric(b, "paku_ota_devices_busy", "gauge",
+	       "Devices that were told or are downloading (OTA_MAX_DOWNLOADS).", f->busy);
+	metric(b, "paku_ota_stopped", "gauge", "1 while everything is stopped.", f->stopped);
+	if (s->mqtt_metrics)
+		s->mqtt_metrics(s->mqtt_ctx, b, true);
 }
 
 static enum next write_metrics(struct request *r)
@@ -134,6 +148,8 @@ static enum next write_metrics(struct request *r)
 	f.devices = (int64_t)fleet_device_count(s->fleet);
 	f.connections = connections_count(s->connections);
 	committer_stats(s->committer, &f.commits);
+	f.busy = committer_busy(s->committer);
+	f.stopped = fleet_is_stopped(s->fleet);
 	fleet_plan_read(s->fleet);
 	count_plan(r, &f);
 	if (accept_prefers_text(request_header(r, "Accept")))

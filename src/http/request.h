@@ -39,6 +39,9 @@ struct http_server {
 	struct jobs *inspections; /* of uploads: they take long and stand back for devices */
 	struct auth *auth;
 	struct connections *connections;
+	void (*mqtt_status)(void *ctx, struct buf *b); /* these as in struct http_parts */
+	void (*mqtt_metrics)(void *ctx, struct buf *b, bool text);
+	void *mqtt_ctx;
 	struct MHD_Daemon *daemon;
 	char own_url[64]; /* "http://127.0.0.1:8080": for requests without a Host */
 	_Atomic int port; /* known once it listens, when workers already ask for it */
@@ -202,7 +205,7 @@ handler_fn rollout_create, rollout_activate, rollout_deactivate, rollouts_list, 
 handler_fn devices_list, device_show, device_delete, device_explain, device_retry;
 handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_delete, notes_put,
 	notes_delete, devices_import;
-handler_fn updates_list, events_list;
+handler_fn updates_list, events_list, rejected_list;
 handler_fn all_stop, all_resume;
 handler_fn health_show, metrics_show;
 

@@ -13,6 +13,7 @@
 
 #define NAMED_DEVICES_MAX 100000
 #define ROLLOUT_NAME_MAX  200
+#define MAX_PARALLEL_MAX  1000000
 
 /* --- creation --- */
 
@@ -126,7 +127,7 @@ static bool read_rollout(struct request *r)
 	static const char *const types[] = {"all", "group", "canary", "specific"};
 	struct json_fields f = {.object = r->json, .errors = &r->errors};
 	struct rollout_new *n = &r->command.rollout;
-	int64_t percent = 100, max_attempts = 3;
+	int64_t percent = 100, max_attempts = 3, max_parallel = 0;
 	size_t type = 0;
 
 	memset(n, 0, sizeof *n);
@@ -137,11 +138,13 @@ static bool read_rollout(struct request *r)
 	json_field_word(&f, "target_type", true, types, 4, &type);
 	json_field_int(&f, "rollout_percentage", false, 1, 100, &percent);
 	json_field_int(&f, "max_attempts", false, 1, 1000, &max_attempts);
+	json_field_int(&f, "max_parallel", false, 0, MAX_PARALLEL_MAX, &max_parallel);
 	json_field_bool(&f, "is_active", false, &n->active);
 	json_field_bool(&f, "allow_downgrade", false, &n->allow_downgrade);
 	n->type = (enum target_type)type;
 	n->percent = (int)percent;
 	n->max_attempts = (int)max_attempts;
+	n->max_parallel = (int)max_parallel;
 	read_target(r, &f);
 	return !field_errors_any(&r->errors);
 }
@@ -247,6 +250,7 @@ static void add_fields(struct buf *b, const struct row_rollout *row)
 	json_bool(b, "is_active", row->active);
 	json_bool(b, "allow_downgrade", row->allow_downgrade);
 	json_int(b, "max_attempts", row->max_attempts);
+	json_int(b, "max_parallel", row->max_parallel);
 	json_str(b, "created_at", row->created_at);
 	json_str(b, "updated_at", row->updated_at);
 	json_str(b, "created_by", row->created_by);

@@ -42,6 +42,7 @@ const struct route routes[] = {
 	{"POST", "/api/admin/resume-all", all_resume, true, BODY_NONE, false},
 	{"GET", "/api/admin/update-status", updates_list, true, BODY_NONE, false},
 	{"GET", "/api/admin/events", events_list, true, BODY_NONE, false},
+	{"GET", "/api/admin/rejected", rejected_list, true, BODY_NONE, false},
 };
 const size_t route_count = sizeof routes / sizeof routes[0];
 

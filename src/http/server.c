@@ -139,6 +139,9 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	s->blobs = parts->blobs;
 	s->cache = parts->cache;
 	s->auth = parts->auth;
+	s->mqtt_status = parts->mqtt_status;
+	s->mqtt_metrics = parts->mqtt_metrics;
+	s->mqtt_ctx = parts->mqtt_ctx;
 	s->started_mono_ms = clock_mono_ms();
 	if (!random_bytes(&s->id_prefix, sizeof s->id_prefix))
 		s->id_prefix = (uint64_t)clock_wall_us();

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/buf.h"
 #include "commit/committer.h"
 #include "config.h"
 #include "firmware/cache.h"
@@ -19,6 +20,14 @@ struct http_parts {
 	struct blob_store *blobs;
 	struct image_cache *cache;
 	struct auth *auth;
+	/*
+	 * What the MQTT side adds to answers; NULL where MQTT is off.  Called by HTTP workers, at
+	 * any time until http_stop() returns; they must not wait.  mqtt_status writes the member
+	 * "mqtt" of /health; mqtt_metrics members of /metrics, or its lines as TEXT for Prometheus.
+	 */
+	void (*mqtt_status)(void *ctx, struct buf *b);
+	void (*mqtt_metrics)(void *ctx, struct buf *b, bool text);
+	void *mqtt_ctx;
 };
 
 /* All parts stay the caller's and outlive the server. */

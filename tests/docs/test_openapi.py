@@ -7,6 +7,7 @@ fit its schema, in which, here, a field that is not documented is an error.
 import copy
 import os
 import re
+import sqlite3
 
 import jsonschema
 import pytest
@@ -262,6 +263,22 @@ def test_answers_fit(call):
     assert {"update_offered", "update_withdrawn", "rollback_initiated"} & \
         {e["event_type"] for e in events}
     call(422, "GET", "/api/admin/events", params={"rollout_id": "x"})
+
+    # what came over MQTT and was not understood
+    service.stop()
+    db = sqlite3.connect(os.path.join(service.data, "paku-ota.db"))
+    db.executemany(
+        "INSERT INTO ota_rejected_messages (device_id, topic, payload, reason, detail, created_at)"
+        " VALUES (?, ?, ?, ?, ?, '2026-11-23T22:12:49.000000Z')",
+        [("dev-1", "paku/edge/dev-1/status", b"\xff{", "not_json", "it is not JSON"),
+         (None, "paku/edge//status", b"", "topic", "it names no device")])
+    db.commit()
+    db.close()
+    service.start()
+    rejected = "/api/admin/rejected"
+    assert len(call(200, "GET", rejected).json()["rejected"]) == 2
+    assert call(200, "GET", rejected, params={"limit": 1}).json()["next_cursor"]
+    call(422, "GET", rejected, params={"limit": 0})
 
     # the end of things
     gone = "/api/admin/firmware/releases/{version}"

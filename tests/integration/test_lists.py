@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Lists and figures: every page once, whatever happens in between."""
+import os
 import re
+import sqlite3
 
 import pytest
 
@@ -8,7 +10,7 @@ import images
 
 LISTS = {"releases": "/api/admin/firmware/releases", "devices": "/api/admin/devices",
          "updates": "/api/admin/update-status", "rollouts": "/api/admin/rollouts",
-         "events": "/api/admin/events"}
+         "events": "/api/admin/events", "rejected": "/api/admin/rejected"}
 
 
 def pages(service, name, between=None, **params):
@@ -27,6 +29,16 @@ def pages(service, name, between=None, **params):
             between()
 
 
+def reject(service, rows):
+    """Writes what the MQTT side keeps of messages it did not understand; the service is stopped."""
+    db = sqlite3.connect(os.path.join(service.data, "paku-ota.db"))
+    db.executemany(
+        "INSERT INTO ota_rejected_messages (device_id, topic, payload, reason, detail, created_at)"
+        " VALUES (?, ?, ?, ?, 'a sentence', '2026-11-23T22:12:49.000000Z')", rows)
+    db.commit()
+    db.close()
+
+
 @pytest.fixture
 def filled(service):
     for i in range(7):
@@ -34,7 +46,10 @@ def filled(service):
         service.rollout("1.%d.0" % i)
     for i in range(23):
         service.check("d%02d" % i)
-    return service
+    service.stop()
+    reject(service, [("d%02d" % i, "paku/edge/d%02d/status" % i, b"{%d" % i, "not_json")
+                     for i in range(11)])
+    return service.start()
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -142,6 +157,25 @@ def test_a_plus_in_a_filter_is_explained(filled, method, path, name):
     assert answer.json()["detail"][0]["loc"] == ["query", name] and "%2B" in answer.text
     answer = filled.request(method, "/api/admin/%s?%s=1.6.0%%2B7" % (path, name))
     assert answer.status_code == (404 if method == "DELETE" else 200), answer.text
+
+
+def test_what_was_not_understood(service):
+    assert service.list("rejected") == []
+    rows = [("a", "paku/edge/a/status", b'{"x":1}', "field"), (None, "x/y", b"\0\xff\xc3", "topic"),
+            ("a", "paku/edge/a/ota/result", "ü\u202e\n\x1b".encode(), "not_json"),
+            ("b", "paku/edge/b/ota/result", b"", "empty")]
+    service.stop()
+    reject(service, rows)
+    service.start()
+    shown = service.list("rejected")
+    assert [(r["device_id"], r["topic"], r["reason"]) for r in shown] == \
+        [(d, t, why) for d, t, _, why in reversed(rows)]
+    assert [r["payload"] for r in shown] == ["", "ü\u202e\n\x1b", "\0\ufffd\ufffd", '{"x":1}']
+    assert shown[0]["detail"] == "a sentence" and shown[0]["created_at"].endswith("Z")
+    assert [r["topic"] for r in service.list("rejected", device_id="a")] == \
+        ["paku/edge/a/ota/result", "paku/edge/a/status"]
+    assert [r["device_id"] for r in service.list("rejected", reason="empty")] == ["b"]
+    assert service.list("rejected", device_id="a", reason="empty") == []
 
 
 def test_events_of_the_contract(filled):

@@ -3,6 +3,7 @@
 import pytest
 
 import images
+from service import wait_for
 
 CREATE = "/api/admin/rollout/create"
 VERSION = "1.2.0"
@@ -48,6 +49,7 @@ def test_defaults(loaded):
     loaded.ok("POST", CREATE, json=body())
     row, = loaded.list("rollouts")
     assert row["rollout_percentage"] == 100 and row["is_active"] is True
+    assert row["max_parallel"] == 0
 
 
 def test_the_name_taken(loaded):
@@ -56,7 +58,8 @@ def test_the_name_taken(loaded):
     assert loaded.ok("POST", CREATE, json=body())["rollout_id"] == first
     assert loaded.ok("POST", CREATE, json=body(rollout_percentage=100))["rollout_id"] == first
     for change in ({"rollout_percentage": 50}, {"target_type": "canary"}, {"is_active": False},
-                   {"allow_downgrade": True}, {"max_attempts": 5}):
+                   {"allow_downgrade": True}, {"max_attempts": 5},
+                   {"max_parallel": 1}):
         answer = loaded.post(CREATE, json=body(**change))
         assert answer.status_code == 409, change
         assert "r" in answer.json()["detail"]
@@ -322,3 +325,53 @@ def test_a_release_devices_are_taking_is_not_deleted(loaded):
     assert loaded.delete("/api/admin/firmware/releases/" + VERSION).status_code == 409
     loaded.report("d1", VERSION, "failed")
     loaded.ok("DELETE", "/api/admin/firmware/releases/" + VERSION)
+
+
+# --- a few at a time ---
+
+def waits_until_offered(service, device_id):
+    return wait_for(lambda: service.check(device_id)["update_available"], "an offer", every_s=0.1)
+
+
+def test_so_many_at_a_time(loaded):
+    number = loaded.rollout(VERSION, max_parallel=2, name="r")
+    assert loaded.ok("GET", "/api/admin/rollouts/%d" % number)["max_parallel"] == 2
+    assert offered(loaded, ["a", "b", "c", "d"]) == {"a", "b"}
+    assert loaded.check("c")["reason"] == "waits_its_turn"
+    told = loaded.explain("c")
+    assert told["reason"] == "waits_its_turn" and told["update_available"] is False
+    assert told["sentence"] == \
+        "It runs 1.0.0 and gets 1.2.0 by rollout r when one of those that download now is done."
+    # The same answer again does not take a place, and an offer is kept.
+    assert offered(loaded, ["a", "b", "c", "d"]) == {"a", "b"}
+    loaded.report("a", VERSION, "success")
+    waits_until_offered(loaded, "c")
+    assert loaded.check("d")["reason"] == "waits_its_turn"
+    loaded.report("b", VERSION, "failed")
+    waits_until_offered(loaded, "d")
+    # Places are kept over a restart.
+    loaded.restart()
+    assert loaded.check("e")["reason"] == "waits_its_turn"
+    assert loaded.check("c")["update_available"] and loaded.check("d")["update_available"]
+    assert loaded.check("e")["reason"] == "waits_its_turn"
+
+
+def test_so_many_in_all(services):
+    service = services(env={"OTA_MAX_DOWNLOADS": 2})
+    service.release(images.esp32(VERSION), VERSION)
+    service.release(b"a bundle" * 100, VERSION, "box", image_type="raw")
+    service.rollout(VERSION)
+    service.rollout(VERSION, "box")
+    assert offered(service, ["a"]) == {"a"} and offered(service, ["b"], model="box") == {"b"}
+    assert service.check("c")["reason"] == "waits_its_turn"
+    # What installs leaves its place to the next.
+    for status in ("downloading", "downloaded", "installing"):
+        service.report("a", VERSION, status)
+    waits_until_offered(service, "c")
+
+
+@pytest.mark.parametrize("value", [-1, 1000001, "2", 1.5, True])
+def test_max_parallel_of_the_wrong_shape(loaded, value):
+    answer = loaded.post(CREATE, json=body(max_parallel=value))
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "max_parallel"]

@@ -3,6 +3,7 @@
 import pytest
 
 import images
+from service import wait_for
 
 STOP, RESUME = "/api/admin/stop-all", "/api/admin/resume-all"
 VERSION = "1.2.0"
@@ -135,3 +136,24 @@ def test_only_with_the_key(service):
         answer = service.post(path, json={"reason": "x"}, headers={"X-API-Key": "wrong"})
         assert answer.status_code == 401
     assert health(service)["stopped"] is None
+
+
+def test_figures(offering):
+    def figures():
+        text = offering.session.get(offering.url + "/metrics", headers={"Accept": "text/plain"}).text
+        body = offering.ok("GET", "/metrics")
+        for name in ("stopped", "devices_busy"):
+            assert "\npaku_ota_%s %d\n" % (name, body[name]) in text
+        return body["stopped"], body["devices_busy"]
+
+    assert figures() == (0, 0)
+    begun = offering.check("begun")
+    offering.check("waiting")
+    assert figures() == (0, 2)
+    offering.session.get(begun["download_url"])
+    stop(offering)
+    wait_for(lambda: figures() == (1, 1), "the withdrawn one to leave its place")
+    assert health(offering)["mqtt"] == "off"
+    offering.report("begun", VERSION, "success")
+    offering.ok("POST", RESUME)
+    wait_for(lambda: figures() == (0, 0), "all places to be free")
