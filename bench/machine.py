@@ -114,7 +114,7 @@ class Service(Process):
         self.port = free_port()
         self.log_path = os.path.join(folder, "log")
         env = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": str(self.port),
-               "OTA_API_KEY": KEY, "OTA_DATA_DIR": folder,
+               "OTA_API_KEY": KEY, "OTA_DATA_DIR": folder, "OTA_MQTT": "off",
                # No offer lapses in the middle of a measurement.
                "OTA_POLL_INTERVAL_S": "86400"}
         env.update({k: str(v) for k, v in options.items()})

@@ -175,6 +175,9 @@ packages_install() {
 		packages_install_failed "$log" "apt-get cannot install: ${missing[*]}"
 	fi
 	policy_restore
+	# Ours to start, with a configuration of ours: Debian's own would take the port at the next start of the machine.
+	[[ " ${missing[*]} " != *' mosquitto '* ]] ||
+		"${as_root[@]}" deb-systemd-helper disable mosquitto.service >/dev/null 2>&1 || true
 	mapfile -t missing < <(packages_missing "${missing[@]}")
 	[ ${#missing[@]} -eq 0 ] || die "apt-get said yes, but these are not installed: ${missing[*]}"
 }

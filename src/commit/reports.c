@@ -151,17 +151,17 @@ static bool is_copy(const struct device_work *w, const struct report *r, const s
 
 /* What came over MQTT: where from, and which attempt the result ends.  *changed: a row is due. */
 static bool note_via(struct committer *c, struct device_work *w, const struct report *r,
-		     const struct attempt *ended, bool *changed)
+		     int64_t ended_id, bool *changed)
 {
 	struct device_link l;
 
 	if (!link_note(c, w, &r->via, PRESENCE_ONLINE, changed))
 		return false;
-	if (!r->result_hash || !ended)
+	if (!r->result_hash || !ended_id)
 		return true;
 	l = *w->next.link;
 	l.result_hash = r->result_hash;
-	l.result_attempt_id = ended->id;
+	l.result_attempt_id = ended_id;
 	*changed = true;
 	return state_set_link(&w->next, &l);
 }
@@ -185,6 +185,7 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	const struct attempt *a = NULL;
 	enum ota_code rc;
 	enum stepped stepped = STEPPED_NOT;
+	int64_t id = 0;
 	bool defer = false, link_changed = false;
 
 	if (!d && says_nothing(r)) {
@@ -198,16 +199,19 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 		return PREPARED_DEFER;
 	if (!w)
 		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
-	if (find_attempt(c, w, r, &found, &a, &rc, &cmd->err))
-		stepped = is_copy(w, r, a) ? STEPPED_NOT : attempt_step(c, w, a, &word);
-	else if (rc == OTA_OK && !says_nothing(r))
-		stepped = record_unsolicited(c, w, r, &word);
-	else if (rc != OTA_OK) {
+	bool spoken_of = find_attempt(c, w, r, &found, &a, &rc, &cmd->err);
+	if (rc != OTA_OK) {
 		cmd->code = rc;
 		return PREPARED_FAIL;
 	}
+	if (spoken_of) {
+		id = a->id; /* the step may free what A points to */
+		stepped = is_copy(w, r, a) ? STEPPED_NOT : attempt_step(c, w, a, &word);
+	} else if (!says_nothing(r)) {
+		stepped = record_unsolicited(c, w, r, &word);
+	}
 	if (stepped == STEPPED_NOMEM ||
-	    (r->via.site && !note_via(c, w, r, stepped == STEPPED ? a : NULL, &link_changed)))
+	    (r->via.site && !note_via(c, w, r, stepped == STEPPED ? id : 0, &link_changed)))
 		return prepare_fail_nomem(cmd);
 	cmd->out.existed = stepped == STEPPED_NOT;
 	fleet_touch(c->fleet, w->device, c->batch.now_us);

@@ -34,7 +34,7 @@ class Daemon:
         self.url = "http://127.0.0.1:%d" % port
         self.log = open(folder / "otad.log", "w+")
         self.env = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": str(port),
-                    "OTA_DATA_DIR": str(folder / "data"), "OTA_API_KEY": KEY}
+                    "OTA_DATA_DIR": str(folder / "data"), "OTA_API_KEY": KEY, "OTA_MQTT": "off"}
         self.process = None
         self.start()
 

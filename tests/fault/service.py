@@ -54,6 +54,7 @@ class Service:
             "HOST": "127.0.0.1",
             "OTA_API_KEY": KEY,
             "OTA_DATA_DIR": str(self.data),
+            "OTA_MQTT": "off",
             "OTA_HTTP_THREADS": "2",
             "OTA_LOG_LEVEL": "info",
             "MALLOC_PERTURB_": "165",  # what is freed is not readable any more

@@ -23,10 +23,11 @@ def free_port():
 class Up:
     def __init__(self, folder):
         self.data = folder / "data"
-        self.port = free_port()
+        self.port, self.mqtt_port = free_port(), free_port()
         self.url = "http://127.0.0.1:%d" % self.port
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8",
-                    "HOST": "127.0.0.1", "PORT": str(self.port), "OTA_DATA_DIR": str(self.data)}
+                    "HOST": "127.0.0.1", "PORT": str(self.port), "OTA_DATA_DIR": str(self.data),
+                    "MQTT_PORT": str(self.mqtt_port)}
 
     def __call__(self, *args, timeout=90, **env):
         return subprocess.run([str(ROOT / "up"), *args], env={**self.env, **env}, text=True,
@@ -121,6 +122,17 @@ def test_a_port_that_is_taken(up):
         assert done.returncode == 1
         assert "port %d is taken by" % up.port in done.stdout and "PORT=" in done.stdout
     assert not up.data.exists()
+
+
+def test_a_broker_that_runs_already(up):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", up.mqtt_port))
+        other.listen()
+        done = up()
+        assert done.returncode == 1
+        assert "port %d is taken" % up.mqtt_port in done.stdout and "MQTT_HOST" in done.stdout
+        done = up(OTA_MQTT="off")
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name,value", [("PORT", "http"), ("PORT", "0"), ("PORT", "70000"),
