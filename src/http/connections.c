@@ -257,6 +257,7 @@ void connection_remove(struct connections *c, struct connection *k)
 void connection_arriving(struct connection *k, int64_t ms)
 {
 	atomic_store(&k->deadline_ms, clock_mono_ms() + ms);
+	atomic_store(&k->asked, true);
 	atomic_store(&k->doing, CONNECTION_ARRIVING);
 }
 
@@ -284,7 +285,7 @@ void connections_close_idle(struct connections *c)
 {
 	pthread_mutex_lock(&c->lock);
 	for (struct connection *k = c->newest; k; k = k->older)
-		if (atomic_load(&k->doing) == CONNECTION_IDLE)
+		if (atomic_load(&k->asked) && atomic_load(&k->doing) == CONNECTION_IDLE)
 			shutdown(k->fd, SHUT_RDWR);
 	pthread_mutex_unlock(&c->lock);
 }

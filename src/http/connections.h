@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct connections;
@@ -31,6 +32,7 @@ struct connection {
 	int fd;
 	_Atomic int64_t deadline_ms; /* monotonic; INT64_MAX: none (suspended) */
 	_Atomic enum connection_doing doing;
+	_Atomic bool asked; /* a request has come on it */
 };
 
 struct connections_config {
@@ -52,7 +54,10 @@ void connection_arriving(struct connection *conn, int64_t ms);
 void connection_deadline(struct connection *conn, int64_t seconds);
 void connection_idle(struct connections *c, struct connection *conn);
 int64_t connections_count(struct connections *c);
-/* Closes all idle ones now: the service ends. */
+/*
+ * Closes now what is kept for a next request: the service ends.  A new connection stays: its first
+ * request may be on the way, and gets an answer.
+ */
 void connections_close_idle(struct connections *c);
 
 /* An image begins to be sent: all that are get an even share of the cap. */

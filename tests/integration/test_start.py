@@ -308,6 +308,23 @@ def turned_away(service):
     return True
 
 
+def test_a_request_on_a_connection_made_before_the_end_is_answered(draining):
+    service = draining(60, 32 << 20)
+    slow = SlowDownload(service, 0)
+    before = service.ok("GET", "/metrics")["http_connections"]
+    with service.connect() as s:
+        wait_for(lambda: service.ok("GET", "/metrics")["http_connections"] == before + 1,
+                 "the connection to be taken")
+        service.signal()
+        wait_for(lambda: turned_away(service), "new requests to be turned away")
+        s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert s.recv(4096).startswith(b"HTTP/1.1 503 ")
+    service.signal()
+    assert service.wait() == 0
+    slow.enough.set()
+    slow.join()
+
+
 def test_sigterm_ends_within_the_drain_time(draining):
     service = draining(1, 32 << 20)
     slow = SlowDownload(service, 0)
