@@ -4,6 +4,7 @@
 #include "cli/format.h"
 #include "cli/lists.h"
 #include "cli/table.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,20 +25,49 @@ static const struct opt list_opts[] = {
 static const struct opt clear_opts[] = {{.name = "clear", .help = "remove it"}, {0}};
 
 static const struct col device_cols[] = {
-	{"DEVICE", false, 12, 0},   {"MODEL", false, 8, 1}, {"VERSION", false, 9, 0},
-	{"LAST SEEN", false, 0, 0}, {"LABEL", false, 8, 2}, {"MAC", false, 0, 4},
-	{"HW", false, 6, 3},
+	{"DEVICE", false, 12, 0},   {"MODEL", false, 8, 1},    {"VERSION", false, 9, 0},
+	{"LAST SEEN", false, 0, 0}, {"PRESENCE", false, 0, 1}, {"LABEL", false, 8, 2},
+	{"MAC", false, 0, 4},       {"HW", false, 6, 3},
 };
+
+/* "online", "offline since 3 h 10 min"; "" when it does not speak MQTT. */
+static enum colour format_presence(const struct cli *c, const json_t *row, char out[64])
+{
+	const json_t *online = json_object_get(row, "online");
+	const char *since = api_str(row, "presence_since");
+	char text[FORMAT_SIZE];
+	int64_t us;
+
+	out[0] = '\0';
+	if (!json_is_boolean(online))
+		return COLOUR_NONE;
+	if (json_is_true(online)) {
+		strcpy(out, "online");
+		return COLOUR_GREEN;
+	}
+	if (!since || !time_parse(since, &us)) {
+		strcpy(out, "offline");
+		return COLOUR_YELLOW;
+	}
+	if (term_is_tty(stdout))
+		format_duration((cli_now_us(c) - us) / US_PER_S, text);
+	else
+		snprintf(text, sizeof(text), "%s", since);
+	snprintf(out, 64, "offline since %s", text);
+	return COLOUR_YELLOW;
+}
 
 static void device_row(const struct cli *c, struct table *t, const json_t *row)
 {
-	char text[FORMAT_SIZE];
+	char text[FORMAT_SIZE], there[64];
+	enum colour colour = format_presence(c, row, there);
 
 	table_add(t, api_str(row, "device_id"), COLOUR_NONE);
 	table_add(t, api_str(row, "device_model"), COLOUR_NONE);
 	table_add(t, api_str(row, "current_firmware_version"), COLOUR_NONE);
 	format_time(c, api_str(row, "last_seen"), text);
 	table_add(t, text, COLOUR_DIM);
+	table_add(t, there, colour);
 	table_add(t, api_str(row, "label"), COLOUR_NONE);
 	table_add(t, api_str(row, "mac_address"), COLOUR_NONE);
 	table_add(t, api_str(row, "hw"), COLOUR_NONE);
@@ -75,6 +105,25 @@ static void show_groups(const json_t *groups)
 	buf_fini(&line);
 }
 
+/* Where it speaks over MQTT, and whether it is there. */
+static void show_presence(const struct cli *c, const json_t *d)
+{
+	const json_t *conflict = json_object_get(d, "site_conflict");
+	char text[320], there[64], at[64];
+
+	format_field("site", api_str(d, "site"));
+	format_presence(c, d, there);
+	format_time_long(c, api_str(d, "presence_since"), at, sizeof(at));
+	snprintf(text, sizeof(text), "%.7s since %s", there, at);
+	format_field("presence", there[0] && api_str(d, "presence_since") ? text : there);
+	if (!json_is_object(conflict))
+		return;
+	format_time_long(c, api_str(conflict, "at"), at, sizeof(at));
+	snprintf(text, sizeof(text), "its id is live on site %.140s too, seen %s",
+		 api_str(conflict, "other_site") ? api_str(conflict, "other_site") : "?", at);
+	format_field("conflict", text);
+}
+
 static enum ota_code show(const struct cli *c, const json_t *d, struct ota_err *err)
 {
 	const json_t *attempts = json_object_get(d, "attempts"), *row;
@@ -95,6 +144,7 @@ static enum ota_code show(const struct cli *c, const json_t *d, struct ota_err *
 	format_field("first seen", text);
 	format_field("mac", api_str(d, "mac_address"));
 	format_field("hardware", api_str(d, "hw"));
+	show_presence(c, d);
 	show_groups(json_object_get(d, "groups"));
 	format_field("notes", api_str(d, "notes"));
 	if (json_array_size(attempts) == 0)
@@ -253,12 +303,19 @@ static enum ota_code devices_import(struct cli *c, const struct args *a, struct 
 	return code;
 }
 
+static enum colour explain_colour(const json_t *x)
+{
+	if (!api_true(x, "update_available"))
+		return COLOUR_BOLD;
+	return json_is_false(json_object_get(x, "online")) ? COLOUR_YELLOW : COLOUR_GREEN;
+}
+
 static void explain_print(const json_t *x)
 {
 	const json_t *considered = json_object_get(x, "considered"), *r;
 	size_t i;
 
-	printf("%s", term_sgr(api_true(x, "update_available") ? COLOUR_GREEN : COLOUR_BOLD));
+	printf("%s", term_sgr(explain_colour(x)));
 	format_text(api_str(x, "sentence") ? api_str(x, "sentence") : "no reason was given");
 	printf("%s", term_sgr(COLOUR_NONE));
 	format_field("reason", api_str(x, "reason"));

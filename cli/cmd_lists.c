@@ -177,6 +177,48 @@ enum ota_code cmd_events(struct cli *c, const struct args *a, struct ota_err *er
 	return code == OTA_OK ? list_run(c, a, &events_list, &url, err) : code;
 }
 
+const struct opt cmd_rejected_opts[] = {
+	{.name = "device", .arg = "ID", .help = "from this device"},
+	{.name = "reason", .arg = "WORD", .help = "for this reason, such as not_json"},
+	LIST_OPTS,
+	{0},
+};
+
+static const struct col rejected_cols[] = {
+	{"ID", true, 0, 4},        {"WHEN", false, 0, 0},   {"DEVICE", false, 10, 0},
+	{"REASON", false, 0, 0},   {"TOPIC", false, 16, 2}, {"DETAIL", false, 14, 1},
+	{"PAYLOAD", false, 12, 3},
+};
+
+static void rejected_row(const struct cli *c, struct table *t, const json_t *row)
+{
+	char text[FORMAT_SIZE];
+
+	format_int(row, "id", text);
+	table_add(t, text, COLOUR_NONE);
+	format_time(c, api_str(row, "created_at"), text);
+	table_add(t, text, COLOUR_DIM);
+	table_add(t, api_str(row, "device_id"), COLOUR_NONE);
+	table_add(t, api_str(row, "reason"), COLOUR_RED);
+	table_add(t, api_str(row, "topic"), COLOUR_NONE);
+	table_add(t, api_str(row, "detail"), COLOUR_NONE);
+	table_add(t, api_str(row, "payload"), COLOUR_DIM);
+}
+
+static const struct list rejected_list = {"rejected", "no rejected messages", rejected_cols,
+					  sizeof(rejected_cols) / sizeof(rejected_cols[0]),
+					  rejected_row};
+
+enum ota_code cmd_rejected(struct cli *c, const struct args *a, struct ota_err *err)
+{
+	struct buf url = BUF_INIT;
+
+	api_url(c, &url, "/api/admin/rejected");
+	url_query(&url, "device_id", args_get(a, "device"));
+	url_query(&url, "reason", args_get(a, "reason"));
+	return list_run(c, a, &rejected_list, &url, err);
+}
+
 static const struct opt releases_opts[] = {
 	{.name = "model", .arg = "M", .help = "for this model"},
 	LIST_OPTS,

@@ -31,6 +31,11 @@ static const struct opt create_opts[] = {
 		 "(3)",
 	 .min = 1,
 	 .max = 1000},
+	{.name = "max-parallel",
+	 .arg = "N",
+	 .help = "so many devices at a time, the others wait their turn (any number)",
+	 .min = 0,
+	 .max = 1000000},
 	{.name = "watch", .help = "then watch it to its end"},
 	{.name = "timeout",
 	 .arg = "S",
@@ -142,6 +147,9 @@ static json_t *create_body(const struct args *a, struct ota_err *err)
 	if (body && args_flag(a, "max-attempts"))
 		json_object_set_new(body, "max_attempts",
 				    json_integer(args_int(a, "max-attempts", 3)));
+	if (body && args_flag(a, "max-parallel"))
+		json_object_set_new(body, "max_parallel",
+				    json_integer(args_int(a, "max-parallel", 0)));
 	if (!body)
 		ota_fail(err, OTA_EINVAL, "the arguments are not UTF-8");
 	return body;
@@ -271,6 +279,8 @@ static void show(const struct cli *c, const json_t *r)
 	format_field("downgrades", api_true(r, "allow_downgrade") ? "allowed" : NULL);
 	format_int(r, "max_attempts", text);
 	format_field("max attempts", text);
+	format_int(r, "max_parallel", text);
+	format_field("max parallel", api_int(r, "max_parallel", 0) > 0 ? text : NULL);
 	format_time_long(c, api_str(r, "created_at"), text, sizeof(text));
 	format_field("created", text);
 	snprintf(text, sizeof(text), "%" PRId64 " targeted, %" PRId64 " run the version",

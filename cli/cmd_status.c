@@ -7,8 +7,21 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* Healthy, but nothing new goes out: not to be overlooked. */
+static void print_stop(const struct cli *c, const json_t *stopped)
+{
+	char since[64];
+
+	format_time_long(c, api_str(stopped, "since"), since, sizeof(since));
+	printf("%sEVERYTHING IS STOPPED%s since %s\n", term_sgr(COLOUR_RED), term_sgr(COLOUR_NONE),
+	       since);
+	format_field("reason", api_str(stopped, "reason"));
+	format_field("to go on", "paku-ota resume-all");
+}
+
 static void print_health(const struct cli *c, const json_t *h)
 {
+	const json_t *stopped = json_object_get(h, "stopped");
 	const char *store = api_str(h, "store"), *version = api_str(h, "version");
 	char up[FORMAT_SIZE];
 
@@ -17,8 +30,11 @@ static void print_health(const struct cli *c, const json_t *h)
 	printf("%s", term_sgr(COLOUR_GREEN));
 	format_text(api_str(h, "status") ? api_str(h, "status") : "?");
 	printf("%s", term_sgr(COLOUR_NONE));
+	if (json_is_object(stopped))
+		print_stop(c, stopped);
 	format_field("version", version);
 	format_field("store", store);
+	format_field("mqtt", api_str(h, "mqtt"));
 	if (json_object_get(h, "uptime_s"))
 		format_field("up", up);
 }

@@ -112,18 +112,25 @@ void connection_image_begin(struct connections *c, struct connection *k)
 	pthread_mutex_unlock(&c->lock);
 }
 
+/* With the lock. */
+static void leave_senders(struct connections *c, struct connection *k)
+{
+	if (!k->sends_image)
+		return;
+	*(k->previous_sender ? &k->previous_sender->next_sender : &c->senders) = k->next_sender;
+	if (k->next_sender)
+		k->next_sender->previous_sender = k->previous_sender;
+	k->sends_image = false;
+	c->sender_count--;
+	share_out_soon(c);
+}
+
 void connection_image_end(struct connections *c, struct connection *k)
 {
+	if (c->cfg.download_bytes_per_s == 0)
+		return;
 	pthread_mutex_lock(&c->lock);
-	if (k->sends_image) {
-		*(k->previous_sender ? &k->previous_sender->next_sender : &c->senders) =
-			k->next_sender;
-		if (k->next_sender)
-			k->next_sender->previous_sender = k->previous_sender;
-		k->sends_image = false;
-		c->sender_count--;
-		share_out_soon(c);
-	}
+	leave_senders(c, k);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -246,6 +253,7 @@ struct connection *connection_add(struct connections *c, int fd)
 void connection_remove(struct connections *c, struct connection *k)
 {
 	pthread_mutex_lock(&c->lock);
+	leave_senders(c, k);
 	*(k->newer ? &k->newer->older : &c->newest) = k->older;
 	if (k->older)
 		k->older->newer = k->newer;

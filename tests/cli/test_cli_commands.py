@@ -2,6 +2,7 @@
 """What each command asks, and how it shows the answer."""
 
 import json
+import re
 import socket
 import threading
 
@@ -99,6 +100,8 @@ def test_upload_bar(cli, service, tmp_path):
     (["--all", "--allow-downgrade", "--max-attempts", "5"],
      {"target_type": "all", "rollout_percentage": 100, "allow_downgrade": True, "max_attempts": 5},
      "m-1.3.0-all"),
+    (["--all", "--max-parallel", "20"],
+     {"target_type": "all", "rollout_percentage": 100, "max_parallel": 20}, "m-1.3.0-all"),
 ])
 def test_rollout_create(cli, service, args, body, name):
     service.answer("POST", "/api/admin/rollout/create", dict(OK, rollout_id=7))
@@ -155,6 +158,9 @@ def test_rollout_by_name_or_id(cli, service):
     assert by_id.stdout == by_name.stdout
     assert "50 targeted, 31 run the version" in by_id.stdout
     assert "31 success" in by_id.stdout and "failed" not in by_id.stdout
+    assert "max parallel" not in by_id.stdout
+    service.answer("GET", "/api/admin/rollouts/7", dict(row, max_parallel=20))
+    assert "  max parallel  20\n" in cli("rollout", "show", "7").stdout
     assert cli("rollout", "deactivate", "7").stdout == "as you say\n"
     assert cli("rollout", "activate", row["name"]).stdout == "as you say\n"
     run = cli("rollout", "show", "nobody")
@@ -194,10 +200,12 @@ def test_empty_lists(cli, service):
                             ("firmware/releases", "releases", ["releases"]),
                             ("rollouts", "rollouts", ["rollout", "list"]),
                             ("update-status", "updates", ["updates"]),
-                            ("events", "events", ["events"])):
+                            ("events", "events", ["events"]),
+                            ("rejected", "rejected", ["rejected"])):
         service.answer_list("/api/admin/" + path, key, [])
         run = cli(*args)
-        assert (run.returncode, run.stdout, run.stderr) == (0, "", "no %s\n" % key)
+        assert (run.returncode, run.stdout, run.stderr) == (
+            0, "", "no %s\n" % {"rejected": "rejected messages"}.get(key, key))
         assert json.loads(cli(*args, "--json").stdout) == {key: [], "next_cursor": None}
 
 
@@ -294,6 +302,98 @@ def test_updates_and_events(cli, service):
     assert out.endswith("  7  broken m=[1]\n")
 
 
+def presence(online, since="2026-11-23T20:12:49.000000Z", **more):
+    return dict(site="paku", online=online, presence_since=since, site_conflict=None, **more)
+
+
+def test_devices_show_presence(cli, service):
+    rows = [device(1, **presence(True)), device(2, **presence(False)),
+            device(3, **presence(False, None)), device(4, **presence(None, None)), device(5)]
+    service.answer_list("/api/admin/devices", "devices", rows)
+    lines = cli("devices").stdout.splitlines()
+    assert lines[0].split()[:6] == ["DEVICE", "MODEL", "VERSION", "LAST", "SEEN", "PRESENCE"]
+    assert " online " in lines[1]
+    assert " offline since 2026-11-23T20:12:49.000000Z " in lines[2]
+    assert " offline " in lines[3] and "since" not in lines[3]
+    for line in lines[4:]:
+        assert "online" not in line and "offline" not in line
+    terminal = cli.on_terminal("devices", cols=120)
+    assert terminal.wait_exit() == 0
+    assert re.search(r"offline since \d+ (d|h|min|s)\b", terminal.text())
+    service.answer_list("/api/admin/devices", "devices", [device(5, last_seen=None)])
+    terminal = cli.on_terminal("devices", cols=120)
+    assert terminal.wait_exit() == 0
+    assert "PRESENCE" not in terminal.text()  # nobody speaks MQTT
+
+
+def test_device_show_presence(cli, service):
+    at = "/api/admin/devices/d"
+    service.answer("GET", at, device(1, attempts=[], **presence(False)))
+    out = cli("devices", "show", "d").stdout
+    assert "  site          paku\n" in out
+    assert "  presence      offline since 2026-11-23 20:12:49 UTC (" in out
+    assert "conflict" not in out
+    row = presence(True)
+    row["site_conflict"] = {"other_site": "garage", "at": "2026-11-23T20:12:49.000000Z"}
+    service.answer("GET", at, device(1, attempts=[], last_seen=None, **row))
+    out = cli("devices", "show", "d").stdout
+    assert "  presence      online since 2026-11-23 20:12:49 UTC (" in out
+    assert "its id is live on site garage too, seen 2026-11-23 20:12:49 UTC (" in out
+    assert "  last seen     never\n" in out
+
+
+def test_rejected(cli, service):
+    service.answer_list("/api/admin/rejected", "rejected", [
+        {"id": 9, "device_id": "dev-1", "topic": "paku/edge/dev-1/ota/result", "reason": "not_json",
+         "detail": "line 1: a quote is missing", "payload": "{\"x\n\x1b[31m\ufffd",
+         "created_at": "2026-11-23T22:02:00.000000Z"},
+        {"id": 8, "device_id": None, "topic": "a/b", "reason": "topic", "detail": "no device",
+         "payload": "", "created_at": "2026-11-23T22:01:00.000000Z"}])
+    run = cli("rejected", "--device", "dev-1", "--reason", "not_json", "--limit", "5")
+    assert service.requests[0].query == {"device_id": "dev-1", "reason": "not_json", "limit": "5"}
+    lines = run.stdout.splitlines()
+    assert lines[0].split() == ["ID", "WHEN", "DEVICE", "REASON", "TOPIC", "DETAIL", "PAYLOAD"]
+    assert len(lines) == 3 and "\x1b" not in run.stdout
+    assert "line 1: a quote is missing" in lines[1] and "paku/edge/dev-1/ota/result" in lines[1]
+    rows = json.loads(cli("rejected", "--json").stdout)
+    assert [r["id"] for r in rows["rejected"]] == [9, 8]
+
+
+def test_stop_and_resume(cli, service):
+    service.answer("POST", "/api/admin/stop-all", dict(OK, withdrawn=3))
+    service.answer("POST", "/api/admin/resume-all", OK)
+    run = cli("stop-all", "--reason", "pumps do not come back: \"ü\"")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "as you say\n", "")
+    assert service.requests[0].json == {"reason": "pumps do not come back: \"ü\""}
+    assert json.loads(cli("stop-all", "--reason", "x", "--json").stdout) == dict(OK, withdrawn=3)
+    assert cli("resume-all").stdout == "as you say\n"
+    assert len(service.asked("POST", "/api/admin/resume-all")) == 1
+    assert json.loads(cli("resume-all", "--json").stdout) == OK
+    terminal = cli.on_terminal("stop-all", "--reason", "x")
+    assert terminal.wait_exit() == 0
+    assert "next, when it is mended: paku-ota resume-all" in terminal.text()
+    service.answer("POST", "/api/admin/stop-all", (422, {"detail": [
+        {"loc": ["body", "reason"], "msg": "too long", "type": "value_error"}]}))
+    run = cli("stop-all", "--reason", "x" * 501)
+    assert (run.returncode, run.stderr) == (1, "paku-ota: reason: too long\n")
+    assert cli("resume-all", env={"OTA_API_KEY": "wrong"}).returncode == 4
+
+
+def test_status_shows_a_stop(cli, service):
+    service.answer("GET", "/health", {
+        "status": "healthy", "version": "0.1.0", "store": "sqlite", "uptime_s": 60, "mqtt": "off",
+        "stopped": {"reason": "a bad\nbatch", "since": "2026-11-23T20:12:49.000000Z"}})
+    service.answer("GET", "/metrics", {"total_devices": 0, "recent_updates_24h": 0})
+    run = cli("status")
+    assert run.returncode == 0
+    lines = run.stdout.splitlines()
+    assert lines[0].endswith(": healthy")
+    assert lines[1].startswith("EVERYTHING IS STOPPED since 2026-11-23 20:12:49 UTC (")
+    assert lines[2:5] == ["  reason        a bad", "                batch",
+                          "  to go on      paku-ota resume-all"]
+    assert "  mqtt          off" in lines
+
+
 def test_explain(cli, service):
     service.answer("GET", "/api/admin/devices/d/explain", {
         "device_id": "d", "reason": "outside_percent", "sentence": "It is outside the 10 %.",
@@ -357,7 +457,7 @@ def test_empty_columns_are_left_out_on_a_terminal(cli, service):
     terminal = cli.on_terminal("devices")
     assert terminal.wait_exit() == 0
     assert terminal.text().split("\n")[0].split() == ["DEVICE", "MODEL", "VERSION", "LAST", "SEEN", "MAC"]
-    assert cli("devices").stdout.split("\n")[0].split()[5:] == ["LABEL", "MAC", "HW"]
+    assert cli("devices").stdout.split("\n")[0].split()[5:] == ["PRESENCE", "LABEL", "MAC", "HW"]
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": None}])

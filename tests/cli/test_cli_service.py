@@ -263,3 +263,27 @@ def test_watch_over_a_restart(ota, daemon, bundle):
     device.update()
     assert terminal.wait_exit() == 0
     assert "done: all 1 targeted devices run 1.1.0" in terminal.text()
+
+
+def test_stop_and_resume(ota, daemon, bundle):
+    device = Device(daemon, "dev-0")
+    device.check()
+    upload(ota, bundle, "1.1.0")
+    good(ota("rollout", "create", "1.1.0", "--model", "box", "--all", "--max-parallel", "1"))
+    assert device.check()["update_available"]
+    assert Device(daemon, "dev-1").check()["reason"] == "waits_its_turn"
+    assert "everything is stopped; 1 waiting" in good(ota("stop-all", "--reason", "smoke"))
+    out = good(ota("status"))
+    assert "EVERYTHING IS STOPPED since " in out and "  reason        smoke\n" in out
+    assert "everything is stopped" in good(ota("explain", "dev-0"))
+    assert not device.check()["update_available"]
+    assert "already" in good(ota("stop-all", "--reason", "again"))
+    assert good(ota("resume-all")) == "everything goes on\n"
+    assert "STOPPED" not in good(ota("status"))
+    end = time.monotonic() + 20
+    while not device.check()["update_available"]:  # its place is free within a second
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    device.update()
+    assert "all_stopped" in good(ota("events")) and "reason=smoke" in good(ota("events"))
+    assert ota("rejected").stderr == "no rejected messages\n"

@@ -13,8 +13,8 @@ from cli_program import ROOT
 COMMANDS = ["upload", "rollout", "rollout create", "rollout list", "rollout show", "rollout activate",
             "rollout deactivate", "watch", "devices", "devices list", "devices show",
             "devices delete", "devices group", "devices label", "devices notes", "devices import",
-            "releases", "releases list", "releases delete", "updates", "events", "explain", "retry",
-            "status", "login", "completion", "completion bash"]
+            "releases", "releases list", "releases delete", "updates", "events", "rejected", "explain",
+            "retry", "stop-all", "resume-all", "status", "login", "completion", "completion bash"]
 
 
 def test_version(cli):
@@ -90,6 +90,11 @@ def test_every_command_is_known(cli):
     (["upload", "/nonexistent/x", "--version", "1", "--model", "m"], "cannot read /nonexistent/x"),
     (["upload", "/", "--version", "1", "--model", "m"], "/ is not a file"),
     (["upload", "x"], "upload needs --version"),
+    (["stop-all"], "stop-all needs --reason"),
+    (["stop-all", "--reason", ""], "stop-all needs --reason"),
+    (["stop-all", "now"], "'now' is one argument too many for 'stop-all'"),
+    (["rollout", "create", "1.0", "--model", "m", "--all", "--max-parallel", "-1"],
+     "--max-parallel is a whole number from 0 to 1000000, not '-1'"),
     (["devices", "import", "/nonexistent/x"], "cannot read /nonexistent/x: No such file"),
 ])
 def test_mistakes(cli, service, args, sentence):
@@ -315,7 +320,7 @@ def documented():
     with open(os.path.join(ROOT, "docs", "cli.md"), encoding="utf-8") as page:
         text = page.read()
     found = re.findall(r"^\$ paku-ota ([^|\n]*)", text, re.M)
-    found += re.findall(r"^\| `(devices [^`]*|events)`", text, re.M)
+    found += re.findall(r"^\| `(devices [^`]*|events|rejected)`", text, re.M)
     return text, found
 
 
