@@ -4,375 +4,342 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "mqtt/broker_files.h"
+#include "mqtt/broker_port.h"
 
-#include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <netdb.h>
-#include <poll.h>
-#include <pwd.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define PROGRAM      "/usr/sbin/mosquitto"
-#define START_MS     10000
-#define END_MS       5000
-#define RESTART_MS   1000
-#define PORT_TRIES   5
-#define LOG_TAIL_MAX 2000
+#define START_MS     10000 /* for the broker to take connections */
+#define STOP_MS      5000  /* for it to save and end */
+#define PAUSE_MS     10
+#define TRIES        5    /* other free ports, when the one we found was taken meanwhile */
+#define RETRY_MS     1000 /* between two starts; it doubles while the broker does not stay up */
+#define RETRY_MAX_MS 30000
+#define STAYED_MS    60000
 
 struct broker {
+	struct broker_folder folder;
 	char *host;
+	char *program;
 	int port;
 	char password[BROKER_PASSWORD_SIZE];
-	int folder;
-	pid_t pid;          /* -1: not running */
-	int64_t started_ms; /* when it was last started */
+
+	pid_t pid; /* 0: it does not run */
+	int64_t started_mono_ms, retry_mono_ms;
+	int retry_ms;
 };
 
-static void wait_a_moment(void)
+static void pause_ms(int ms)
 {
-	struct timespec moment = {0, 10 * 1000000};
+	struct timespec t = {ms / 1000, (ms % 1000) * 1000000L};
 
-	nanosleep(&moment, NULL);
-}
-
-/* --- the folder --- */
-
-/* As root the broker runs as the user that Debian's package made for it; the folder is that user's.
- */
-static const struct passwd *broker_owner(void)
-{
-	return geteuid() == 0 ? getpwnam("mosquitto") : NULL;
-}
-
-static enum ota_code open_folder(struct broker *b, const char *data_dir, struct ota_err *err)
-{
-	const struct passwd *owner = broker_owner();
-	char path[4200];
-
-	if ((size_t)snprintf(path, sizeof path, "%s/mosquitto", data_dir) >= sizeof path)
-		return ota_fail(err, OTA_EINVAL, "OTA_DATA_DIR is too long");
-	if (mkdir(path, 0700) != 0 && errno != EEXIST)
-		return ota_fail_errno(err, errno, "the broker's folder %s cannot be made", path);
-	b->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (b->folder < 0)
-		return ota_fail_errno(err, errno, "the broker's folder %s cannot be opened", path);
-	if (owner && fchown(b->folder, owner->pw_uid, owner->pw_gid) != 0)
-		return ota_fail_errno(err, errno, "the broker's folder %s cannot be given to %s",
-				      path, owner->pw_name);
-	return OTA_OK;
-}
-
-/* The files are the broker's to read. */
-static enum ota_code hand_over_files(const struct broker *b, struct ota_err *err)
-{
-	static const char *const names[] = {"mosquitto.conf", "passwords", "acl"};
-	const struct passwd *owner = broker_owner();
-
-	for (size_t i = 0; owner && i < sizeof names / sizeof names[0]; i++)
-		if (fchownat(b->folder, names[i], owner->pw_uid, owner->pw_gid, 0) != 0)
-			return ota_fail_errno(err, errno, "the broker's file %s", names[i]);
-	return OTA_OK;
-}
-
-/* --- an orphan --- */
-
-/* Whether the process is a mosquitto that runs in our folder: a number alone says nothing. */
-static bool is_ours(const struct broker *b, pid_t pid)
-{
-	struct stat folder, cwd;
-	char path[64], name[32] = "";
-
-	snprintf(path, sizeof path, "/proc/%ld/cwd", (long)pid);
-	if (fstat(b->folder, &folder) != 0 || stat(path, &cwd) != 0 ||
-	    folder.st_ino != cwd.st_ino || folder.st_dev != cwd.st_dev)
-		return false;
-	snprintf(path, sizeof path, "/proc/%ld/comm", (long)pid);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	ssize_t n = read(fd, name, sizeof name - 1);
-	close(fd);
-	return n > 0 && strncmp(name, "mosquitto", 9) == 0;
-}
-
-static void end_orphan(const struct broker *b)
-{
-	char text[32] = "";
-	int fd = openat(b->folder, "pid", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	ssize_t n = read(fd, text, sizeof text - 1);
-	close(fd);
-	pid_t pid = n > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
-	if (pid <= 1 || !is_ours(b, pid))
-		return;
-	log_event(LOG_WARNING, "mqtt", "orphan_ended", "a broker of an earlier run, process %ld",
-		  (long)pid);
-	for (int64_t until = clock_mono_ms() + END_MS; is_ours(b, pid); wait_a_moment())
-		if (kill(pid, clock_mono_ms() < until ? SIGTERM : SIGKILL) != 0)
-			return;
-}
-
-/* --- the port --- */
-
-static enum ota_code bind_port(const char *host, int *port, struct ota_err *err)
-{
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,
-				 .ai_socktype = SOCK_STREAM},
-			*found;
-	struct sockaddr_storage at;
-	socklen_t len = sizeof at;
-	char text[8];
-	int one = 1;
-
-	snprintf(text, sizeof text, "%d", *port);
-	int rc = getaddrinfo(host, text, &hints, &found);
-	if (rc != 0)
-		return ota_fail(err, OTA_EINVAL, "HOST is '%s', which is no address: %s", host,
-				gai_strerror(rc));
-	int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool ok = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
-		  bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 1) == 0 &&
-		  getsockname(fd, (struct sockaddr *)&at, &len) == 0;
-	int saved = errno;
-	freeaddrinfo(found);
-	if (fd >= 0)
-		close(fd);
-	if (ok) {
-		*port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
-						       : ((struct sockaddr_in *)&at)->sin_port);
-		return OTA_OK;
-	}
-	if (saved == EADDRINUSE)
-		return ota_fail(err, OTA_ECONFLICT,
-				"port %d is taken by another program: set MQTT_HOST=127.0.0.1 to "
-				"use the broker that runs there, MQTT_PORT to another port, or "
-				"OTA_MQTT=off",
-				*port);
-	return ota_fail_errno(err, saved, "the broker cannot listen on port %d of %s", *port, host);
+	nanosleep(&t, NULL);
 }
 
 /* --- the child --- */
 
-/* Between fork and exec, in a process of many threads: system calls alone. */
-static void run_child(const struct broker *b, const struct passwd *owner, pid_t parent)
+_Noreturn static void child_fail(const char *what)
 {
-	char name[] = "mosquitto", option[] = "-c", file[] = "mosquitto.conf";
-	char *const argv[] = {name, option, file, NULL};
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_DFL);
-	int log = openat(b->folder, "log", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	int null = open("/dev/null", O_RDONLY);
-	if (log < 0 || null < 0 || fchdir(b->folder) != 0 || dup2(null, 0) < 0 ||
-	    dup2(log, 1) < 0 || dup2(log, 2) < 0)
-		_exit(126);
-	if (owner && (fchown(log, owner->pw_uid, owner->pw_gid) != 0 || setgroups(0, NULL) != 0 ||
-		      setgid(owner->pw_gid) != 0 || setuid(owner->pw_uid) != 0))
-		_exit(126);
-	/* After the change of user, which would take it away; and the parent may be gone by now. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
-		_exit(126);
-	close_range(3, ~0U, 0);
-	execv(PROGRAM, argv);
+	/* Its standard error is the log, whose last error becomes our sentence. */
+	dprintf(STDERR_FILENO, "Error: %s: %s\n", what, strerrordesc_np(errno));
 	_exit(127);
 }
 
-static bool write_pid(const struct broker *b)
+static void reset_signals(void)
 {
-	char text[32];
-	int n = snprintf(text, sizeof text, "%ld\n", (long)b->pid);
-	int fd = openat(b->folder, "pid", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	bool ok = fd >= 0 && write(fd, text, (size_t)n) == n;
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL);
 }
 
-static enum ota_code launch(struct broker *b, struct ota_err *err)
+/*
+ * From here to exec only what is safe between fork and exec of a process with threads.
+ *
+ * The order matters.  A change of user clears the death signal, so it comes first; were mosquitto
+ * left to change its user itself, the signal would be lost.  A parent that died before prctl() sent
+ * none: hence the look at getppid() after it.  SIGTERM, for then mosquitto saves what it has
+ * acknowledged; should it hang, the next start ends it by its pid file.
+ */
+_Noreturn static void child_run(const struct broker *b, pid_t parent, int null_fd, int log_fd)
 {
-	const struct passwd *owner = broker_owner();
+	char *argv[] = {(char[]){"mosquitto"}, (char[]){"-c"}, (char[]){"mosquitto.conf"}, NULL};
+	sigset_t none;
+
+	reset_signals();
+	if (fchdir(b->folder.fd) != 0 || dup2(null_fd, STDIN_FILENO) < 0 ||
+	    dup2(log_fd, STDOUT_FILENO) < 0 || dup2(log_fd, STDERR_FILENO) < 0)
+		_exit(127);
+	closefrom(STDERR_FILENO + 1);
+	setsid(); /* Ctrl-C in our terminal is for us: the broker ends last */
+	if (b->folder.hand_over &&
+	    (setgroups(0, NULL) != 0 || setgid(b->folder.gid) != 0 || setuid(b->folder.uid) != 0))
+		child_fail("the user mosquitto cannot be taken on");
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
+		child_fail("the parent cannot be watched");
+	if (getppid() != parent)
+		_exit(127);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execv(b->program, argv);
+	child_fail(b->program);
+}
+
+static enum ota_code spawn(struct broker *b, struct ota_err *err)
+{
+	sigset_t all, before;
+	int log_fd = -1, null_fd;
 	pid_t parent = getpid();
-
-	b->started_ms = clock_mono_ms();
-	if (geteuid() == 0 && !owner)
-		return ota_fail(err, OTA_EIO,
-				"there is no user mosquitto to run the broker as: install the "
-				"package mosquitto");
-	pid_t pid = fork();
-	if (pid < 0)
-		return ota_fail_errno(err, errno, "starting mosquitto");
-	if (pid == 0)
-		run_child(b, owner, parent);
-	b->pid = pid;
-	if (!write_pid(b))
-		log_event(LOG_WARNING, "mqtt", "no_pid_file", "%s", strerror(errno));
-	return OTA_OK;
-}
-
-/* What it said last, as one line. */
-static void last_words(const struct broker *b, char *out, size_t size)
-{
-	char tail[LOG_TAIL_MAX + 1];
-	int fd = openat(b->folder, "log", O_RDONLY | O_CLOEXEC);
-	ssize_t n = -1;
-
-	snprintf(out, size, "it said nothing");
-	if (fd < 0)
-		return;
-	off_t len = lseek(fd, 0, SEEK_END);
-	if (len > 0)
-		n = pread(fd, tail, LOG_TAIL_MAX, len > LOG_TAIL_MAX ? len - LOG_TAIL_MAX : 0);
-	close(fd);
-	while (n > 0 && (tail[n - 1] == '\n' || tail[n - 1] == '\r'))
-		n--;
-	if (n <= 0)
-		return;
-	tail[n] = '\0';
-	const char *line = strrchr(tail, '\n');
-	snprintf(out, size, "it said: %.200s", line ? line + 1 : tail);
-}
-
-static bool has_ended(struct broker *b)
-{
-	int status;
-
-	if (b->pid > 0 && waitpid(b->pid, &status, WNOHANG) == b->pid)
-		b->pid = -1;
-	return b->pid < 0;
-}
-
-static int connect_to(const struct broker *b)
-{
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
-	const char *host = strcmp(b->host, "0.0.0.0") == 0 ? "127.0.0.1"
-			   : strcmp(b->host, "::") == 0    ? "::1"
-							   : b->host;
-	char port[8];
-	int fd = -1;
-
-	snprintf(port, sizeof port, "%d", b->port);
-	if (getaddrinfo(host, port, &hints, &found) != 0)
-		return -1;
-	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) != 0) {
-		close(fd);
-		fd = -1;
-	}
-	freeaddrinfo(found);
-	return fd;
-}
-
-/* MQTT 3.1.1: an anonymous CONNECT is answered by a CONNACK. */
-static bool answers(const struct broker *b)
-{
-	static const unsigned char hello[] = {0x10, 0x0c, 0, 4, 'M', 'Q', 'T',
-					      'T',  4,    2, 0, 5,   0,   0};
-	unsigned char answer[4];
-	int fd = connect_to(b);
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	if (fd < 0)
-		return false;
-	bool ok = send(fd, hello, sizeof hello, MSG_NOSIGNAL) == sizeof hello &&
-		  poll(&p, 1, 1000) == 1 && recv(fd, answer, sizeof answer, 0) == sizeof answer &&
-		  answer[0] == 0x20;
-	close(fd);
-	return ok;
-}
-
-static enum ota_code await_answer(struct broker *b, struct ota_err *err)
-{
-	int64_t until = clock_mono_ms() + START_MS;
-	char said[300];
-
-	while (!answers(b)) {
-		bool ended = has_ended(b);
-		if (ended || clock_mono_ms() >= until) {
-			last_words(b, said, sizeof said);
-			return ota_fail(err, OTA_EIO, "mosquitto %s; %s",
-					ended ? "ended at its start" : "did not answer within 10 s",
-					said);
-		}
-		wait_a_moment();
-	}
-	return OTA_OK;
-}
-
-static enum ota_code start_once(struct broker *b, struct ota_err *err)
-{
 	enum ota_code rc;
 
-	if ((rc = bind_port(b->host, &b->port, err)) != OTA_OK ||
-	    (rc = broker_write_files(b->folder, b->host, b->port, b->password, err)) != OTA_OK ||
-	    (rc = hand_over_files(b, err)) != OTA_OK || (rc = launch(b, err)) != OTA_OK)
+	assert(gettid() == parent); /* the death signal comes when the forking thread ends */
+	b->started_mono_ms = clock_mono_ms();
+	rc = broker_log_open(&b->folder, &log_fd, err);
+	if (rc != OTA_OK)
 		return rc;
-	return await_answer(b, err);
+	/* Not O_CLOEXEC: it may already be descriptor 0, which dup2() would then leave so. */
+	null_fd = open("/dev/null", O_RDWR);
+	/* No handler of ours is to run in the child. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pid_t pid = null_fd < 0 ? -1 : fork();
+	if (pid == 0)
+		child_run(b, parent, null_fd, log_fd);
+	int e = errno;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	close(log_fd);
+	if (null_fd >= 0)
+		close(null_fd);
+	if (pid < 0)
+		return ota_fail_errno(err, e, "mosquitto cannot be started");
+	b->pid = pid;
+	rc = broker_id_write(&b->folder, pid, err);
+	if (rc != OTA_OK)
+		log_event(LOG_WARNING, "broker", "no_pid_file", "%s", err->msg);
+	return OTA_OK;
 }
 
+/* True when it ended by itself, which *status tells. */
+static bool reap(struct broker *b, int *status)
+{
+	if (b->pid == 0 || waitpid(b->pid, status, WNOHANG) == 0)
+		return b->pid == 0;
+	b->pid = 0;
+	broker_id_remove(&b->folder);
+	return true;
+}
+
+/* Ends the child and waits for it. */
 static void end_child(struct broker *b)
 {
-	int64_t until = clock_mono_ms() + END_MS;
+	int64_t until = clock_mono_ms() + STOP_MS;
+	int status;
 
-	for (bool killed = false; !has_ended(b); wait_a_moment()) {
-		if (!killed && clock_mono_ms() >= until)
-			killed = kill(b->pid, SIGKILL) == 0;
-		else if (!killed)
-			(void)kill(b->pid, SIGTERM);
+	if (b->pid == 0)
+		return;
+	kill(b->pid, SIGTERM);
+	while (!reap(b, &status)) {
+		if (clock_mono_ms() >= until) {
+			log_event(LOG_WARNING, "broker", "killed",
+				  "mosquitto did not end within %d s", STOP_MS / 1000);
+			kill(b->pid, SIGKILL);
+			until += STOP_MS;
+		}
+		pause_ms(PAUSE_MS);
 	}
+}
+
+/* --- what an earlier run left --- */
+
+/* It is not our child: nobody tells when it ended.  Each signal follows a look at who it is. */
+static enum ota_code end_orphan(const struct broker_folder *f, struct ota_err *err)
+{
+	int64_t began = clock_mono_ms();
+	struct broker_id id;
+	int sig = SIGTERM;
+
+	if (!broker_id_read(f, &id))
+		return OTA_OK;
+	if (broker_id_runs(&id))
+		log_event(LOG_WARNING, "broker", "orphan",
+			  "ending mosquitto (process %ld) of an earlier run", (long)id.pid);
+	while (broker_id_runs(&id)) {
+		if (sig && kill(id.pid, sig) != 0 && errno != ESRCH)
+			return ota_fail_errno(err, errno,
+					      "mosquitto of an earlier run (process %ld) cannot be "
+					      "ended: end it yourself",
+					      (long)id.pid);
+		pause_ms(PAUSE_MS);
+		int64_t waited = clock_mono_ms() - began;
+		if (waited > 2 * STOP_MS)
+			return ota_fail(err, OTA_EIO,
+					"mosquitto of an earlier run (process %ld) does not end, "
+					"not even when killed",
+					(long)id.pid);
+		sig = waited > STOP_MS ? SIGKILL : 0;
+	}
+	broker_id_remove(f);
+	return OTA_OK;
+}
+
+/* --- starting it --- */
+
+static enum ota_code find_program(struct broker *b, const char *wanted, struct ota_err *err)
+{
+	static const char *const usual[] = {"/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto",
+					    "/usr/bin/mosquitto", "/usr/local/bin/mosquitto"};
+	const char *found = wanted && access(wanted, X_OK) == 0 ? wanted : NULL;
+
+	for (size_t i = 0; !wanted && !found && i < sizeof usual / sizeof *usual; i++)
+		if (access(usual[i], X_OK) == 0)
+			found = usual[i];
+	if (!found)
+		return ota_fail(err, OTA_ENOTFOUND,
+				"mosquitto is not installed: apt-get install mosquitto, or set "
+				"MQTT_HOST to a broker that runs, or OTA_MQTT=off");
+	b->program = strdup(found);
+	return b->program ? OTA_OK : ota_fail_nomem(err);
+}
+
+/* How it ended, for a sentence: its last words if it failed, or else its status. */
+static void last_words(const struct broker *b, int status, char *out, size_t size)
+{
+	out[0] = '\0';
+	if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
+		broker_log_last(&b->folder, out, size);
+	if (WIFSIGNALED(status))
+		snprintf(out, size, "ended by signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
+	else if (out[0] == '\0')
+		snprintf(out, size, "ended with code %d", WEXITSTATUS(status));
+}
+
+/* A database that it cannot read (a full disk, a bad card) would keep it from starting for ever:
+ * better one without what was queued. */
+static bool set_database_aside(const struct broker *b, const char *words)
+{
+	if (strcmp(words, "Couldn't open database") != 0 || !broker_database_set_aside(&b->folder))
+		return false;
+	log_event(LOG_ERROR, "broker", "database_broken",
+		  "mosquitto cannot read its database: it is kept as %s/mosquitto.db.broken, and "
+		  "what waited in it for devices is lost",
+		  b->folder.path);
+	return true;
+}
+
+enum outcome { STARTED, NOT_STARTED, AGAIN, PORT_TAKEN };
+
+static enum outcome ended_early(const struct broker *b, int status, struct ota_err *err)
+{
+	char words[256];
+
+	last_words(b, status, words, sizeof words);
+	if (strcmp(words, "Address already in use") == 0) {
+		broker_port_taken(b->port, err);
+		return PORT_TAKEN;
+	}
+	if (set_database_aside(b, words))
+		return AGAIN;
+	if (b->port < 1024 && strcmp(words, "Permission denied") == 0)
+		ota_fail(err, OTA_EINVAL,
+			 "the broker may not listen on port %d: set MQTT_PORT to one above 1023",
+			 b->port);
+	else
+		ota_fail(err, OTA_EIO, "mosquitto did not start: %s (it ran in %s)", words,
+			 b->folder.path);
+	return NOT_STARTED;
+}
+
+/* Until it lets the service itself in: then it is ours, and has read its passwords. */
+static enum outcome await_ready(struct broker *b, struct ota_err *err)
+{
+	int64_t until = clock_mono_ms() + START_MS;
+	enum broker_answer answer;
+	int status = 0;
+
+	for (;;) {
+		answer = broker_port_ask(b->host, b->port, BROKER_USER, b->password);
+		if (reap(b, &status))
+			return ended_early(b, status, err);
+		if (answer == BROKER_READY)
+			return STARTED;
+		if (clock_mono_ms() >= until)
+			break;
+		pause_ms(PAUSE_MS);
+	}
+	if (answer == BROKER_REFUSED)
+		ota_fail(err, OTA_EIO, "mosquitto refuses the password that was made for it (%s)",
+			 b->folder.path);
+	else
+		ota_fail(err, OTA_EIO,
+			 "mosquitto does not answer on port %d after %d s; what it says is in "
+			 "%s/log",
+			 b->port, START_MS / 1000, b->folder.path);
+	return NOT_STARTED;
+}
+
+static enum ota_code launch(struct broker *b, int wanted_port, struct ota_err *err)
+{
+	enum outcome outcome = AGAIN;
+	enum ota_code rc;
+
+	for (int i = 0; i < TRIES; i++) {
+		b->port = wanted_port;
+		if ((rc = broker_port_check(b->host, &b->port, err)) != OTA_OK ||
+		    (rc = broker_settings_write(&b->folder, b->host, b->port, b->password, err)) !=
+			    OTA_OK ||
+		    (rc = spawn(b, err)) != OTA_OK)
+			return rc;
+		outcome = await_ready(b, err);
+		if (outcome == STARTED)
+			return OTA_OK;
+		if (outcome == NOT_STARTED || (outcome == PORT_TAKEN && wanted_port != 0))
+			return err->code;
+	}
+	if (outcome == AGAIN)
+		return ota_fail(err, OTA_EIO, "mosquitto cannot open its database in %s",
+				b->folder.path);
+	return err->code;
 }
 
 enum ota_code broker_start(const struct broker_config *cfg, struct broker **out,
 			   struct ota_err *err)
 {
 	struct broker *b = calloc(1, sizeof *b);
+	struct ota_err own;
 	enum ota_code rc;
 
+	if (!err)
+		err = &own;
 	if (!b)
 		return ota_fail_nomem(err);
-	b->pid = -1;
-	b->folder = -1;
+	b->folder.fd = -1;
+	b->retry_ms = RETRY_MS;
 	b->host = strdup(cfg->host);
-	if (access(PROGRAM, X_OK) != 0)
-		rc = ota_fail(err, OTA_EIO,
-			      "mosquitto is not installed: apt-get install mosquitto, or set "
-			      "MQTT_HOST to a broker that runs, or OTA_MQTT=off");
-	else if (!b->host)
-		rc = ota_fail_nomem(err);
-	else if (!broker_make_password(b->password))
-		rc = ota_fail(err, OTA_EIO, "there are no random numbers to be had");
-	else
-		rc = open_folder(b, cfg->data_dir, err);
+	rc = b->host ? find_program(b, cfg->program, err) : ota_fail_nomem(err);
 	if (rc == OTA_OK)
-		end_orphan(b);
-	/* A free port may be taken between finding it and mosquitto's listening. */
-	for (int i = 0; rc == OTA_OK; i++) {
-		b->port = cfg->port;
-		rc = start_once(b, err);
-		if (rc == OTA_OK || cfg->port != 0 || i == PORT_TRIES)
-			break;
-		end_child(b);
-		rc = OTA_OK;
-	}
+		rc = broker_folder_open(cfg->data_dir, &b->folder, err);
+	if (rc == OTA_OK)
+		rc = end_orphan(&b->folder, err);
+	if (rc == OTA_OK)
+		rc = broker_password_make(b->password, err);
+	if (rc == OTA_OK)
+		rc = launch(b, cfg->port, err);
 	if (rc != OTA_OK) {
 		broker_stop(&b);
 		return rc;
 	}
+	log_event(LOG_INFO, "broker", "started", "mosquitto (process %ld) on port %d", (long)b->pid,
+		  b->port);
 	*out = b;
 	return OTA_OK;
 }
@@ -393,40 +360,56 @@ int broker_port(const struct broker *b)
 	return b->port;
 }
 
+/* --- keeping it up --- */
+
+static void note_death(struct broker *b, int status)
+{
+	int64_t now = clock_mono_ms();
+	char words[256];
+
+	if (now - b->started_mono_ms >= STAYED_MS)
+		b->retry_ms = RETRY_MS;
+	b->retry_mono_ms = b->started_mono_ms + b->retry_ms;
+	b->retry_ms = b->retry_ms * 2 < RETRY_MAX_MS ? b->retry_ms * 2 : RETRY_MAX_MS;
+	last_words(b, status, words, sizeof words);
+	log_event(LOG_ERROR, "broker", "died", "%s", words);
+	set_database_aside(b, words);
+}
+
 int broker_watch(struct broker *b)
 {
-	char said[300];
 	struct ota_err err;
+	int status = 0;
 
-	if (b->pid > 0) {
-		if (!has_ended(b))
+	if (b->pid != 0) {
+		if (!reap(b, &status))
 			return -1;
-		last_words(b, said, sizeof said);
-		log_event(LOG_ERROR, "mqtt", "broker_died", "%s", said);
+		note_death(b, status);
 	}
-	int64_t wait_ms = b->started_ms + RESTART_MS - clock_mono_ms();
-	if (wait_ms > 0)
-		return (int)wait_ms;
-	if (launch(b, &err) != OTA_OK) {
-		log_event(LOG_ERROR, "mqtt", "broker_not_started", "%s", err.msg);
-		return RESTART_MS;
+	int64_t now = clock_mono_ms();
+	if (now < b->retry_mono_ms)
+		return (int)(b->retry_mono_ms - now);
+	/* The files are those of the start, the port and the password too.  Whether it stays up
+	 * is told by the next SIGCHLD, not waited for. */
+	if (spawn(b, &err) != OTA_OK) {
+		log_event(LOG_ERROR, "broker", "not_restarted", "%s", err.msg);
+		b->retry_mono_ms = now + b->retry_ms;
+		return b->retry_ms;
 	}
-	log_event(LOG_INFO, "mqtt", "broker_started", "again, as process %ld", (long)b->pid);
+	log_event(LOG_WARNING, "broker", "restarted", "mosquitto (process %ld) on port %d",
+		  (long)b->pid, b->port);
 	return -1;
 }
 
-void broker_stop(struct broker **bp)
+void broker_stop(struct broker **b)
 {
-	struct broker *b = *bp;
-
-	if (!b)
+	if (!*b)
 		return;
-	end_child(b);
-	if (b->folder >= 0) {
-		(void)unlinkat(b->folder, "pid", 0);
-		close(b->folder);
-	}
-	free(b->host);
-	free(b);
-	*bp = NULL;
+	end_child(*b);
+	broker_folder_close(&(*b)->folder);
+	OPENSSL_cleanse((*b)->password, sizeof(*b)->password);
+	free((*b)->program);
+	free((*b)->host);
+	free(*b);
+	*b = NULL;
 }

@@ -4,7 +4,8 @@
  *
  * It gets a configuration that is written anew at each start, a password that only this process
  * knows, and ends with us, however we end: a pid file and a parent-death signal see to it.  The
- * main thread alone calls these functions (the signal is bound to the thread that forks).
+ * main thread alone calls these functions (the signal is bound to the thread that forks), with
+ * SIGCHLD blocked and waited for.
  */
 #pragma once
 
@@ -19,6 +20,7 @@ struct broker_config {
 	const char *data_dir; /* its files go into data_dir/mosquitto */
 	const char *host;     /* to listen on: "0.0.0.0", "::", "127.0.0.1" */
 	int port;             /* 0: a free one */
+	const char *program;  /* NULL: mosquitto, where distributions put it */
 };
 
 /*
