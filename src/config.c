@@ -103,7 +103,8 @@ const struct option config_table[] = {
 	 "The first level of the topic on which this service says that it is there "
 	 "(SITE/ota-service/status); devices of every site are heard."},
 	{"OTA_MQTT_CLIENT_ID", NULL, OPTION_TEXT, AT(mqtt_client_id), "paku-otad", 0, 0, NULL, NULL,
-	 "Begins the names of the two sessions at the broker. Several services at one broker need "
+	 "Begins the names of the two sessions at the broker of MQTT_HOST. Several services there "
+	 "need "
 	 "several."},
 	{"PGHOST", NULL, OPTION_TEXT, AT(pghost), NULL, 0, 0, NULL, NULL,
 	 "PostgreSQL. This version has the embedded store only: a value of this, PGPORT, PGUSER, "

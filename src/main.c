@@ -35,7 +35,7 @@ struct daemon {
 	struct http_server *http;
 	struct broker *broker; /* NULL: there is another one, or none */
 	struct mqtt *mqtt;
-	char base_url[160];
+	char base_url[160], client_id[MQTT_CLIENT_ID_SIZE];
 	char made_key[API_KEY_SIZE];
 };
 
@@ -171,12 +171,14 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 static enum ota_code start_mqtt(struct daemon *d, struct ota_err *err)
 {
 	const struct config *cfg = &d->cfg;
-	struct broker_config bc = {cfg->data_dir, cfg->host, (int)cfg->mqtt_port};
+	struct broker_config bc = {
+		.data_dir = cfg->data_dir, .host = cfg->host, .port = (int)cfg->mqtt_port};
 	struct mqtt_place place = {
 		.host = cfg->mqtt_host,
 		.port = (int)cfg->mqtt_port,
 		.user = cfg->mqtt_user,
 		.password = cfg->mqtt_password,
+		.client_id = cfg->mqtt_client_id,
 		.base_url = d->base_url,
 	};
 	enum ota_code rc =
@@ -185,6 +187,9 @@ static enum ota_code start_mqtt(struct daemon *d, struct ota_err *err)
 	if (rc != OTA_OK)
 		return rc;
 	if (!cfg->mqtt_host[0]) {
+		if ((rc = mqtt_own_client_id(cfg->data_dir, d->client_id, err)) != OTA_OK)
+			return rc;
+		place.client_id = d->client_id;
 		if ((rc = broker_start(&bc, &d->broker, err)) != OTA_OK)
 			return rc;
 		place.host = strcmp(cfg->host, "0.0.0.0") == 0 ? "127.0.0.1"

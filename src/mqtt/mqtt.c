@@ -2,12 +2,14 @@
 #include "mqtt/mqtt.h"
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "mqtt/collector.h"
 #include "mqtt/dispatcher.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <net/if.h>
 #include <netdb.h>
@@ -119,8 +121,6 @@ enum ota_code mqtt_new(const struct mqtt_parts *p, struct mqtt **out, struct ota
 	mosquitto_lib_init();
 	pthread_mutex_init(&m->lock, NULL);
 	m->since_us = clock_service_us();
-	snprintf(m->client_id[0], sizeof m->client_id[0], "%s-collect", p->cfg->mqtt_client_id);
-	snprintf(m->client_id[1], sizeof m->client_id[1], "%s-tell", p->cfg->mqtt_client_id);
 	m->broker = (struct client_config){
 		.ca_file = p->cfg->mqtt_tls ? p->cfg->mqtt_ca : NULL,
 		.stopping = &m->stopping,
@@ -139,6 +139,8 @@ enum ota_code mqtt_new(const struct mqtt_parts *p, struct mqtt **out, struct ota
 
 enum ota_code mqtt_start(struct mqtt *m, const struct mqtt_place *place, struct ota_err *err)
 {
+	snprintf(m->client_id[0], sizeof m->client_id[0], "%s-collect", place->client_id);
+	snprintf(m->client_id[1], sizeof m->client_id[1], "%s-tell", place->client_id);
 	m->broker.host = place->host;
 	m->broker.port = place->port;
 	m->broker.user = place->user;
@@ -177,6 +179,54 @@ void mqtt_free(struct mqtt **mp)
 	mosquitto_lib_cleanup();
 	free(m);
 	*mp = NULL;
+}
+
+/* --- the name of the sessions --- */
+
+static bool read_id(const char *path, char out[MQTT_CLIENT_ID_SIZE])
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, out, MQTT_CLIENT_ID_SIZE - 1) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	out[n > 0 ? n : 0] = '\0';
+	out[strcspn(out, "\n")] = '\0';
+	return strlen(out) >= 32 && !name_version_error(out);
+}
+
+static bool write_id(const char *path, const char *id)
+{
+	char part[4200];
+
+	if ((size_t)snprintf(part, sizeof part, "%s.new", path) >= sizeof part)
+		return false;
+	int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	size_t n = strlen(id);
+	bool ok = fd >= 0 && write(fd, id, n) == (ssize_t)n && fsync(fd) == 0;
+
+	if (fd >= 0 && close(fd) != 0)
+		ok = false;
+	return ok && rename(part, path) == 0;
+}
+
+enum ota_code mqtt_own_client_id(const char *data_dir, char out[MQTT_CLIENT_ID_SIZE],
+				 struct ota_err *err)
+{
+	static const char prefix[] = "paku-otad-";
+	char path[4200];
+	uint8_t bytes[16];
+
+	if ((size_t)snprintf(path, sizeof path, "%s/mqtt-client-id", data_dir) >= sizeof path)
+		return ota_fail(err, OTA_EINVAL, "OTA_DATA_DIR is too long");
+	if (read_id(path, out))
+		return OTA_OK;
+	if (!random_bytes(bytes, sizeof bytes))
+		return ota_fail(err, OTA_EIO, "there are no random numbers to be had");
+	memcpy(out, prefix, sizeof prefix);
+	hex_encode(bytes, sizeof bytes, out + sizeof prefix - 1);
+	return write_id(path, out) ? OTA_OK
+				   : ota_fail_errno(err, errno, "%s cannot be written", path);
 }
 
 /* --- for others --- */

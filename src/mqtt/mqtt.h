@@ -22,8 +22,18 @@ struct mqtt_parts {
 struct mqtt_place {
 	const char *host, *user, *password; /* user and password "": none */
 	int port;
+	const char *client_id; /* begins the names of both sessions */
 	const char *base_url;
 };
+
+/*
+ * A client id for the embedded broker, where devices are anonymous: one that nobody can guess, or
+ * anybody could take over our session by its name.  Made at the first start and kept in DATA_DIR,
+ * for the session is known by it.
+ */
+#define MQTT_CLIENT_ID_SIZE 48
+enum ota_code mqtt_own_client_id(const char *data_dir, char out[MQTT_CLIENT_ID_SIZE],
+				 struct ota_err *err);
 
 /* All parts stay the caller's and outlive it; so do the strings of the place. */
 enum ota_code mqtt_new(const struct mqtt_parts *parts, struct mqtt **out, struct ota_err *err);

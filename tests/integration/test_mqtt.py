@@ -251,7 +251,7 @@ def test_the_broker_is_started_again(service):
     released(service)
     device.command()
     with open(os.path.join(service.data, "mosquitto", "pid")) as f:
-        pid = int(f.read())
+        pid = int(f.read().split()[0])
     device.ready.clear()
     os.kill(pid, 9)
     wait_for(lambda: re.search("disconnected", service.log()), "the loss to be seen")
