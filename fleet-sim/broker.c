@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "fleet-sim/broker.h"
 
+#include "base/clock.h"
+#include "cli/term.h"
+
 #include <errno.h>
 #include <mosquitto.h>
 #include <netdb.h>
@@ -45,6 +48,7 @@ struct broker {
 	uint32_t queue_first, queue_count;
 	int misc_part;
 	bool joining; /* its timer runs */
+	bool refused; /* by the broker: it will not do */
 	struct broker_stats stats;
 };
 
@@ -139,7 +143,7 @@ static void on_connect(struct mosquitto *m, void *ctx, int rc)
 	struct broker_client what;
 
 	if (rc != 0) {
-		c->refused = true;
+		c->refused = b->refused = true;
 		snprintf(b->stats.problem, sizeof b->stats.problem, "the broker refused: %s",
 			 mosquitto_connack_string(rc));
 		return;
@@ -158,12 +162,14 @@ static void on_subscribe(struct mosquitto *m, void *ctx, int mid, int count, con
 
 	(void)m;
 	(void)mid;
-	if (count > 0 && granted[0] > 2)
+	if (count > 0 && granted[0] > 2) {
+		c->broker->refused = true;
 		snprintf(c->broker->stats.problem, sizeof c->broker->stats.problem,
 			 "the broker refuses to send commands: its access control forbids the "
 			 "subscription");
-	else if (!c->up)
+	} else if (!c->up) {
 		became_ready(c);
+	}
 }
 
 static void on_message(struct mosquitto *m, void *ctx, const struct mosquitto_message *msg)
@@ -458,6 +464,22 @@ void broker_join(struct broker *b, uint32_t connection)
 	c->retry_at_ms = 0;
 	b->stats.joined++;
 	join_later(c);
+}
+
+enum ota_code broker_join_all(struct broker *b, int64_t ms, struct ota_err *err)
+{
+	const struct broker_stats *s = &b->stats;
+	int64_t until_ms = clock_mono_ms() + ms;
+
+	for (uint32_t i = 0; i < b->cfg.connections; i++)
+		broker_join(b, i);
+	while (s->up < s->joined && !b->refused && clock_mono_ms() < until_ms &&
+	       !term_interrupted())
+		loop_turn(b->cfg.loop, 50);
+	if (s->up < s->joined)
+		return ota_fail(err, OTA_EIO, "%s",
+				s->problem[0] ? s->problem : "the broker does not answer");
+	return OTA_OK;
 }
 
 void broker_cut(struct broker *b, uint32_t connection)

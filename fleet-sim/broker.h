@@ -60,6 +60,8 @@ void broker_free(struct broker **b);
 
 /* Connects, and stays connected until broker_cut(). */
 void broker_join(struct broker *b, uint32_t connection);
+/* Joins all and turns the loop until they are up; OTA_EIO when they are not within MS. */
+enum ota_code broker_join_all(struct broker *b, int64_t ms, struct ota_err *err);
 /* As if the power went: the broker will publish the last will. */
 void broker_cut(struct broker *b, uint32_t connection);
 /* QoS 0 counts as acknowledged when it is handed over.  False: it is lost. */

@@ -33,6 +33,12 @@ static const struct cmd commands[] = {
 	 "power_loss slow:BYTES_PER_S broken_link duty:ON_S/OFF_S twice late:S out_of_order:S\n"
 	 "old_topics. At the end: 'consistent', or the differences.",
 	 .opts = run_opts, .run = cmd_run},
+	{"replay", "FILE", "send a recorded trace to a broker, at any speed",
+	 "One JSON object a line: {\"time\": SECONDS, \"topic\": T, \"payload\": TEXT or JSON}, "
+	 "and\n"
+	 "\"retain\" and \"qos\" if need be. Exit code 1: not all of it was acknowledged.",
+	 .opts = replay_opts, .min_args = 1, .max_args = 1, .run = cmd_replay, .takes_file = true,
+	 .is_local = true},
 	{0},
 };
 
@@ -67,7 +73,7 @@ static void print_line(const char *before, const char *text)
 
 static enum ota_code run(struct cli *c, const struct args *a, struct ota_err *err)
 {
-	enum ota_code code;
+	enum ota_code code = OTA_OK;
 
 	if (a->cmd->subs) {
 		cli_hint(c, "paku-fleet --help");
@@ -75,7 +81,8 @@ static enum ota_code run(struct cli *c, const struct args *a, struct ota_err *er
 	}
 	c->json = args_flag(a, "json");
 	c->cacert = args_get(a, "cacert");
-	code = cli_configure(c, a, err);
+	if (!a->cmd->is_local)
+		code = cli_configure(c, a, err);
 	if (code == OTA_OK && !(c->http = http_new(c->cacert, err)))
 		code = err->code;
 	return code == OTA_OK ? a->cmd->run(c, a, err) : code;

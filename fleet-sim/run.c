@@ -254,21 +254,10 @@ static enum ota_code reach_broker(struct run *r, struct ota_err *err)
 		.ready = fleet_ready,
 	};
 	enum ota_code code = broker_new(&cfg, &r->f->broker, err);
-	const struct broker_stats *s;
-	int64_t until_ms = clock_mono_ms() + READY_MS;
 
-	if (code != OTA_OK || r->o.connections == 0)
-		return code;
-	s = broker_stats(r->f->broker);
-	for (uint32_t i = 0; i < r->o.connections; i++)
-		broker_join(r->f->broker, i);
-	while (s->up < s->joined && clock_mono_ms() < until_ms && !term_interrupted() &&
-	       strncmp(s->problem, "the broker refuse", 17) != 0)
-		loop_turn(r->loop, 50);
-	if (s->up < s->joined)
-		return ota_fail(err, OTA_EIO, "%s",
-				s->problem[0] ? s->problem : "the broker does not answer");
-	return OTA_OK;
+	if (code == OTA_OK && r->o.connections > 0)
+		code = broker_join_all(r->f->broker, READY_MS, err);
+	return code;
 }
 
 static bool is_over(const struct run *r)

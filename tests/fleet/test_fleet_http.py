@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""A fleet over HTTP against a real service: what both say in the end."""
+import json
+import re
+
+from service import wait_for
+
+FIELD = ("fail:4=3,fail:2=3,fail:3=3,brick=2,roll_back=3,lie=3,power_loss=15,twice=10,"
+         "broken_link=10,slow:200000=10,late:1=10,out_of_order:1=10,duty:2/1=10")
+
+
+def test_two_hundred_devices_end_consistent(fleet, services):
+    service = services()
+    done = fleet("run", "--http", "--devices", 200, "--poll", 1, service=service)
+    assert done.returncode == 0, done.out + done.err
+    assert re.search(r"^consistent: .*\(200 devices, 200 attempts\)$", done.out, re.M), done.out
+    assert "versions   1.2.0 200" in done.out
+
+
+def test_the_field_with_all_its_habits(fleet, services):
+    service = services()
+    told = fleet.json("run", "--http", "--devices", 200, "--seed", 7, "--poll", 1, "--habits", FIELD,
+                      service=service)
+    assert told["consistent"] is True and told["differences"] == 0
+    for outcome in ("success", "failed", "rolled_back", "bricked"):
+        assert told["attempts"][outcome] > 0, told
+    assert told["http"]["corrupt"] == 0 and told["http"]["images"] > 150
+    rows = service.list("updates", limit=1000)
+    assert {"success", "failed", "rolled_back", "installing"} == {r["status"] for r in rows}
+    assert any(r["error_message"].startswith("install failed") for r in rows if r["error_message"])
+
+
+def test_the_same_seed_gives_the_same_record(fleet, services, tmp_path):
+    def run(name, seed):
+        path = tmp_path / name
+        fleet.json("run", "--http", "--devices", 100, "--seed", seed, "--poll", 1, "--habits", FIELD,
+                   "--record", path, service=services("service-" + name))
+        return path.read_text()
+
+    first, again, other = run("first", 11), run("again", 11), run("other", 12)
+    assert first == again
+    assert first.replace("fleet-11-", "") != other.replace("fleet-12-", "")
+    rows = [json.loads(line) for line in first.splitlines()]
+    assert len(rows) == 100 and rows[5]["device"] == "fleet-11-5"
+
+
+def test_a_difference_is_found(fleet, services):
+    service = services()
+    process = fleet.start("run", "--http", "--devices", 10, "--poll", 1, "--until", "time",
+                          "--duration", 5, "--settle", 1, service=service)
+    wait_for(lambda: len(service.list("devices")) == 10, "the devices to be there")
+    service.report("fleet-1-3", "9.9.9", "success")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, out + err
+    assert "1 differences" in out
+    assert re.search(r"^  fleet-1-3: the service has a success attempt \S+ at 9.9.9 that the "
+                     r"device never saw$", out, re.M), out
+
+
+def test_a_version_that_was_not_said_is_found(fleet, services):
+    service = services()
+    process = fleet.start("run", "--http", "--devices", 3, "--poll", 60, "--until", "time",
+                          "--duration", 8, "--settle", 0, "--json", service=service)
+    wait_for(lambda: [d["current_firmware_version"] for d in service.list("devices")] == 3 * ["1.2.0"],
+             "the devices to be updated")
+    service.check("fleet-1-1", version="7.0.0", model="sample")
+    told = json.loads(process.communicate(timeout=60)[0])
+    assert process.returncode == 1 and told["consistent"] is False
+    assert "fleet-1-1: it runs 1.2.0, the service says 7.0.0" in told["first_differences"]
+
+
+def test_only_twenty_differences_are_shown(fleet, services):
+    service = services(rollout=False)
+    process = fleet.start("run", "--http", "--devices", 30, "--until", "time", "--duration", 4,
+                          "--settle", 0, service=service)
+    wait_for(lambda: len(service.list("devices")) == 30, "the devices to be there")
+    for i in range(30):
+        service.report("fleet-1-%d" % i, "9.9.9", "failed")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "30 differences" in out and "  and 10 more" in out
+    assert len(re.findall(r"^  fleet-1-\d+: ", out, re.M)) == 20
+
+
+def test_without_a_key_nothing_is_compared(fleet, services):
+    service = services()
+    told = fleet.json("run", "--http", "--devices", 5, "--poll", 1, OTA_SERVICE_URL=service.url)
+    assert told["consistent"] is None and "OTA_API_KEY" in told["not_compared"]
+
+
+def test_with_head_alone_nothing_is_downloaded(fleet, services):
+    told = fleet.json("run", "--http", "--devices", 20, "--poll", 1, "--no-download",
+                      service=services())
+    assert told["consistent"] is True
+    assert told["attempts"]["success"] == 20
+    assert told["http"]["images"] == 0
+
+
+def test_a_busy_service_is_asked_when_it_says(fleet, fake):
+    fake.checks = [(503, {"detail": "busy"}, {"Retry-After": "2"})]
+    told = fleet.json("run", "--http", "--devices", 1, service=fake)
+    first, second = [t for t, *_ in fake.of("/check")][:2]
+    assert 1.9 < second - first < 4
+    assert told["http"]["busy"] == 1
+
+
+def test_a_damaged_image_is_told(fleet, fake):
+    fake.checks = [(200, fake.offer(checksum="0" * 64))]
+    told = fleet.json("run", "--http", "--devices", 1, "--poll", 1, service=fake)
+    assert told["http"]["corrupt"] == 1 and told["attempts"]["failed"] == 1
+    assert fake.reports[-1]["status"] == "failed"
+    assert fake.reports[-1]["error_message"].startswith("verification failed")
+
+
+def test_a_broken_link_goes_on_by_range(fleet, fake):
+    fake.checks = [(200, fake.offer())]
+    told = fleet.json("run", "--http", "--devices", 1, "--poll", 1, "--habits", "broken_link=100",
+                      service=fake)
+    assert told["attempts"]["success"] == 1 and told["http"]["corrupt"] == 0
+    assert [r for *_, r in fake.of("/1.2.0") if r], "no request by Range"
+
+
+def test_reports_come_twice_and_in_their_order(fleet, fake):
+    fake.checks = [(200, fake.offer())]
+    fleet.json("run", "--http", "--devices", 1, "--poll", 1, "--habits", "twice=100", service=fake)
+    words = [r["status"] for r in fake.reports]
+    assert words == 2 * ["downloading"] + 2 * ["downloaded"] + 2 * ["installing"] + 2 * ["success"]
+
+
+def test_the_screen(fleet, services):
+    screen = fleet.on_terminal("run", "--http", "--devices", 20, "--poll", 1, "--until", "time",
+                               "--duration", 60, service=services())
+    try:
+        screen.wait_text("success 20")
+        shown = screen.screen()
+        assert shown[0].startswith("paku-fleet   20 devices of sample, seed 1   running for ")
+        assert shown[3].endswith("100 %")
+        before = screen.before
+        screen.send(b"q")
+        assert screen.wait_exit() == 0
+        assert "consistent" in screen.text() and screen.settings() == before
+    finally:
+        screen.close()
