@@ -22,6 +22,7 @@
 #define READY_MS     20000
 #define DRAIN_MS     30000
 #define COMPARE_MS   1000
+#define ASK_MS       2000
 #define TALKS        64
 #define RAMP_A_S     2000 /* devices that start in a second */
 #define FDS_A_CLIENT 3    /* libmosquitto's socket and its pair */
@@ -95,7 +96,8 @@ struct run {
 	struct fleet *f;
 	struct screen *screen;
 	int64_t begun_ms, since_us;
-	bool stopped; /* q or a signal */
+	int64_t asked_ms; /* the service, whether it waits */
+	bool stopped;     /* q or a signal */
 };
 
 /* ------------------------------------------------------------------ what is asked */
@@ -260,7 +262,21 @@ static enum ota_code reach_broker(struct run *r, struct ota_err *err)
 	return code;
 }
 
-static bool is_over(const struct run *r)
+/* A command that met nobody is sent again: only the service knows that it waits. */
+static bool service_waits(struct run *r)
+{
+	struct ota_err ignored;
+	int64_t waiting = 0;
+
+	if (!r->o.mqtt || !r->c->key)
+		return false;
+	if (clock_mono_ms() < r->asked_ms + ASK_MS)
+		return true;
+	r->asked_ms = clock_mono_ms();
+	return verify_waiting(r->f, r->c, &waiting, &ignored) == OTA_OK && waiting > 0;
+}
+
+static bool is_over(struct run *r)
 {
 	int64_t took_ms = loop_now_ms(r->loop) - r->begun_ms;
 
@@ -268,7 +284,7 @@ static bool is_over(const struct run *r)
 		return true;
 	if (r->duration_ms > 0 && took_ms >= r->duration_ms)
 		return true;
-	return !r->until_time && fleet_is_done(r->f, r->quiet_ms);
+	return !r->until_time && fleet_is_done(r->f, r->quiet_ms) && !service_waits(r);
 }
 
 static void turn(struct run *r, const char *phase)

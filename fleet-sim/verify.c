@@ -15,6 +15,7 @@ struct verifying {
 	int64_t since_us;
 	struct differences *d;
 	uint8_t *listed; /* by device: the service knows it */
+	int64_t waiting;
 };
 
 static void differ(struct verifying *v, const char *fmt, ...) OTA_PRINTF(2, 3);
@@ -211,5 +212,24 @@ enum ota_code verify(struct fleet *f, struct cli *c, int64_t since_us, struct di
 	if (code == OTA_OK)
 		look_for_missing(&v);
 	free(v.listed);
+	return code;
+}
+
+static void on_pending(struct verifying *v, const json_t *row)
+{
+	const char *id = api_str(row, "device_id");
+	const struct device *d = id ? fleet_find(v->f, id) : NULL;
+
+	if (d && d->state != DEVICE_BRICKED && !api_str(row, "closed"))
+		v->waiting++;
+}
+
+enum ota_code verify_waiting(struct fleet *f, struct cli *c, int64_t *out, struct ota_err *err)
+{
+	struct verifying v = {.f = f, .c = c};
+	enum ota_code code =
+		each_row(&v, "/api/admin/update-status?status=pending", "updates", on_pending, err);
+
+	*out = v.waiting;
 	return code;
 }

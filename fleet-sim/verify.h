@@ -17,6 +17,8 @@ struct differences {
 	char first[DIFFERENCES_SHOWN][300];
 };
 
+/* How many devices the service still waits for: told, or to be told, and not begun. */
+enum ota_code verify_waiting(struct fleet *f, struct cli *c, int64_t *out, struct ota_err *err);
 /* SINCE_US: the service's time when the run began; what it recorded before is not looked at. */
 enum ota_code verify(struct fleet *f, struct cli *c, int64_t since_us, struct differences *out,
 		     struct ota_err *err);
