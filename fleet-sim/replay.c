@@ -3,9 +3,10 @@
  * `paku-fleet replay`: sends a recorded trace to a broker, as it was or faster.
  *
  * One JSON object a line: {"time": 12.5, "topic": "...", "payload": "..." or any JSON,
- * "retain": false, "qos": 1}.  The time is seconds, or RFC 3339 as the service writes it, and does
- * not go back.  The file is read twice: a line that makes no sense stops it before anything is
- * sent.  Messages of one topic's device share a connection and so keep their order.
+ * "retain": false, "qos": 1}; or what `mosquitto_sub -F %j` writes ("tst" instead of "time").  The
+ * time is seconds, or RFC 3339 as the service writes it, and does not go back.  The file is read
+ * twice: a line that makes no sense stops it before anything is sent.  Messages of one topic's
+ * device share a connection and so keep their order.
  */
 #include "fleet-sim/run.h"
 
@@ -72,17 +73,34 @@ static void line_fini(struct line *l)
 	*l = (struct line){0};
 }
 
+/* "-0500" behind the time of mosquitto_sub, which is local. */
+static bool read_offset(const char *text, int64_t *us)
+{
+	int hours, minutes, end = 0;
+
+	if (sscanf(text, "%*1[+-]%2d%2d%n", &hours, &minutes, &end) != 2 || end != 5 || text[5])
+		return false;
+	*us = (hours * INT64_C(60) + minutes) * 60 * US_PER_S * (*text == '-' ? -1 : 1);
+	return true;
+}
+
 static bool read_time(const json_t *v, double *out)
 {
-	int64_t us;
+	const char *text = json_string_value(v);
+	char stamp[TIME_TEXT_SIZE];
+	int64_t us, offset_us = 0;
 
 	if (json_is_number(v)) {
 		*out = json_number_value(v);
 		return isfinite(*out) && *out >= 0;
 	}
-	if (!json_is_string(v) || !time_parse(json_string_value(v), &us))
+	if (!text)
 		return false;
-	*out = (double)us / 1e6;
+	snprintf(stamp, sizeof stamp, "%.27s", text);
+	if (!time_parse(stamp, &us) ||
+	    (strlen(text) > strlen(stamp) && !read_offset(text + strlen(stamp), &offset_us)))
+		return false;
+	*out = (double)(us - offset_us) / 1e6;
 	return true;
 }
 
@@ -112,17 +130,19 @@ static bool take_payload(struct line *l, const json_t *v)
 static enum ota_code parse(const struct replay *r, struct line *l, size_t n, struct ota_err *err)
 {
 	json_error_t e;
-	const json_t *qos, *payload;
+	const json_t *qos, *payload, *at;
 
 	l->root = json_loadb(r->text, n, JSON_ALLOW_NUL, &e);
 	if (!json_is_object(l->root))
 		return wrong(r, l->root ? "no JSON object" : e.text, err);
 	l->topic = api_str(l->root, "topic");
+	at = json_object_get(l->root, "time");
+	at = at ? at : json_object_get(l->root, "tst");
 	qos = json_object_get(l->root, "qos");
 	payload = json_object_get(l->root, "payload");
 	l->qos = qos ? (int)api_int(l->root, "qos", -1) : 1;
-	l->retain = api_true(l->root, "retain");
-	if (!read_time(json_object_get(l->root, "time"), &l->at_s))
+	l->retain = api_true(l->root, "retain") || api_int(l->root, "retain", 0) == 1;
+	if (!read_time(at, &l->at_s))
 		return wrong(r, "\"time\" must be seconds, or like 2026-11-23T22:12:49.000000Z",
 			     err);
 	if (!topic_is_sane(l->topic))
