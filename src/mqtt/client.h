@@ -22,7 +22,7 @@ struct client_config {
 	const char *host, *user, *password; /* user and password "" for none */
 	const char *ca_file;                /* NULL: plain; "": TLS with the system's authorities */
 	int port;
-	const volatile bool *stopping; /* ends a connecting that waits */
+	const _Atomic bool *stopping; /* ends a connecting that waits */
 };
 
 struct client {
