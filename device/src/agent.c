@@ -169,6 +169,16 @@ static uint8_t phase_check(struct paku *p)
 	return PHASE_CHECK;
 }
 
+bool paku_take_offer(struct paku *p, const struct paku_offer *offer)
+{
+	if (p->phase != PHASE_CHECK || p->rec.due & FINAL_MASK)
+		return false;
+	p->tries = 0;
+	p->waiting = false;
+	p->phase = paku_begin(p, offer);
+	return true;
+}
+
 /* -------------------------------------------------------------------------------------- step */
 
 static const struct {

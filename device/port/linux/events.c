@@ -89,7 +89,12 @@ static bool sentence_of(struct port *p, enum paku_event event, uint32_t value, c
 			 paku_version(&p->agent));
 		break;
 	case PAKU_EV_CHECK_FAILED: snprintf(out, n, "the check failed; will try again"); break;
-	case PAKU_EV_BEGIN: snprintf(out, n, "updating to %s, %u bytes", target, value); break;
+	case PAKU_EV_BEGIN:
+		if (value == PAKU_SIZE_UNKNOWN)
+			snprintf(out, n, "updating to %s", target);
+		else
+			snprintf(out, n, "updating to %s, %u bytes", target, value);
+		break;
 	case PAKU_EV_RESUME:
 		snprintf(out, n, "resuming: %u bytes in flash, verified", value);
 		break;
