@@ -289,6 +289,12 @@ enum paku_next paku_step(struct paku *p, uint32_t *wait_ms);
  */
 bool paku_take_offer(struct paku *p, const struct paku_offer *offer);
 
+/* The line is back: a report that waits for its next try is due now. */
+void paku_report_now(struct paku *p);
+
+/* The value of a URL's query parameter `attempt`; "" without one, or with one too long to keep. */
+void paku_attempt_of(const char *url, char attempt[PAKU_ATTEMPT_SIZE]);
+
 /* The running version, as it is told to the service. */
 const char *paku_version(const struct paku *p);
 /* True while there is neither work nor an undelivered report: only the next check is awaited. */

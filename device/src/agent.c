@@ -125,6 +125,11 @@ static bool report_one(struct paku *p)
 	return true;
 }
 
+void paku_report_now(struct paku *p)
+{
+	p->report_tries = 0;
+}
+
 static bool before(uint32_t a, uint32_t b)
 {
 	return (int32_t)(a - b) < 0;

@@ -17,8 +17,7 @@ static uint32_t least(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
-/* The value of the query parameter `attempt`; "" without one, or with one too long to keep. */
-static void attempt_of(const char *url, char attempt[PAKU_ATTEMPT_SIZE])
+void paku_attempt_of(const char *url, char attempt[PAKU_ATTEMPT_SIZE])
 {
 	static const char name[] = "attempt=";
 	const char *at = strchr(url, '?');
@@ -65,7 +64,7 @@ uint8_t paku_begin(struct paku *p, const struct paku_offer *offer)
 	memcpy(slot->version, offer->version, PAKU_VERSION_SIZE);
 	slot->state = PAKU_SLOT_FILLING;
 	memcpy(p->url, offer->url, PAKU_URL_SIZE);
-	attempt_of(p->url, p->rec.attempt);
+	paku_attempt_of(p->url, p->rec.attempt);
 	p->rec.subject = p->running ^ 1;
 	p->rec.due = 0;
 	p->rec.why = PAKU_WHY_NONE;

@@ -446,6 +446,50 @@ static void a_command_is_taken_while_the_agent_waits(void **state)
 	assert_int_equal(last_report()->status, PAKU_SUCCESS);
 }
 
+/* A report that waits for its next try does not wait on once the line is back. */
+static void the_line_is_back(void **state)
+{
+	struct paku_offer offer = command(&new);
+	uint32_t wait_ms = 0;
+
+	(void)state;
+	s.offered = NULL;
+	assert_true(sim_run(&s, 1));
+	s.down = true;
+	assert_true(paku_take_offer(&s.agent, &offer));
+	while (s.agent.report_tries < 5) {
+		(void)paku_step(&s.agent, &wait_ms);
+		s.now_ms += wait_ms;
+	}
+	s.down = false;
+	s.report_count = 0;
+	paku_report_now(&s.agent);
+	(void)paku_step(&s.agent, &wait_ms);
+	assert_int_equal(s.report_count, 1);
+}
+
+static void attempts_in_urls(void **state)
+{
+	static const char *const cases[][2] = {
+		{"http://h/f?attempt=A", "A"},
+		{"http://h/f?a=1&attempt=AB&c", "AB"},
+		{"http://h/f?attempt=A#x", "A"},
+		{"http://h/f?xattempt=A", ""},
+		{"http://h/attempt=A", ""},
+		{"http://h/f", ""},
+		{"http://h/f?attempt=", ""},
+		{"?attempt=12345678901234567890123", "12345678901234567890123"},
+		{"?attempt=123456789012345678901234", ""},
+	};
+	char attempt[PAKU_ATTEMPT_SIZE];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		paku_attempt_of(cases[i][0], attempt);
+		assert_string_equal(attempt, cases[i][1]);
+	}
+}
+
 static void no_command_before_the_last_result_is_told(void **state)
 {
 	struct paku_offer offer = command(&new);
@@ -707,6 +751,8 @@ int main(void)
 		T(the_size_is_learnt_from_the_download),
 		T(a_size_that_was_learnt_does_not_outlive_its_image),
 		T(a_command_is_taken_while_the_agent_waits),
+		T(the_line_is_back),
+		T(attempts_in_urls),
 		T(no_command_before_the_last_result_is_told),
 		T(flash_that_does_not_erase),
 		T(a_record_that_cannot_be_written),
