@@ -26,6 +26,8 @@
 #define PAKU_URL_SIZE     256 /* the service keeps download URLs under 200 characters */
 #define PAKU_NO_SLOT      0xFF
 #define PAKU_NO_PERCENT   0xFF
+/* Of an offer that does not say how large its image is: the answer to the download does. */
+#define PAKU_SIZE_UNKNOWN UINT32_MAX
 
 /* --------------------------------------------------------------- what is kept over a restart */
 
@@ -42,7 +44,7 @@ enum paku_slot_state {
  * has to agree on them, so they have no padding, and a change of layout changes PAKU_RECORD_MAGIC.
  */
 struct paku_slot {
-	uint32_t size;    /* of the image, in bytes */
+	uint32_t size;    /* of the image, in bytes, or PAKU_SIZE_UNKNOWN */
 	uint32_t written; /* bytes known to be in flash: whole blocks, or all of the image */
 	uint32_t crc;     /* CRC-32 of those, so that they are verified and not trusted */
 	uint8_t sha256[PAKU_SHA256_SIZE];
@@ -106,7 +108,7 @@ struct paku_offer {
 	bool available;
 	char version[PAKU_VERSION_SIZE];
 	char url[PAKU_URL_SIZE]; /* absolute; the attempt is its query parameter `attempt` */
-	uint32_t size;
+	uint32_t size;           /* in bytes, or PAKU_SIZE_UNKNOWN */
 	uint8_t sha256[PAKU_SHA256_SIZE];
 };
 
@@ -137,7 +139,7 @@ enum paku_test {
 enum paku_event {
 	PAKU_EV_CHECKED,      /* value: 1 an update is offered, 0 none */
 	PAKU_EV_CHECK_FAILED, /* value: enum paku_outcome */
-	PAKU_EV_BEGIN,        /* value: size of the image */
+	PAKU_EV_BEGIN,        /* value: size of the image, or PAKU_SIZE_UNKNOWN */
 	PAKU_EV_RESUME,       /* value: bytes in flash that verified */
 	PAKU_EV_RESTARTED,    /* what was in flash is of no use; value: bytes given up */
 	PAKU_EV_PROGRESS,     /* value: bytes in flash */
@@ -278,6 +280,20 @@ bool paku_init(struct paku *p, const struct paku_io *io, const struct paku_confi
 
 /* One piece of work; says what is next, and for PAKU_WAIT how long. */
 enum paku_next paku_step(struct paku *p, uint32_t *wait_ms);
+
+/*
+ * Takes an offer that came by itself, a command for instance, as if a check had brought it.  False,
+ * and nothing has changed, while an update or an undelivered result is under way.  Not from within
+ * a function of struct paku_io.  An update goes on after a restart when the next check offers it
+ * again: where nobody is asked, keep the offer and let `check` hand it out until its end is told.
+ */
+bool paku_take_offer(struct paku *p, const struct paku_offer *offer);
+
+/* The line is back: a report that waits for its next try is due now. */
+void paku_report_now(struct paku *p);
+
+/* The value of a URL's query parameter `attempt`; "" without one, or with one too long to keep. */
+void paku_attempt_of(const char *url, char attempt[PAKU_ATTEMPT_SIZE]);
 
 /* The running version, as it is told to the service. */
 const char *paku_version(const struct paku *p);

@@ -125,6 +125,11 @@ static bool report_one(struct paku *p)
 	return true;
 }
 
+void paku_report_now(struct paku *p)
+{
+	p->report_tries = 0;
+}
+
 static bool before(uint32_t a, uint32_t b)
 {
 	return (int32_t)(a - b) < 0;
@@ -167,6 +172,16 @@ static uint8_t phase_check(struct paku *p)
 		return paku_begin(p, &offer);
 	paku_pause(p, next_check_ms(p, retry_after_s));
 	return PHASE_CHECK;
+}
+
+bool paku_take_offer(struct paku *p, const struct paku_offer *offer)
+{
+	if (p->phase != PHASE_CHECK || p->rec.due & FINAL_MASK)
+		return false;
+	p->tries = 0;
+	p->waiting = false;
+	p->phase = paku_begin(p, offer);
+	return true;
 }
 
 /* -------------------------------------------------------------------------------------- step */

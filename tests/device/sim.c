@@ -113,7 +113,7 @@ static enum paku_outcome net_check(void *ctx, const char *version, struct paku_o
 	snprintf(offer->version, sizeof offer->version, "%s", s->offered->version);
 	snprintf(offer->url, sizeof offer->url, "http://sim/%s?device_model=m&attempt=try%u",
 		 s->offered->version, (unsigned)s->attempt);
-	offer->size = s->offered->size;
+	offer->size = s->size_untold ? PAKU_SIZE_UNKNOWN : s->offered->size;
 	memcpy(offer->sha256, s->offered->sha256, PAKU_SHA256_SIZE);
 	return PAKU_OK;
 }

@@ -33,6 +33,11 @@ void port_sleep_ms(uint32_t ms)
 		(void)nanosleep(&t, NULL); /* cut short by a signal, which is what we want */
 }
 
+static bool over_mqtt(const struct port *p)
+{
+	return p->opt.mqtt_host[0] != '\0';
+}
+
 /* ------------------------------------------------------------------------- the agent's needs */
 
 static uint32_t sys_now_ms(void *ctx)
@@ -114,7 +119,8 @@ static enum paku_test sys_selftest(void *ctx)
 		return command_selftest(p);
 	if (!image_verifies(p))
 		return PAKU_TEST_FAIL;
-	return port_net_reachable(p) ? PAKU_TEST_PASS : PAKU_TEST_WAIT;
+	bool reached = over_mqtt(p) ? p->mqtt.connected : port_net_reachable(p);
+	return reached ? PAKU_TEST_PASS : PAKU_TEST_WAIT;
 }
 
 static void wire(struct port *p)
@@ -148,6 +154,10 @@ static void wire(struct port *p)
 			.selftest = sys_selftest,
 			.event = port_event},
 	};
+	if (over_mqtt(p)) {
+		p->io.net.check = port_mqtt_check;
+		p->io.net.report = port_mqtt_report;
+	}
 }
 
 /* ------------------------------------------------------------------------------------- boots */
@@ -178,6 +188,9 @@ static bool finished(const struct port *p, enum paku_next next)
 	bool waiting = next == PAKU_WAIT && strcmp(paku_phase_name(&p->agent), "check") == 0;
 	bool undelivered = p->agent.rec.due && p->agent.report_tries < REPORT_TRIES_ONCE;
 
+	if (over_mqtt(p))
+		return p->opt.once && waiting && p->mqtt.ended;
+
 	if (p->opt.once && p->update_ended && !undelivered)
 		return true;
 	/* Waiting after a check; not before another one, as when the image at the URL changed. */
@@ -193,12 +206,18 @@ static bool boot_run(struct port *p)
 	uint32_t wait_ms;
 
 	while (!port_stop) {
+		if (over_mqtt(p)) {
+			port_mqtt_pump(p, 0);
+			port_mqtt_begin(p);
+		}
 		enum paku_next next = paku_step(&p->agent, &wait_ms);
 		if (finished(p, next))
 			return true;
 		if (next == PAKU_RESTART)
 			return false;
-		if (next == PAKU_WAIT)
+		if (next == PAKU_WAIT && over_mqtt(p))
+			port_mqtt_pump(p, wait_ms);
+		else if (next == PAKU_WAIT)
 			port_sleep_ms(wait_ms);
 	}
 	return true;
@@ -216,12 +235,33 @@ static enum port_exit live(struct port *p)
 			port_say(p, "crash", "%s does not start", paku_version(&p->agent));
 			continue;
 		}
+		if (over_mqtt(p) && !port_mqtt_start(p))
+			return EXIT_STATE;
 		done = boot_run(p);
 		port_net_ops.close(p);
+		if (!done)
+			port_mqtt_reset(p);
 		if (!done && !port_stop)
 			port_say(p, "restart", "restarting");
 	}
 	return p->opt.once || p->opt.max_polls ? p->outcome : EXIT_FINE;
+}
+
+/* With the network of the options. */
+static int run(struct port *p)
+{
+	struct ota_err err = {0};
+
+	if (!over_mqtt(p))
+		return (int)live(p);
+	if (!port_mqtt_open(p, &err)) {
+		fprintf(stderr, "paku-device: %s\n", err.msg);
+		return EXIT_STATE;
+	}
+	port_command_load(p);
+	enum port_exit code = live(p);
+	port_mqtt_close(p);
+	return (int)code;
 }
 
 int main(int argc, char **argv)
@@ -244,7 +284,7 @@ int main(int argc, char **argv)
 		return EXIT_STATE;
 	}
 	if (port_flash_open(&p, &err)) {
-		code = (int)live(&p);
+		code = run(&p);
 		port_flash_close(&p);
 	} else {
 		fprintf(stderr, "paku-device: --dir %s: %s\n", p.opt.dir, err.msg);
