@@ -253,6 +253,7 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 		return PREPARED_FAIL;
 	}
 	cmd->out.existed = true;
+	cmd->out.id = found.a.release_id;
 	struct device *d = fleet_find(c->fleet, found.device_id);
 	if (is_gone(c, &found.a) || !d)
 		return prepare_fail(cmd, OTA_EGONE,

@@ -23,7 +23,7 @@
 /* The devices of one rollout whose turn it may be. */
 struct lane {
 	struct lane *next;
-	int64_t rollout_id; /* 0: devices that were seen just now, or whose attempt is to end */
+	int64_t rollout_id; /* 0: devices whose attempt is to end */
 	size_t first, count;
 	char *ids[LANE_MAX]; /* a ring */
 };
@@ -261,11 +261,6 @@ static char *next_device(struct dispatcher *d)
 	}
 }
 
-void dispatcher_consider(struct dispatcher *d, const char *device_id)
-{
-	lane_push(d, 0, device_id);
-}
-
 /* --- the look at the fleet --- */
 
 struct look {
@@ -291,12 +286,33 @@ static bool look_at(const struct device *dev, void *ctx)
 	return true;
 }
 
-static void look_on(struct dispatcher *d)
+static struct look look_now(struct dispatcher *d)
 {
-	int64_t until_ms = clock_mono_ms() + LOOK_MS;
 	struct look l = {.d = d, .decide = committer_decide_params(d->cfg.committer)};
 
 	l.dispatch = (struct dispatch_params){l.decide.now_us, d->cfg.command_timeout_s * US_PER_S};
+	return l;
+}
+
+/* Most that are seen have nothing to be told: that costs no command. */
+void dispatcher_consider(struct dispatcher *d, const char *device_id)
+{
+	struct look l = look_now(d);
+
+	fleet_plan_read(d->cfg.fleet);
+	const struct device *dev = fleet_lock_device(d->cfg.fleet, device_id);
+	if (dev) {
+		(void)look_at(dev, &l);
+		fleet_unlock_device(d->cfg.fleet, dev);
+	}
+	fleet_plan_done(d->cfg.fleet);
+}
+
+static void look_on(struct dispatcher *d)
+{
+	int64_t until_ms = clock_mono_ms() + LOOK_MS;
+	struct look l = look_now(d);
+
 	do {
 		fleet_plan_read(d->cfg.fleet);
 		fleet_visit(d->cfg.fleet, d->shard, d->shard + 1, look_at, &l);
