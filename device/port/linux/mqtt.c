@@ -23,8 +23,8 @@
 
 #define KEEPALIVE_S    30
 #define CONNECT_MS     10000 /* from the SYN to the CONNACK */
-#define RETRY_FIRST_MS 1000
-#define RETRY_MAX_MS   30000
+#define RETRY_FIRST_MS 1000u
+#define RETRY_MAX_MS   30000u
 #define ACK_MS         5000  /* for what has to be at the broker before we go on */
 #define TELL_MS        1000  /* between two progress messages */
 #define TELL_SAME_MS   10000 /* ... that say the same */
