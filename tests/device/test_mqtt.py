@@ -64,6 +64,9 @@ class Agent:
         wait_for(lambda: any(e["event"] == "progress" and "%d %%" % percent in e["message"]
                              for e in list(self.events)), "%d %% in flash" % percent)
 
+    def said(self, message):
+        wait_for(lambda: any(e["message"] == message for e in list(self.events)), message)
+
     def wait(self, timeout=60):
         code = self.process.wait(timeout=timeout)
         self.reader.join()
@@ -207,6 +210,7 @@ def test_told_again_after_the_end_tells_the_result_again(start, watcher, service
     watcher.command(command)
     first = watcher.result()
     assert (first["success"], first["result_code"]) == (False, 3)
+    agent.said("reported failed")  # else the restart tells it once more
     agent.kill()
     agent = connected(start())
     watcher.command(command)
@@ -217,6 +221,27 @@ def test_told_again_after_the_end_tells_the_result_again(start, watcher, service
     command = command_for(service, "1.1.0", image(1), "NEXTATTEMPT22")
     watcher.command(command)
     assert watcher.result(3)["success"]
+
+
+def test_next_try_right_after_the_result(start, watcher, service):
+    """A service answers a failure with the next attempt, which may share a packet with the PUBACK."""
+    agent = connected(start())
+    tries = 30
+    good = command_for(service, "1.1.0", image(1, BLOCK))
+    left = iter(range(1, tries))
+
+    def retry(_client, _data, message):
+        watcher.note(_client, _data, message)
+        n = next(left, None) if message.topic.endswith("/result") else None
+        if n is not None:
+            watcher.client.publish("paku/edge/dev:1/cmd/ota", json.dumps(dict(
+                good, url=good["url"].replace("ABCDEFGHIJKLM", "TRY%010d" % n),
+                checksum="ab" * 32)), qos=1)
+    watcher.client.on_message = retry
+    watcher.command(dict(good, checksum="ab" * 32))
+    watcher.result(tries)
+    assert [r["result_code"] for r in watcher.results()] == [3] * tries
+    assert "command_duplicate" not in agent.names()
 
 
 def test_wrong_checksum(start, watcher, service):

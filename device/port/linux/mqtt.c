@@ -23,8 +23,8 @@
 
 #define KEEPALIVE_S    30
 #define CONNECT_MS     10000 /* from the SYN to the CONNACK */
-#define RETRY_FIRST_MS 1000
-#define RETRY_MAX_MS   30000
+#define RETRY_FIRST_MS 1000u
+#define RETRY_MAX_MS   30000u
 #define ACK_MS         5000  /* for what has to be at the broker before we go on */
 #define TELL_MS        1000  /* between two progress messages */
 #define TELL_SAME_MS   10000 /* ... that say the same */
@@ -174,7 +174,7 @@ static void end_command(struct port *p, enum paku_result result, const char *mes
 	c->state = COMMAND_ENDED;
 	c->result = (uint8_t)result;
 	snprintf(c->message, sizeof c->message, "%s", message);
-	p->mqtt.begun = false;
+	p->mqtt.begun = p->mqtt.ending = false;
 	/* Not kept, it is begun once more after a restart, and ends as it did. */
 	if (!port_command_save(p))
 		port_say(p, "command_open", "a restart will begin it again");
@@ -311,8 +311,12 @@ static void on_publish(struct mosquitto *client, void *arg, int mid)
 	struct port *p = arg;
 
 	(void)client;
-	if (mid == p->mqtt.awaited)
-		p->mqtt.awaited = 0;
+	if (mid != p->mqtt.awaited)
+		return;
+	p->mqtt.awaited = 0;
+	/* Here and not later: the next packet may be the command for another try. */
+	if (p->mqtt.ending)
+		end_command(p, p->mqtt.end_result, p->mqtt.end_message);
 }
 
 static void on_message(struct mosquitto *client, void *arg, const struct mosquitto_message *msg)
@@ -442,16 +446,17 @@ enum paku_outcome port_mqtt_check(void *ctx, const char *version, struct paku_of
 static enum paku_outcome report_end(struct port *p, const struct paku_report *r,
 				    enum paku_state state)
 {
-	const struct port_command *c = &p->mqtt.command;
-	enum paku_result result = paku_why_result(r->why);
-	const char *message = r->why == PAKU_WHY_NONE ? "confirmed" : paku_why_message(r->why);
+	struct port_mqtt *m = &p->mqtt;
+	const struct port_command *c = &m->command;
 
+	m->end_result = paku_why_result(r->why);
+	m->end_message = r->why == PAKU_WHY_NONE ? "confirmed" : paku_why_message(r->why);
 	(void)send_progress(p, state, 1);
-	if (!await(p, send_result(p, r->version, r->attempt, result, message)))
-		return PAKU_AGAIN;
-	if (c->state == COMMAND_OPEN && strcmp(c->offer.version, r->version) == 0)
-		end_command(p, result, message);
-	return PAKU_OK;
+	int mid = send_result(p, r->version, r->attempt, m->end_result, m->end_message);
+	m->ending = mid && c->state == COMMAND_OPEN && strcmp(c->offer.version, r->version) == 0;
+	bool there = await(p, mid);
+	m->ending = false;
+	return there ? PAKU_OK : PAKU_AGAIN;
 }
 
 enum paku_outcome port_mqtt_report(void *ctx, const struct paku_report *r)

@@ -66,6 +66,9 @@ struct port_mqtt {
 	uint32_t tries;
 	int64_t trying_mono_ms, retry_mono_ms;
 	int awaited; /* id of the message whose PUBACK is waited for */
+	bool ending; /* ... and is the command's result: */
+	enum paku_result end_result;
+	const char *end_message;
 	struct port_command command;
 	bool begun;     /* the agent has the command */
 	uint32_t ended; /* commands that came to an end */

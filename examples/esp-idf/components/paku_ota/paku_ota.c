@@ -118,8 +118,10 @@ static void update_task(void *arg)
 		esp_restart(); /* the version that comes up tells the result */
 	nvs_erase_key(kept, "target");
 	nvs_commit(kept);
-	say_result(target, code, "the old version stays");
-	target[0] = '\0';
+	char version[sizeof target];
+	strcpy(version, target);
+	target[0] = '\0'; /* first: the next try may follow the result at once */
+	say_result(version, code, "the old version stays");
 	vTaskDelete(arg);
 }
 
