@@ -24,7 +24,8 @@
 void client_init(struct client *c)
 {
 	c->m = NULL;
-	c->up = false;
+	c->up = c->ready = false;
+	c->refusal[0] = '\0';
 	c->since_us = clock_service_us();
 	c->retry_at_ms = 0;
 	c->backoff_ms = BACKOFF_FIRST_MS;
@@ -47,6 +48,7 @@ void client_drop(struct client *c, int64_t again_in_ms, const char *why)
 		mosquitto_destroy(c->m);
 	c->m = NULL;
 	c->up = c->ready = false;
+	c->refusal[0] = '\0';
 	if (again_in_ms < 0) {
 		again_in_ms = jittered(c->backoff_ms);
 		c->backoff_ms =
@@ -73,7 +75,7 @@ static void on_connect(struct mosquitto *m, void *arg, int code, int flags,
 	c->packets++;
 	if (code != 0) {
 		/* Dropped by client_read(): not in a callback of what is dropped. */
-		snprintf(c->problem, sizeof c->problem, "the broker refused: %s",
+		snprintf(c->refusal, sizeof c->refusal, "the broker refused: %s",
 			 mosquitto_reason_string(code));
 		return;
 	}
@@ -230,12 +232,9 @@ static bool check(struct client *c, int rc)
 {
 	char why[200];
 
-	if (rc == MOSQ_ERR_SUCCESS)
+	if (rc == MOSQ_ERR_SUCCESS && !c->refusal[0])
 		return true;
-	snprintf(why, sizeof why, "%s",
-		 !c->up && c->problem[0] && strncmp(c->problem, "the broker", 10) == 0
-			 ? c->problem
-			 : mosquitto_strerror(rc));
+	snprintf(why, sizeof why, "%s", c->refusal[0] ? c->refusal : mosquitto_strerror(rc));
 	client_drop(c, -1, why);
 	return false;
 }

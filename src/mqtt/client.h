@@ -42,6 +42,7 @@ struct client {
 	int64_t retry_at_ms; /* down: when to try again */
 	int backoff_ms;
 	char problem[200]; /* why it is down; "" unknown */
+	char refusal[200]; /* what the broker answered instead of taking us; "" nothing */
 };
 
 void client_init(struct client *c);

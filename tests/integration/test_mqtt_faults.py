@@ -34,11 +34,11 @@ def free_port():
 class Broker:
     """A mosquitto of the test's own, so that it lives on when the service does not."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, settings="allow_anonymous true\n"):
         self.port = free_port()
         conf = folder / "broker.conf"
-        conf.write_text("listener %d 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 1000\n"
-                        "max_queued_messages 100000\nuser root\n" % self.port)
+        conf.write_text("listener %d 127.0.0.1\nmax_inflight_messages 1000\n"
+                        "max_queued_messages 100000\nuser root\n%s" % (self.port, settings))
         self.process = subprocess.Popen(["/usr/sbin/mosquitto", "-c", str(conf)],
                                         stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         wait_for(self.answers, "the broker")
@@ -300,3 +300,48 @@ def test_a_million_names_hold_nobody_up(far, broker):
     assert service.get("/health").status_code == 200
     flood.close()
     device.close()
+
+
+def openssl(folder, *args):
+    subprocess.run(["openssl", *args], cwd=folder, check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def secure(tmp_path):
+    """A broker with TLS and a password, as one on the Internet has."""
+    openssl(tmp_path, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout",
+            "key", "-out", "cert", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(tmp_path / "passwords"), "ota", "secret"],
+                   check=True)
+    broker = Broker(tmp_path, "allow_anonymous false\npassword_file %s/passwords\ncertfile %s/cert\n"
+                    "keyfile %s/key\n" % (tmp_path, tmp_path, tmp_path))
+    yield broker
+    broker.close()
+
+
+def test_tls_and_a_password(tmp_path, far, secure):
+    env = {"OTA_MQTT_TLS": "on", "OTA_MQTT_CA": tmp_path / "cert", "MQTT_USER": "ota",
+           "MQTT_PASSWORD": "secret"}
+    service = far(secure.port, **env)
+    tell = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(secure.port), "--cafile",
+            str(tmp_path / "cert"), "-u", "ota", "-P", "secret", "-q", "1"]
+    for n in range(50):
+        subprocess.run([*tell, "-t", "paku/edge/t%d/status" % n, "-m",
+                        '{"device_model":"esp32","firmware_version":"1"}'], check=True)
+    wait_for(lambda: len(service.list("devices")) == 50, "the devices")
+
+
+@pytest.mark.parametrize("env,why", [
+    ({"MQTT_PASSWORD": "wrong"}, "refused"), ({"OTA_MQTT_CA": "/etc/hostname"}, ""),
+    ({"OTA_MQTT_TLS": "off"}, "")])
+def test_a_broker_that_refuses_is_told_of(tmp_path, broker, secure, env, why):
+    service = FarService(tmp_path / "service", env={
+        "MQTT_HOST": "127.0.0.1", "MQTT_PORT": secure.port, "OTA_MQTT_TLS": "on",
+        "OTA_MQTT_CA": tmp_path / "cert", "MQTT_USER": "ota", "MQTT_PASSWORD": "secret", **env})
+    service.connected = lambda: "not_connected" in service.log()
+    service.start()
+    health = service.ok("GET", "/health")
+    assert health["status"] == "healthy" and health["mqtt"].startswith("connecting since"), health
+    assert why in health["mqtt"]
+    service.stop()
