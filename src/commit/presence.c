@@ -192,11 +192,19 @@ static bool open_and_tell(struct committer *c, struct device_work *w, const stru
 	return attempt_open(c, w, x->release, x->rollout, true);
 }
 
-static bool lapse_unanswered(struct committer *c, struct device_work *w)
+/* Nobody's failure.  A device that did not answer is told again when it is next seen. */
+static bool lapse(struct committer *c, struct device_work *w, const struct decision *x)
 {
-	struct attempt_word word = {.event = EVENT_LAPSE, .percent = -1, .why = "unanswered"};
+	struct attempt_word word = {.event = EVENT_LAPSE, .percent = -1};
+	struct device_link l = *w->next.link;
 
-	return attempt_step(c, w, w->next.attempt, &word) != STEPPED_NOMEM;
+	word.why = decision_offers(x) ? "unanswered" : reason_name(x->reason);
+	if (!decision_offers(x))
+		return attempt_step(c, w, w->next.attempt, &word) != STEPPED_NOMEM;
+
+	l.silent_us = c->batch.now_us;
+	return attempt_step(c, w, w->next.attempt, &word) != STEPPED_NOMEM &&
+	       state_set_link(&w->next, &l) && put_device(c, w);
 }
 
 enum prepared prepare_dispatch(struct committer *c, struct command *cmd)
@@ -221,7 +229,7 @@ enum prepared prepare_dispatch(struct committer *c, struct command *cmd)
 	switch (what) {
 	case DISPATCH_OPEN: ok = open_and_tell(c, w, &x); break;
 	case DISPATCH_AGAIN: ok = attempt_tell(c, w, true); break;
-	case DISPATCH_LAPSE: ok = lapse_unanswered(c, w); break;
+	case DISPATCH_LAPSE: ok = lapse(c, w, &x); break;
 	case DISPATCH_NOTHING: break;
 	}
 	cmd->out.send = what != DISPATCH_LAPSE;

@@ -50,7 +50,7 @@ enum dispatch dispatch_judge(const struct device *d, const struct decision *x,
 			return DISPATCH_NOTHING;
 		return decision_offers(x) && !offline ? DISPATCH_OPEN : DISPATCH_LAPSE;
 	}
-	if (!decision_offers(x) || offline)
+	if (!decision_offers(x) || offline || (l->silent_us && d->last_seen_us <= l->silent_us))
 		return DISPATCH_NOTHING;
 	if (!a || !attempt_is_open(a->state))
 		return DISPATCH_OPEN;
