@@ -276,6 +276,13 @@ def test_bad_arguments(device, change, words):
     assert done.returncode == 2 and words in done.stderr
 
 
+def test_slash_behind_the_server_is_no_mistake(device, service):
+    device.url += "/ota/"
+    service.status = {"/ota/api/firmware/check?": [404]}
+    assert device.run("--once") == 3
+    assert service.status["/ota/api/firmware/check?"] == []
+
+
 def test_help_and_missing_arguments(program):
     done = subprocess.run([program, "--help"], stdout=subprocess.PIPE, text=True, timeout=20)
     assert done.returncode == 0 and "--selftest" in done.stdout
