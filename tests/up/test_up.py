@@ -138,6 +138,7 @@ def test_demonstration(up):
         assert done.returncode == 0, done.stdout
         assert "All five run 1.1.0" in done.stdout
         assert len(re.findall(r"success +1\.1\.0$", done.stdout, re.M)) == 5, done.stdout
+        assert "No such file" not in done.stdout
 
 
 def test_demonstration_needs_the_key(up):
