@@ -86,7 +86,7 @@ enum paku_status {
 /* Why an update failed or was rolled back; paku_why_text() of the glue has the sentences. */
 enum paku_why {
 	PAKU_WHY_NONE,
-	PAKU_WHY_LINE,       /* the download made no progress in max_tries tries */
+	PAKU_WHY_LINE,       /* the download made no progress in max_tries more tries */
 	PAKU_WHY_ABSENT,     /* the service does not have the image (404 and its like) */
 	PAKU_WHY_SIZE,       /* it sends another number of bytes than it offered */
 	PAKU_WHY_SPACE,      /* the image is larger than a slot */
@@ -224,7 +224,7 @@ struct paku_config {
 	bool poll_fixed;        /* check every poll_s, whatever a normal answer recommends */
 	uint32_t trial_s;       /* the longest self-test */
 	uint8_t max_boots;      /* boots a new image gets to be confirmed in */
-	uint8_t max_tries;      /* tries of a download in a row without a new block in flash */
+	uint8_t max_tries;      /* more tries of a download without a new block in flash */
 	uint8_t save_blocks;    /* blocks between two notes of the progress in the boot record */
 	uint8_t report_percent; /* step of the progress reports */
 };
@@ -251,8 +251,10 @@ struct paku {
 	uint32_t trial_until;
 	uint32_t pos; /* recheck, verify: bytes read back; fetch: bytes in the block buffer */
 	uint32_t crc; /* recheck: of the bytes read back */
+	/* Bytes of this image that were in flash at once: only more than that is progress. */
+	uint32_t most;
 	uint8_t copy; /* of the record that is current; the other one is written next */
-	uint8_t phase, running, tries, report_tries, unsaved, told_percent;
+	uint8_t phase, running, tries, changes, report_tries, unsaved, told_percent;
 	bool waiting, connected;
 	char url[PAKU_URL_SIZE];
 };

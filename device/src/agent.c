@@ -75,7 +75,8 @@ uint8_t paku_fail(struct paku *p, enum paku_why why)
 {
 	paku_due(p, PAKU_FAILED);
 	p->rec.why = (uint8_t)why;
-	p->tries = 0;
+	p->tries = p->changes = 0;
+	p->most = 0;
 	paku_event(p, PAKU_EV_FAILED, why);
 	/* If even this cannot be saved, a restart forgets the result, not the image that runs. */
 	if (paku_save(p))

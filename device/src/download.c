@@ -55,8 +55,11 @@ uint8_t paku_begin(struct paku *p, const struct paku_offer *offer)
 	bool same = (slot->size == offer->size || unknown) &&
 		    memcmp(slot->sha256, offer->sha256, PAKU_SHA256_SIZE) == 0;
 
-	if (!same)
+	if (!same) {
 		start_over(p);
+		p->most = 0;
+		p->changes = 0;
+	}
 	/* Of bytes that are here the size is known: it was learnt before the first one came. */
 	if (!unknown || !slot->written)
 		slot->size = offer->size;
@@ -117,6 +120,8 @@ uint8_t phase_recheck(struct paku *p)
 		start_over(p);
 	else if (slot->written)
 		paku_event(p, PAKU_EV_RESUME, slot->written);
+	if (slot->written > p->most)
+		p->most = slot->written;
 	progress(p);
 	p->pos = 0;
 	return slot->written == slot->size ? PHASE_VERIFY : PHASE_OPEN;
@@ -147,8 +152,10 @@ static uint8_t changed(struct paku *p)
 	hang_up(p);
 	paku_event(p, PAKU_EV_CHANGED, paku_spare(p)->written);
 	start_over(p);
-	if (p->tries >= p->cfg->max_tries)
-		return paku_fail(p, PAKU_WHY_SIZE);
+	/* A count of its own: the check that follows ends the tries. */
+	if (p->changes >= p->cfg->max_tries)
+		return paku_fail(p, PAKU_WHY_LINE);
+	p->changes++;
 	paku_backoff(p, 0);
 	return PHASE_CHECK;
 }
@@ -269,7 +276,12 @@ uint8_t phase_fetch(struct paku *p)
 	slot->crc = paku_crc32(slot->crc, p->block, want);
 	slot->written += want;
 	p->pos = 0;
-	p->tries = 0;
+	/* What is loaded once more, where Range does not work, leads nowhere if it goes on so. */
+	if (slot->written > p->most) {
+		p->most = slot->written;
+		p->tries = 0;
+		p->changes = 0;
+	}
 	progress(p);
 	/* A note that cannot be written costs a longer way after a power cut, no more. */
 	if (++p->unsaved >= p->cfg->save_blocks || slot->written == slot->size)

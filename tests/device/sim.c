@@ -147,11 +147,16 @@ static int net_open(void *ctx, const char *url, uint32_t from, const char *if_ra
 {
 	struct sim *s = ctx;
 	const char *etag = s->no_etag ? "" : s->served->etag;
+	char other[PAKU_ETAG_SIZE];
 
 	assert_non_null(strstr(url, "attempt=try"));
 	if (s->dead || s->down)
 		return -1;
 	s->opens++;
+	if (s->new_etag) {
+		snprintf(other, sizeof other, "\"tag-%u\"", (unsigned)s->opens);
+		etag = other;
+	}
 	head->retry_after_s = s->retry_after_s;
 	if (s->http_status && s->http_times) {
 		s->http_times--;

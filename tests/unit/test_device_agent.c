@@ -272,6 +272,29 @@ static void an_answer_for_another_range_is_not_used(void **state)
 	assert_int_equal(s.sent, 20 * SIM_BLOCK + new.size);
 }
 
+/* A line that never holds for a whole image, and nothing that lets it go on: no end, but one. */
+static void loading_the_same_again_and_again_is_no_progress(void **state)
+{
+	(void)state;
+	for (int which = 0; which < 3; which++) {
+		sim_init(&s, &old, &new);
+		s.max_attempts = 1;
+		s.no_range = which == 0;
+		s.no_etag = which == 1;
+		s.new_etag = which == 2;
+		s.net_cut_at = s.net_cut_step = 20 * SIM_BLOCK;
+		assert_true(sim_run(&s, 3));
+		assert_stays(PAKU_FAILED, PAKU_WHY_LINE);
+		assert_true(s.opens > s.cfg.max_tries && s.opens <= 2u * s.cfg.max_tries + 4);
+		/* On a better line the next attempt has all its tries. */
+		s.max_attempts = 2;
+		s.net_cut_step = 0;
+		assert_true(sim_run(&s, 4));
+		assert_ptr_equal(sim_running(&s), &new);
+		sim_fini(&s);
+	}
+}
+
 static void a_dead_line_fails_after_many_tries_and_keeps_what_it_has(void **state)
 {
 	(void)state;
@@ -741,6 +764,7 @@ int main(void)
 		T(an_image_that_is_not_the_one_offered),
 		T(without_an_etag_the_download_begins_again),
 		T(an_answer_for_another_range_is_not_used),
+		T(loading_the_same_again_and_again_is_no_progress),
 		T(a_dead_line_fails_after_many_tries_and_keeps_what_it_has),
 		T(retry_after_of_a_busy_service_is_heeded),
 		T(statuses_of_the_download),

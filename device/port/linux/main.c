@@ -8,14 +8,18 @@
  */
 #include "port.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MAX_BOOTS         3
 #define REPORT_TRIES_ONCE 3 /* --once does not wait for ever for a service that is gone */
+#define SELFTEST_LOOKS    20
+#define SELFTEST_LOOK_MS  10
 
 volatile sig_atomic_t port_stop;
 
@@ -96,17 +100,57 @@ static bool image_verifies(struct port *p)
 	return memcmp(digest, slot->sha256, sizeof digest) == 0;
 }
 
+/* Ends a self-test that is under way; what it has started ends with it. */
+static void selftest_end(struct port *p)
+{
+	if (p->selftest_pid <= 0)
+		return;
+	(void)kill(-p->selftest_pid, SIGKILL);
+	(void)kill(p->selftest_pid, SIGKILL); /* its group may not be there yet */
+	while (waitpid(p->selftest_pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	p->selftest_pid = 0;
+}
+
 /* The command is told what it judges: PAKU_VERSION and PAKU_IMAGE, the slot's file. */
-static enum paku_test command_selftest(struct port *p)
+static bool selftest_begin(struct port *p)
 {
 	char path[4096];
 	int n = snprintf(path, sizeof path, "%s/slot%d", p->opt.dir, p->agent.running);
 
 	if (n < 0 || (size_t)n >= sizeof path || setenv("PAKU_IMAGE", path, 1) ||
 	    setenv("PAKU_VERSION", paku_version(&p->agent), 1))
+		return false;
+	p->selftest_pid = fork();
+	if (p->selftest_pid == 0) {
+		(void)setpgid(0, 0);
+		execl("/bin/sh", "sh", "-c", p->opt.selftest, (char *)NULL);
+		_exit(127);
+	}
+	return p->selftest_pid > 0;
+}
+
+/*
+ * Not waited for longer than a moment: the agent asks again, and whoever sends us a signal, or
+ * trial_s, is not kept waiting by a command that hangs.
+ */
+static enum paku_test command_selftest(struct port *p)
+{
+	int status = 0;
+
+	if (p->selftest_pid <= 0 && !selftest_begin(p))
 		return PAKU_TEST_FAIL;
-	int status = system(p->opt.selftest);
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? PAKU_TEST_PASS : PAKU_TEST_FAIL;
+	for (int i = 0; i < SELFTEST_LOOKS && !port_stop; i++) {
+		pid_t ended = waitpid(p->selftest_pid, &status, WNOHANG);
+		if (ended) {
+			p->selftest_pid = 0;
+			return ended > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0
+				       ? PAKU_TEST_PASS
+				       : PAKU_TEST_FAIL;
+		}
+		port_sleep_ms(SELFTEST_LOOK_MS);
+	}
+	return PAKU_TEST_WAIT;
 }
 
 static enum paku_test sys_selftest(void *ctx)
@@ -238,6 +282,7 @@ static enum port_exit live(struct port *p)
 		if (over_mqtt(p) && !port_mqtt_start(p))
 			return EXIT_STATE;
 		done = boot_run(p);
+		selftest_end(p);
 		port_net_ops.close(p);
 		if (!done)
 			port_mqtt_reset(p);

@@ -92,6 +92,16 @@ static bool server_ok(const char *s)
 	return host && *host && *host != '/' && !strpbrk(host, " ?#") && strlen(s) < 256;
 }
 
+/* A path comes behind it, which begins with one. */
+static const char *without_slash(char *server)
+{
+	size_t len = strlen(server);
+
+	while (len && server[len - 1] == '/')
+		server[--len] = '\0';
+	return server;
+}
+
 static bool fail_of(const char *s, enum port_fail *fail)
 {
 	*fail = strcmp(s, "verify") == 0     ? FAIL_VERIFY
@@ -247,7 +257,7 @@ int options_parse(struct options *opt, int argc, char **argv)
 	while ((which = getopt_long(argc, argv, "", longs, &index)) != -1) {
 		const char *need = NULL;
 		switch (which) {
-		case O_SERVER: opt->server = optarg; break;
+		case O_SERVER: opt->server = without_slash(optarg); break;
 		case O_SITE: opt->site = optarg; break;
 		case O_ID: opt->id = optarg; break;
 		case O_MODEL: opt->model = optarg; break;

@@ -15,6 +15,7 @@
 #include <curl/curl.h>
 #include <mosquitto.h>
 #include <signal.h>
+#include <sys/types.h>
 
 #define PORT_BLOCK_SIZE 65536
 #define PORT_NET_BUFFER (256 * 1024)
@@ -90,6 +91,7 @@ struct port {
 	struct paku_io io;
 	struct paku_config cfg;
 	uint8_t *block;
+	pid_t selftest_pid; /* of --selftest, and its process group; 0: none runs */
 	uint32_t polls;
 	enum port_exit outcome; /* of the last update, or the last check */
 	bool update_ended;
