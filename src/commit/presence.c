@@ -199,6 +199,18 @@ static bool lapse_unanswered(struct committer *c, struct device_work *w)
 	return attempt_step(c, w, w->next.attempt, &word) != STEPPED_NOMEM;
 }
 
+/* The open attempt was told, and is not to be told again. */
+static bool end_told(struct committer *c, struct device_work *w, const struct decision *x)
+{
+	bool other = decision_offers(x) && x->release->id != w->next.attempt->release_id;
+
+	if (decision_offers(x) && !other)
+		return lapse_unanswered(c, w);
+	return attempt_withdraw(c, w,
+				other ? "another release took its place"
+				      : reason_name(x->reason)) != STEPPED_NOMEM;
+}
+
 enum prepared prepare_dispatch(struct committer *c, struct command *cmd)
 {
 	struct device *d = fleet_find(c->fleet, cmd->dispatch.device_id);
@@ -221,7 +233,7 @@ enum prepared prepare_dispatch(struct committer *c, struct command *cmd)
 	switch (what) {
 	case DISPATCH_OPEN: ok = open_and_tell(c, w, &x); break;
 	case DISPATCH_AGAIN: ok = attempt_tell(c, w, true); break;
-	case DISPATCH_LAPSE: ok = lapse_unanswered(c, w); break;
+	case DISPATCH_LAPSE: ok = end_told(c, w, &x); break;
 	case DISPATCH_NOTHING: break;
 	}
 	cmd->out.send = what != DISPATCH_LAPSE;

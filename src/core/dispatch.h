@@ -15,7 +15,8 @@ enum dispatch {
 	DISPATCH_OPEN,  /* open an attempt at decision.release (in the place of one that waits), and
 			   tell */
 	DISPATCH_AGAIN, /* tell the open attempt (again) */
-	DISPATCH_LAPSE, /* it did not answer, or is gone: the open attempt ends */
+	DISPATCH_LAPSE, /* it did not answer, is gone, or is not to have it any more: the open
+			   attempt ends */
 };
 
 struct dispatch_params {

@@ -349,6 +349,46 @@ static void told_once_a_window(void **state)
 	bench_restart(b);
 }
 
+/* What it was told is not for it any more: no silence of the device's. */
+static void told_and_not_meant(void **state)
+{
+	static const char *const beta[] = {"beta"};
+	struct device_edit e = {.device_id = "d1", .set_groups = true};
+	struct bench *b = *state;
+	struct rollout_new n = rollout_of("beta", "2.0.0");
+	struct command cmd;
+
+	assert_int_equal(upload(b, "2.0.0"), OTA_OK);
+	n.type = TARGET_GROUP;
+	n.group = "beta";
+	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_OK);
+	birth(b, "d1", "1.0.0");
+	assert_false(order(b, "d1"));
+	e.groups = beta;
+	e.group_count = 1;
+	assert_int_equal(edit(b, &e, 1), OTA_OK);
+	assert_true(order(b, "d1"));
+	e.group_count = 0;
+	assert_int_equal(edit(b, &e, 1), OTA_OK);
+	assert_false(order(b, "d1"));
+	assert_string_equal(row_text(b, LAST_CLOSED), "withdrawn");
+	assert_string_equal(row_text(b, LAST_WHY), "not_in_group");
+	assert_int_equal(row_int(b, ONLINE), 1);
+	bench_restart(b);
+	/* Back in: told at once. */
+	e.group_count = 1;
+	assert_int_equal(edit(b, &e, 1), OTA_OK);
+	assert_true(order(b, "d1"));
+	/* Another release in the place of the one that waits. */
+	roll_out(b, "3.0.0");
+	assert_true(order(b, "d1"));
+	assert_string_equal(row_text(b, "SELECT firmware_version FROM device_update_status ORDER "
+					"BY id DESC LIMIT 1"),
+			    "3.0.0");
+	assert_int_equal(row_int(b, ATTEMPTS " WHERE completed_at IS NULL"), 1);
+	bench_restart(b);
+}
+
 static void counted_anew(void **state)
 {
 	struct bench *b = *state;
@@ -674,6 +714,7 @@ int main(void)
 		ON_A_BENCH(both_forms_of_topics),
 		ON_A_BENCH(two_sites),
 		ON_A_BENCH(told_once_a_window),
+		ON_A_BENCH(told_and_not_meant),
 		ON_A_BENCH(counted_anew),
 		ON_A_BENCH(offered_over_http_first),
 		ON_A_BENCH(places),
