@@ -192,11 +192,19 @@ static bool open_and_tell(struct committer *c, struct device_work *w, const stru
 	return attempt_open(c, w, x->release, x->rollout, true);
 }
 
+/* Whoever did not answer is not there, whatever its broker thought: it is told when it is heard. */
 static bool lapse_unanswered(struct committer *c, struct device_work *w)
 {
 	struct attempt_word word = {.event = EVENT_LAPSE, .percent = -1, .why = "unanswered"};
+	struct device_link l = *w->next.link;
 
-	return attempt_step(c, w, w->next.attempt, &word) != STEPPED_NOMEM;
+	if (attempt_step(c, w, w->next.attempt, &word) == STEPPED_NOMEM)
+		return false;
+	if (l.presence == PRESENCE_OFFLINE)
+		return true;
+	l.presence = PRESENCE_OFFLINE;
+	l.presence_us = c->batch.now_us;
+	return state_set_link(&w->next, &l) && put_device(c, w);
 }
 
 /* The open attempt was told, and is not to be told again. */

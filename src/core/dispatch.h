@@ -3,8 +3,9 @@
  * Whom to tell over MQTT, and when again.  Pure: the clock comes in.
  *
  * An attempt is told when it is opened.  When the device says nothing, it is told again 1, 5 and 30
- * windows later, and a window after that the attempt lapses as unanswered: nobody's failure.  A
- * device that comes online begins anew, but never inside the window of the command before.
+ * windows later, and a window after that the attempt lapses as unanswered: nobody's failure.  The
+ * device counts as offline then.  One that comes online begins anew, but never inside the window of
+ * the command before.
  */
 #pragma once
 

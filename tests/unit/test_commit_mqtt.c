@@ -349,6 +349,36 @@ static void told_once_a_window(void **state)
 	bench_restart(b);
 }
 
+/* Nobody's failure; and no reason to begin anew before it was heard. */
+static void lapsed_until_it_is_seen(void **state)
+{
+	static const int waits[] = {WINDOW, 5 * WINDOW, 30 * WINDOW, WINDOW};
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	birth(b, "d1", "1.0.0");
+	assert_true(order(b, "d1"));
+	for (int i = 0; i < 4; i++) {
+		seconds_pass(waits[i]);
+		assert_int_equal(order(b, "d1"), i < 3);
+	}
+	assert_string_equal(row_text(b, LAST_CLOSED), "lapsed");
+	for (int i = 0; i < 3; i++) {
+		int64_t n = writes(b);
+		assert_false(order(b, "d1"));
+		retained(b, "d1", "1.0.0", true);
+		assert_false(order(b, "d1"));
+		assert_int_equal(writes(b), n);
+		seconds_pass(3600);
+		bench_restart(b);
+	}
+	assert_int_equal(row_int(b, ATTEMPTS), 1);
+	birth(b, "d1", "1.0.0");
+	assert_true(order(b, "d1"));
+	assert_int_equal(row_int(b, ATTEMPTS), 2);
+	bench_restart(b);
+}
+
 /* What it was told is not for it any more: no silence of the device's. */
 static void told_and_not_meant(void **state)
 {
@@ -714,6 +744,7 @@ int main(void)
 		ON_A_BENCH(both_forms_of_topics),
 		ON_A_BENCH(two_sites),
 		ON_A_BENCH(told_once_a_window),
+		ON_A_BENCH(lapsed_until_it_is_seen),
 		ON_A_BENCH(told_and_not_meant),
 		ON_A_BENCH(counted_anew),
 		ON_A_BENCH(offered_over_http_first),
