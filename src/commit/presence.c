@@ -49,12 +49,16 @@ bool link_note(struct committer *c, struct device_work *w, const struct via *via
 	if (strcmp(l.site, via->site) != 0) {
 		if (presence == PRESENCE_OFFLINE)
 			return true; /* it has left there, and is here */
-		if (strcmp(l.other_site, via->site) == 0 &&
+		bool back = strcmp(l.other_site, via->site) == 0;
+		if (back && l.presence == PRESENCE_ONLINE &&
 		    c->batch.now_us - l.conflict_us < CONFLICT_US)
 			return true;
-		if (presence == PRESENCE_ONLINE && l.presence == PRESENCE_ONLINE &&
-		    !note_conflict(c, w, &l, via))
-			return false;
+		if (presence == PRESENCE_ONLINE && l.presence == PRESENCE_ONLINE) {
+			if (!note_conflict(c, w, &l, via))
+				return false;
+		} else if (back) {
+			l.other_site = l.site; /* the conflict that was is of these two still */
+		}
 	}
 	if (presence != PRESENCE_UNKNOWN && presence != l.presence) {
 		l.presence = presence;

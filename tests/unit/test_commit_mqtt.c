@@ -311,6 +311,23 @@ static void two_sites(void **state)
 	bench_restart(b);
 }
 
+/* One of the two went away: the other is the one that is left, at once. */
+static void one_site_is_left(void **state)
+{
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	birth(b, "d1", "1.0.0");
+	birth_at(b, "d1", "1.0.0", other);
+	last_will(b, "d1", other);
+	birth(b, "d1", "1.0.0");
+	assert_string_equal(row_text(b, SITE), "paku");
+	assert_int_equal(row_int(b, ONLINE), 1);
+	assert_int_equal(events(b, "site_conflict"), 1);
+	assert_true(order(b, "d1"));
+	bench_restart(b);
+}
+
 /* --- telling --- */
 
 static void told_once_a_window(void **state)
@@ -743,6 +760,7 @@ int main(void)
 		ON_A_BENCH(a_last_will),
 		ON_A_BENCH(both_forms_of_topics),
 		ON_A_BENCH(two_sites),
+		ON_A_BENCH(one_site_is_left),
 		ON_A_BENCH(told_once_a_window),
 		ON_A_BENCH(lapsed_until_it_is_seen),
 		ON_A_BENCH(told_and_not_meant),
