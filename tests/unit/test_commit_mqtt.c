@@ -546,6 +546,49 @@ static void accepted_once(void **state)
 	assert_string_equal(row_text(b, LAST_STATUS), "success");
 }
 
+static void progress_is_coalesced(void **state)
+{
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	birth(b, "d1", "1.0.0");
+	assert_true(order(b, "d1"));
+	/* The step is a row of its own, and takes along what was told with it. */
+	progress(b, "d1", EVENT_REPORT_DOWNLOADING, 3);
+	assert_string_equal(row_text(b, LAST_STATUS), "downloading");
+	assert_int_equal(row_int(b, LAST_PERCENT), 3);
+	int64_t n = writes(b);
+	for (int i = 4; i < 40; i++)
+		progress(b, "d1", EVENT_REPORT_DOWNLOADING, i);
+	assert_int_equal(writes(b), n);
+	for (int i = 40; i < 45; i++) {
+		seconds_pass(1);
+		progress(b, "d1", EVENT_REPORT_DOWNLOADING, i);
+		progress(b, "d1", EVENT_REPORT_DOWNLOADING, i + 1);
+		assert_int_equal(row_int(b, LAST_PERCENT), i);
+	}
+	assert_int_equal(writes(b), n + 5);
+	/* Late, or nothing new. */
+	seconds_pass(1);
+	progress(b, "d1", EVENT_REPORT_DOWNLOADING, 20);
+	assert_int_equal(writes(b), n + 5);
+	bench_restart(b);
+	/* Steps never wait. */
+	n = writes(b);
+	seconds_pass(1);
+	progress(b, "d1", EVENT_REPORT_DOWNLOADING, 99);
+	progress(b, "d1", EVENT_REPORT_DOWNLOADED, 100);
+	progress(b, "d1", EVENT_REPORT_INSTALLING, 100);
+	result(b, "d1", "2.0.0", true, "done");
+	assert_int_equal(writes(b), n + 4);
+	/* A finished one is not reopened. */
+	n = writes(b);
+	progress(b, "d1", EVENT_REPORT_DOWNLOADING, 99);
+	assert_int_equal(writes(b), n);
+	assert_string_equal(row_text(b, LAST_STATUS), "success");
+	bench_restart(b);
+}
+
 static void result_before_status(void **state)
 {
 	struct bench *b = *state;
@@ -768,6 +811,7 @@ int main(void)
 		ON_A_BENCH(offered_over_http_first),
 		ON_A_BENCH(places),
 		ON_A_BENCH(accepted_once),
+		ON_A_BENCH(progress_is_coalesced),
 		ON_A_BENCH(result_before_status),
 		ON_A_BENCH(progress_names_no_version),
 		cmocka_unit_test(over_the_limit),
