@@ -611,6 +611,71 @@ static void result_before_status(void **state)
 	bench_restart(b);
 }
 
+/* The broker sends the end of the first try again when the second is open. */
+static void copy_of_a_result(void **state)
+{
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	birth(b, "d1", "1.0.0");
+	assert_true(order(b, "d1"));
+	result(b, "d1", "2.0.0", false, "no route");
+	assert_string_equal(row_text(b, LAST_STATUS), "failed");
+	assert_true(order(b, "d1"));
+	assert_int_equal(row_int(b, ATTEMPTS), 2);
+	bench_restart(b);
+	int64_t n = writes(b);
+	result(b, "d1", "2.0.0", false, "no route");
+	assert_int_equal(writes(b), n);
+	assert_string_equal(row_text(b, LAST_STATUS), "pending");
+	assert_int_equal(row_int(b, "SELECT failures FROM attempt_failures"), 1);
+	/* A device without a clock says the same of the next try, once it has taken that. */
+	accepted(b, "d1", "2.0.0");
+	result(b, "d1", "2.0.0", false, "no route");
+	assert_string_equal(row_text(b, LAST_STATUS), "failed");
+	assert_int_equal(row_int(b, "SELECT failures FROM attempt_failures"), 2);
+	bench_restart(b);
+	n = writes(b);
+	result(b, "d1", "2.0.0", false, "no route");
+	assert_int_equal(writes(b), n);
+	/* Nor does it end one that lapsed, or was taken back. */
+	assert_true(order(b, "d1"));
+	last_will(b, "d1", paku);
+	seconds_pass(WINDOW);
+	assert_false(order(b, "d1"));
+	assert_string_equal(row_text(b, LAST_CLOSED), "lapsed");
+	result(b, "d1", "2.0.0", false, "no route");
+	assert_string_equal(row_text(b, LAST_CLOSED), "lapsed");
+	assert_int_equal(row_int(b, "SELECT failures FROM attempt_failures"), 2);
+	/* Another payload needs no word before it. */
+	assert_true(order(b, "d1"));
+	result(b, "d1", "2.0.0", false, "no space");
+	assert_int_equal(row_int(b, "SELECT failures FROM attempt_failures"), 3);
+	assert_false(order(b, "d1")); /* too many */
+	bench_restart(b);
+}
+
+/* A copy that the broker kept for hours is one still. */
+static void copy_hours_later(void **state)
+{
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	birth(b, "d1", "1.0.0");
+	assert_true(order(b, "d1"));
+	result(b, "d1", "2.0.0", true, "done");
+	birth(b, "d1", "2.0.0");
+	birth(b, "d1", "3.0.0"); /* by hand */
+	seconds_pass(2 * 3600);
+	bench_restart(b);
+	int64_t n = writes(b);
+	result(b, "d1", "2.0.0", true, "done");
+	assert_int_equal(writes(b), n);
+	assert_int_equal(row_int(b, ATTEMPTS), 1);
+	assert_string_equal(device(b, "d1")->state.version, "3.0.0");
+	bench_restart(b);
+}
+
 static void progress_names_no_version(void **state)
 {
 	struct bench *b = *state;
@@ -637,6 +702,27 @@ static void progress_names_no_version(void **state)
 	assert_int_equal(row_int(b, ATTEMPTS), 1);
 	seconds_pass(WINDOW);
 	assert_false(order(b, "d1")); /* once */
+	bench_restart(b);
+}
+
+static void of_no_release(void **state)
+{
+	struct bench *b = *state;
+
+	result(b, "d1", "9.9.9-unknown", false, "odd");
+	assert_string_equal(row_text(b, "SELECT firmware_version||' '||status FROM "
+					"device_update_status"),
+			    "9.9.9-unknown failed");
+	assert_int_equal(row_int(b, "SELECT unsolicited FROM device_update_status"), 1);
+	assert_string_equal(row_text(b, "SELECT device_model FROM devices"), "(null)");
+	assert_int_equal(row_int(b, ONLINE), 1);
+	bench_restart(b);
+	int64_t n = writes(b);
+	result(b, "d1", "9.9.9-unknown", false, "odd");
+	assert_int_equal(writes(b), n);
+	seconds_pass(2 * 3600);
+	result(b, "d1", "9.9.9-unknown", false, "odd");
+	assert_int_equal(row_int(b, ATTEMPTS), 1);
 	bench_restart(b);
 }
 
@@ -813,7 +899,10 @@ int main(void)
 		ON_A_BENCH(accepted_once),
 		ON_A_BENCH(progress_is_coalesced),
 		ON_A_BENCH(result_before_status),
+		ON_A_BENCH(copy_of_a_result),
+		ON_A_BENCH(copy_hours_later),
 		ON_A_BENCH(progress_names_no_version),
+		ON_A_BENCH(of_no_release),
 		cmocka_unit_test(over_the_limit),
 		cmocka_unit_test(refused_alone),
 		ON_A_BENCH(rejected_are_bounded),
