@@ -229,7 +229,8 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 	if (!a.unsolicited && !attempt_is_open(old->state) && attempt_is_open(a.state) && held &&
 	    held->id != a.id)
 		return STEPPED_NOT;
-	if (word->coalesced && c->batch.now_us - old->reported_us < US_PER_S)
+	if (word->coalesced && a.state == old->state &&
+	    c->batch.now_us - old->reported_us < US_PER_S)
 		grew = false;
 	if (a.state == old->state && !accepts &&
 	    (!grew || a.state != ATTEMPT_DOWNLOADING || word->event != EVENT_REPORT_DOWNLOADING))

@@ -3,9 +3,9 @@
  * Whom to tell over MQTT, and when again.  Pure: the clock comes in.
  *
  * An attempt is told when it is opened.  When the device says nothing, it is told again 1, 5 and 30
- * windows later, and a window after that the attempt lapses as unanswered: nobody's failure.  Then it
- * is told nothing until it is next seen.  A device that comes online begins anew, but never inside
- * the window of the command before.
+ * windows later, and a window after that the attempt lapses as unanswered: nobody's failure.  Then
+ * it is told nothing until it is next seen.  A device that comes online begins anew, but never
+ * inside the window of the command before.
  */
 #pragma once
 
@@ -16,7 +16,8 @@ enum dispatch {
 	DISPATCH_OPEN,  /* open an attempt at decision.release (in the place of one that waits), and
 			   tell */
 	DISPATCH_AGAIN, /* tell the open attempt (again) */
-	DISPATCH_LAPSE, /* it did not answer, or is gone: the open attempt ends */
+	DISPATCH_LAPSE, /* it did not answer, is gone, or is not to have it any more: the open
+			   attempt ends */
 };
 
 struct dispatch_params {
