@@ -25,6 +25,12 @@ struct dispatch_params {
 	int64_t window_us; /* OTA_COMMAND_TIMEOUT_S */
 };
 
+/*
+ * How long a device is left alone after so many failures in a row: a poll interval, twice that, and
+ * so on, a day at the most.  One that asks over HTTP waits about as long by itself.
+ */
+int64_t dispatch_retry_us(int failures, int64_t poll_interval_us);
+
 /* X is decide()'s answer for D now. */
 enum dispatch dispatch_judge(const struct device *d, const struct decision *x,
 			     const struct dispatch_params *p);

@@ -116,6 +116,25 @@ def test_a_failure_has_its_name_and_the_devices_words(service):
     device.close()
 
 
+def test_after_a_failure_it_is_told_again_when_its_time_has_come(services):
+    service = services(env={"OTA_POLL_INTERVAL_S": 2})
+    device = Device(service)
+    released(service)
+    first = device.command()
+    device.result("1.2.0", 4, "first")
+    begun = time.monotonic()
+    second = device.command(2)
+    assert time.monotonic() - begun > 1.5 and second["url"] != first["url"]
+    device.result("1.2.0", 4, "second")
+    wait_for(lambda: service.update_of("esp32_001")["error_message"] == "install failed: second",
+             "the second failure")
+    service.ok("POST", "/api/admin/devices/esp32_001/retry")
+    begun = time.monotonic()
+    device.command(3)
+    assert time.monotonic() - begun < 3
+    device.close()
+
+
 def test_older_devices_are_answered_on_their_topics(service):
     device = Device(service, "old_1", form="devices")
     released(service)

@@ -31,6 +31,8 @@ static int end(void **state)
 	return 0;
 }
 
+#define RETRY 3600 /* the bench's poll interval */
+
 static void seconds_pass(int seconds)
 {
 	clock_service_not_before(clock_service_us() + seconds * US_PER_S);
@@ -621,6 +623,8 @@ static void copy_of_a_result(void **state)
 	assert_true(order(b, "d1"));
 	result(b, "d1", "2.0.0", false, "no route");
 	assert_string_equal(row_text(b, LAST_STATUS), "failed");
+	assert_false(order(b, "d1")); /* not at once */
+	seconds_pass(RETRY);
 	assert_true(order(b, "d1"));
 	assert_int_equal(row_int(b, ATTEMPTS), 2);
 	bench_restart(b);
@@ -639,6 +643,9 @@ static void copy_of_a_result(void **state)
 	result(b, "d1", "2.0.0", false, "no route");
 	assert_int_equal(writes(b), n);
 	/* Nor does it end one that lapsed, or was taken back. */
+	seconds_pass(RETRY);
+	assert_false(order(b, "d1")); /* the second wait is twice as long */
+	seconds_pass(RETRY);
 	assert_true(order(b, "d1"));
 	last_will(b, "d1", paku);
 	seconds_pass(WINDOW);
@@ -648,6 +655,7 @@ static void copy_of_a_result(void **state)
 	assert_string_equal(row_text(b, LAST_CLOSED), "lapsed");
 	assert_int_equal(row_int(b, "SELECT failures FROM attempt_failures"), 2);
 	/* Another payload needs no word before it. */
+	seconds_pass(1);
 	assert_true(order(b, "d1"));
 	result(b, "d1", "2.0.0", false, "no space");
 	assert_int_equal(row_int(b, "SELECT failures FROM attempt_failures"), 3);
