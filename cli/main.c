@@ -87,22 +87,6 @@ const struct cmd cli_root = {
 	.subs = commands,
 };
 
-void cli_hint(struct cli *c, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(c->hint, sizeof(c->hint), fmt, ap);
-	va_end(ap);
-}
-
-int64_t cli_now_us(const struct cli *c)
-{
-	if (!c->service_us)
-		return clock_wall_us();
-	return c->service_us + (clock_mono_ms() - c->service_mono_ms) * 1000;
-}
-
 static int exit_code_of(enum ota_code code)
 {
 	switch (code) {

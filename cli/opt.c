@@ -222,8 +222,8 @@ static enum ota_code check_count(const struct args *a, struct ota_err *err)
 	const struct cmd *c = a->cmd;
 
 	if (a->npos < c->min_args)
-		return ota_fail(err, OTA_EINVAL, "something is missing: paku-ota %s %s", a->path,
-				c->args);
+		return ota_fail(err, OTA_EINVAL, "something is missing: %s %s %s", a->program,
+				a->path, c->args);
 	if (c->max_args >= 0 && a->npos > c->max_args)
 		return ota_fail(err, OTA_EINVAL, "'%s' is one argument too many for '%s'",
 				a->pos[c->max_args], a->path);
@@ -245,7 +245,7 @@ enum ota_code args_parse(const struct cmd *root, const struct opt *globals, int 
 	enum ota_code code;
 	bool only_args = false, help;
 
-	*a = (struct args){.cmd = root, .global_opts = globals};
+	*a = (struct args){.cmd = root, .global_opts = globals, .program = root->name};
 	a->pos = calloc((size_t)argc + 2, sizeof(*a->pos));
 	if (!words || !a->pos) {
 		free(words);
@@ -355,9 +355,9 @@ void args_help(const struct args *a, FILE *out)
 	const char *space = a->path[0] ? " " : "";
 
 	if (c->subs)
-		fprintf(out, "Usage: paku-ota %s%sCOMMAND [OPTION...]\n", a->path, space);
+		fprintf(out, "Usage: %s %s%sCOMMAND [OPTION...]\n", a->program, a->path, space);
 	else
-		fprintf(out, "Usage: paku-ota %s %s%s[OPTION...]\n", a->path,
+		fprintf(out, "Usage: %s %s %s%s[OPTION...]\n", a->program, a->path,
 			c->args ? c->args : "", c->args ? " " : "");
 	fprintf(out, "\n%s\n", c->summary);
 	if (c->about)
@@ -368,5 +368,5 @@ void args_help(const struct args *a, FILE *out)
 	help_opts(a->global_opts, c->subs && !a->path[0] ? "Options everywhere" : "Everywhere",
 		  out);
 	if (c->subs)
-		fprintf(out, "\n'paku-ota %s%sCOMMAND --help' tells more.\n", a->path, space);
+		fprintf(out, "\n'%s %s%sCOMMAND --help' tells more.\n", a->program, a->path, space);
 }

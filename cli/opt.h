@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define OPTS_MAX 16
+#define OPTS_MAX 24
 
 struct opt {
 	const char *name; /* without the dashes; NULL ends a table */
@@ -46,7 +46,8 @@ struct args {
 	const char *values[OPTS_MAX];  /* by index in cmd->opts */
 	const char *globals[OPTS_MAX]; /* by index in the global table */
 	const struct opt *global_opts;
-	const char **pos; /* positional arguments, NULL-terminated */
+	const char *program; /* the root command's name */
+	const char **pos;    /* positional arguments, NULL-terminated */
 	int npos;
 };
 

@@ -173,6 +173,14 @@ bool term_interrupted(void)
 	return term.interrupted != 0;
 }
 
+bool term_take_interrupt(void)
+{
+	bool was = term.interrupted != 0;
+
+	term.interrupted = 0;
+	return was;
+}
+
 /* Changes the line discipline of FD, only in the foreground: in the background it would stop us. */
 static bool quiet(int fd, tcflag_t off)
 {

@@ -37,6 +37,8 @@ const char *term_sgr(enum colour colour);
 const char *term_sgr_err(enum colour colour);
 
 bool term_interrupted(void);
+/* The same, once: what is still to be done may be interrupted anew. */
+bool term_take_interrupt(void);
 
 /* A full screen of our own, without cursor and echo; false when stdout is no terminal. */
 bool term_screen_open(void);
