@@ -142,7 +142,8 @@ static void note_birth(struct committer *c, struct device_work *w, const struct 
 {
 	const struct attempt *a = w->next.attempt;
 
-	if (a && a->state == ATTEMPT_INSTALLING && !in->boot_hash && !in->has_uptime)
+	if (a && a->state == ATTEMPT_INSTALLING && checkin_says_what_runs(in) && !in->boot_hash &&
+	    !in->has_uptime)
 		w->next.boot_seen_us = c->batch.now_us;
 }
 

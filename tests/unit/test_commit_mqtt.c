@@ -233,6 +233,28 @@ static void a_copy_may_show_success(void **state)
 	bench_restart(b);
 }
 
+/* "online", and not a word of what it runs: no evidence of anything. */
+static void a_birth_without_a_version(void **state)
+{
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	birth(b, "d1", "1.0.0");
+	assert_true(order(b, "d1"));
+	progress(b, "d1", EVENT_REPORT_INSTALLING, -1);
+	for (int i = 0; i < 2; i++) {
+		seconds_pass(5 + i * 1200);
+		last_will(b, "d1", paku);
+		birth(b, "d1", "");
+		assert_string_equal(row_text(b, LAST_STATUS), "installing");
+		assert_int_equal(row_int(b, ONLINE), 1);
+		bench_restart(b);
+	}
+	birth(b, "d1", "2.0.0");
+	assert_string_equal(row_text(b, LAST_STATUS), "success");
+	bench_restart(b);
+}
+
 static void a_last_will(void **state)
 {
 	struct bench *b = *state;
@@ -886,6 +908,7 @@ int main(void)
 		ON_A_BENCH(a_birth_registers),
 		ON_A_BENCH(a_copy_is_no_contact),
 		ON_A_BENCH(a_copy_may_show_success),
+		ON_A_BENCH(a_birth_without_a_version),
 		ON_A_BENCH(a_last_will),
 		ON_A_BENCH(both_forms_of_topics),
 		ON_A_BENCH(two_sites),
