@@ -137,12 +137,14 @@ static enum prepared prepare_gone(struct committer *c, struct command *cmd, stru
 	return PREPARED;
 }
 
-/* A birth message without a boot_id is itself the sign of a boot. */
+/* A birth message without a boot_id is itself the sign of a boot; also after a success that is yet
+ * to be seen. */
 static void note_birth(struct committer *c, struct device_work *w, const struct checkin *in)
 {
 	const struct attempt *a = w->next.attempt;
 
-	if (a && a->state == ATTEMPT_INSTALLING && !in->boot_hash && !in->has_uptime)
+	if (a && (a->state == ATTEMPT_INSTALLING || a->state == ATTEMPT_SUCCESS) &&
+	    checkin_says_what_runs(in) && !in->boot_hash && !in->has_uptime)
 		w->next.boot_seen_us = c->batch.now_us;
 }
 

@@ -235,6 +235,55 @@ static void a_copy_may_show_success(void **state)
 	bench_restart(b);
 }
 
+/* Its birth message is the sign of a boot, also after it said that all went well. */
+static void born_as_it_was(void **state)
+{
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	for (int said = 0; said < 2; said++) {
+		const char *id = said ? "d2" : "d1";
+		birth(b, id, "1.0.0");
+		assert_true(order(b, id));
+		progress(b, id, EVENT_REPORT_INSTALLING, -1);
+		if (said)
+			result(b, id, "2.0.0", true, "done");
+		bench_restart(b);
+		seconds_pass(5);
+		/* The same word in a copy, or over HTTP, waits for the time of grace. */
+		retained(b, id, "1.0.0", true);
+		ask(b, id, "1.0.0");
+		assert_string_equal(row_text(b, LAST_STATUS), said ? "success" : "installing");
+		birth(b, id, "1.0.0");
+		assert_string_equal(row_text(b, LAST_STATUS), "rolled_back");
+		bench_restart(b);
+		assert_true(order(b, id));
+		bench_restart(b);
+	}
+}
+
+/* "online", and not a word of what it runs: no evidence of anything. */
+static void a_birth_without_a_version(void **state)
+{
+	struct bench *b = *state;
+
+	roll_out(b, "2.0.0");
+	birth(b, "d1", "1.0.0");
+	assert_true(order(b, "d1"));
+	progress(b, "d1", EVENT_REPORT_INSTALLING, -1);
+	for (int i = 0; i < 2; i++) {
+		seconds_pass(5 + i * 1200);
+		last_will(b, "d1", paku);
+		birth(b, "d1", "");
+		assert_string_equal(row_text(b, LAST_STATUS), "installing");
+		assert_int_equal(row_int(b, ONLINE), 1);
+		bench_restart(b);
+	}
+	birth(b, "d1", "2.0.0");
+	assert_string_equal(row_text(b, LAST_STATUS), "success");
+	bench_restart(b);
+}
+
 static void a_last_will(void **state)
 {
 	struct bench *b = *state;
@@ -894,6 +943,8 @@ int main(void)
 		ON_A_BENCH(a_birth_registers),
 		ON_A_BENCH(a_copy_is_no_contact),
 		ON_A_BENCH(a_copy_may_show_success),
+		ON_A_BENCH(a_birth_without_a_version),
+		ON_A_BENCH(born_as_it_was),
 		ON_A_BENCH(a_last_will),
 		ON_A_BENCH(both_forms_of_topics),
 		ON_A_BENCH(two_sites),
