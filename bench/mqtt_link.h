@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "mqtt/client.h"
 
 #include <errno.h>

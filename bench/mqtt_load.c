@@ -360,6 +360,7 @@ int main(int argc, char **argv)
 {
 	static const _Atomic bool never;
 
+	log_configure(LOG_WARNING, false);
 	broker.stopping = &never;
 	broker.port = argc > 1 ? atoi(argv[1]) : 0;
 	mosquitto_lib_init();
