@@ -18,6 +18,8 @@
 #define SESSION_EXPIRY_S (14 * 86400)
 /* Messages the broker may send before the first is acknowledged: more than a batch. */
 #define RECEIVE_MAXIMUM 2000
+/* Messages of ours that may be on their way at once. */
+#define SEND_MAXIMUM 1000
 /* libmosquitto allocates what a packet announces: no more than this. */
 #define PACKET_MAXIMUM (256 * 1024)
 
@@ -167,6 +169,18 @@ static bool is_reachable(const struct client *c, char *why, size_t size)
 	return ok;
 }
 
+static void on_publish(struct mosquitto *m, void *arg, int mid, int code,
+		       const mosquitto_property *properties)
+{
+	struct client *c = arg;
+
+	(void)m;
+	(void)mid;
+	(void)code;
+	(void)properties;
+	c->packets++;
+}
+
 static int configure(struct client *c)
 {
 	const struct client_config *cfg = c->cfg;
@@ -174,6 +188,8 @@ static int configure(struct client *c)
 
 	if (rc == 0)
 		rc = mosquitto_int_option(c->m, MOSQ_OPT_RECEIVE_MAXIMUM, RECEIVE_MAXIMUM);
+	if (rc == 0)
+		rc = mosquitto_int_option(c->m, MOSQ_OPT_SEND_MAXIMUM, SEND_MAXIMUM);
 	if (rc == 0)
 		rc = mosquitto_int_option(c->m, MOSQ_OPT_TCP_NODELAY, 1);
 	/* Then what it has to say waits for client_write(). */
@@ -191,6 +207,7 @@ static int configure(struct client *c)
 	mosquitto_connect_v5_callback_set(c->m, on_connect);
 	mosquitto_message_v5_callback_set(c->m, on_message);
 	mosquitto_subscribe_v5_callback_set(c->m, on_subscribe);
+	mosquitto_publish_v5_callback_set(c->m, on_publish);
 	return rc;
 }
 
@@ -242,15 +259,8 @@ static bool check(struct client *c, int rc)
 bool client_read(struct client *c)
 {
 	unsigned seen = c->packets;
-	char byte;
 
-	if (!c->m || !check(c, mosquitto_loop_read(c->m, 1)))
-		return false;
-	/* Whether there is more, the library does not tell. */
-	if (c->cfg->ca_file)
-		return c->packets != seen;
-	return mosquitto_socket(c->m) >= 0 &&
-	       recv(mosquitto_socket(c->m), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+	return c->m && check(c, mosquitto_loop_read(c->m, 1)) && c->packets != seen;
 }
 
 void client_write(struct client *c)

@@ -46,6 +46,7 @@ struct dispatcher {
 	size_t waiting;
 	int shard; /* of the round; FLEET_SHARDS: it is over */
 	int64_t round_began_ms, round_at_ms;
+	bool left_out; /* by the round: the next one begins when nobody waits */
 	uint64_t plan_number;
 	double tokens;
 	int64_t filled_ms, tend_ms;
@@ -212,8 +213,10 @@ static void lane_push(struct dispatcher *d, int64_t rollout_id, const char *devi
 	struct lane *l = lane_of(d, rollout_id);
 	char *id = l && l->count < LANE_MAX ? strdup(device_id) : NULL;
 
-	if (!id)
-		return; /* the next round finds it */
+	if (!id) {
+		d->left_out = true; /* the next round finds it */
+		return;
+	}
 	l->ids[(l->first + l->count++) % LANE_MAX] = id;
 	d->waiting++;
 }
@@ -331,12 +334,14 @@ static void look_on(struct dispatcher *d)
 static bool look(struct dispatcher *d)
 {
 	uint64_t number = fleet_plan_number(d->cfg.fleet);
-	bool due = d->shard == FLEET_SHARDS && d->waiting == 0 && clock_mono_ms() >= d->round_at_ms;
+	bool due = d->shard == FLEET_SHARDS && d->waiting == 0 &&
+		   (d->left_out || clock_mono_ms() >= d->round_at_ms);
 
 	if (number != d->plan_number || due) {
 		/* What waited is looked at again, too: the plan may not want it any more. */
 		d->plan_number = number;
 		lanes_sweep(d, true);
+		d->left_out = false;
 		d->shard = 0;
 		d->round_began_ms = clock_mono_ms();
 	}

@@ -257,6 +257,7 @@ static void born_as_it_was(void **state)
 		birth(b, id, "1.0.0");
 		assert_string_equal(row_text(b, LAST_STATUS), "rolled_back");
 		bench_restart(b);
+		seconds_pass(RETRY);
 		assert_true(order(b, id));
 		bench_restart(b);
 	}
