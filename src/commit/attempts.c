@@ -89,16 +89,16 @@ static bool forget_failures(struct committer *c, struct device_work *w, int64_t 
 	return true;
 }
 
-/* It takes a place from now on; the next round over the fleet counts it anyway. */
+/* It takes a place from now on.  A round that is under way may have passed it by. */
 static void take_place(struct committer *c, const struct rollout *by)
 {
 	struct rollout *r = (struct rollout *)(uintptr_t)by;
 
 	c->busy++;
-	c->busy_next++;
+	c->busy_next += c->in_round;
 	if (r) {
 		r->busy++;
-		r->busy_next++;
+		r->busy_next += c->in_round;
 	}
 }
 
