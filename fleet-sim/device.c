@@ -149,12 +149,24 @@ static void rest(struct fleet *f, struct device *d)
 		device_check_later(f, d);
 }
 
+/* What came before is out first: progress names no attempt, and would be taken for the next one's.
+ */
+static void say_failed(struct fleet *f, struct device *d)
+{
+	if (d->held > 0) {
+		device_after(f, d, PATIENCE_MS, say_failed);
+		return;
+	}
+	ends(f, d, OUTCOME_FAILED);
+	device_say(f, d, WORD_FAILED, d->work->why);
+	rest(f, d);
+}
+
 void device_failed(struct fleet *f, struct device *d, int code, const char *why)
 {
 	device_try(d)->code = (uint8_t)code;
-	ends(f, d, OUTCOME_FAILED);
-	device_say(f, d, WORD_FAILED, why);
-	rest(f, d);
+	snprintf(d->work->why, sizeof d->work->why, "%s", why);
+	say_failed(f, d);
 }
 
 void device_withdrawn(struct fleet *f, struct device *d)
@@ -189,6 +201,16 @@ static bool must_wait(const struct fleet *f, struct device *d)
 	return d->held > 0 || d->reports;
 }
 
+static void starts(struct fleet *f, struct device *d)
+{
+	if (must_wait(f, d)) {
+		device_after(f, d, PATIENCE_MS, starts);
+		return;
+	}
+	work_free(d);
+	appear(f, d);
+}
+
 static void came_back(struct fleet *f, struct device *d)
 {
 	struct work *w = d->work;
@@ -210,8 +232,7 @@ static void came_back(struct fleet *f, struct device *d)
 		ends(f, d, OUTCOME_SUCCESS);
 		device_say(f, d, WORD_SUCCESS, NULL);
 	}
-	work_free(d);
-	appear(f, d);
+	starts(f, d);
 }
 
 /* After a power loss. */
@@ -238,8 +259,7 @@ void device_lost_power(struct fleet *f, struct device *d)
 {
 	device_try(d)->lost_power = true;
 	device_enter(f, d, DEVICE_OFF);
-	if (f->broker && f->o.connections == 0)
-		broker_cut(f->broker, d->number);
+	device_leave(f, d);
 	device_after(f, d, d->work->plan.away_ms, came_back_dark);
 }
 
@@ -254,8 +274,7 @@ static void falls_silent(struct fleet *f, struct device *d)
 	ends(f, d, OUTCOME_BRICKED);
 	work_free(d);
 	device_enter(f, d, DEVICE_BRICKED);
-	if (f->broker && f->o.connections == 0)
-		broker_cut(f->broker, d->number);
+	device_leave(f, d);
 }
 
 static void installed(struct fleet *f, struct device *d)

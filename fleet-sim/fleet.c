@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PATIENCE_MS 150000 /* while tries are open */
+
 enum ota_code fleet_new(struct loop *loop, const struct fleet_options *o, const struct scenario *s,
 			const struct web_limits *limits, struct fleet **out, struct ota_err *err)
 {
@@ -85,8 +87,12 @@ bool fleet_is_done(const struct fleet *f, int64_t quiet_ms)
 
 	if (busy > 0 || s->seen < f->o.devices)
 		return false;
-	if (f->o.mqtt)
+	if (f->o.mqtt) {
+		/* The service tells a device again that lost power, after a while. */
+		if (s->outcomes[OUTCOME_OPEN] > 0 && quiet_ms < PATIENCE_MS)
+			quiet_ms = PATIENCE_MS;
 		return s->offers > 0 && loop_now_ms(f->loop) - s->last_news_ms >= quiet_ms;
+	}
 	return s->settled + bricked >= f->o.devices &&
 	       (s->offers > 0 || s->up_to_date >= f->o.devices);
 }

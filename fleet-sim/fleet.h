@@ -62,6 +62,7 @@ struct work {
 	int64_t got;
 	int breaks;                /* that happened */
 	int refusals;              /* answers that were no image */
+	char why[80];              /* it failed */
 	int64_t begun_ms, told_ms; /* the last progress message */
 };
 

@@ -25,6 +25,7 @@ struct report {
 	struct fleet *fleet;
 	uint32_t number; /* of the device */
 	enum channel channel;
+	bool twice;
 	size_t len;
 	char body[];
 };
@@ -182,8 +183,12 @@ static void on_posted(void *ctx, uint64_t arg, const struct web_reply *r)
 		snprintf(f->stats.refusal, sizeof f->stats.refusal, "%ld: %.200s", r->status,
 			 r->body);
 	}
-	d->reports = head->next;
-	free(head);
+	if (head->twice) {
+		head->twice = false;
+	} else {
+		d->reports = head->next;
+		free(head);
+	}
 	d->posting = false;
 	pump(f, d);
 }
@@ -218,7 +223,8 @@ static void deliver(struct report *r)
 	struct report **at = &d->reports;
 
 	if (f->o.mqtt) {
-		publish(f, d, tails[r->channel], r->body, r->len, false);
+		for (int i = 0; i <= r->twice; i++)
+			publish(f, d, tails[r->channel], r->body, r->len, false);
 		free(r);
 		return;
 	}
@@ -256,7 +262,8 @@ static int64_t delay_of(struct fleet *f, struct device *d)
 	return until_ms - now_ms;
 }
 
-static void send_one(struct fleet *f, struct device *d, enum channel channel, const struct buf *b)
+static void send_report(struct fleet *f, struct device *d, enum channel channel, bool twice,
+			const struct buf *b)
 {
 	struct report *r = malloc(sizeof *r + b->len + 1);
 	int64_t delay_ms = delay_of(f, d);
@@ -266,7 +273,8 @@ static void send_one(struct fleet *f, struct device *d, enum channel channel, co
 		f->stats.lost++;
 		return;
 	}
-	*r = (struct report){.fleet = f, .number = d->number, .channel = channel, .len = b->len};
+	*r = (struct report){
+		.fleet = f, .number = d->number, .channel = channel, .twice = twice, .len = b->len};
 	memcpy(r->body, b->data, b->len + 1);
 	if (delay_ms <= 0 && d->held == 0) {
 		deliver(r);
@@ -289,9 +297,9 @@ void device_say(struct fleet *f, struct device *d, enum word word, const char *w
 		channel = write_mqtt(f, d, word, why, &b);
 	else
 		write_http(f, d, word, why, &b);
-	send_one(f, d, channel, &b);
-	if (traits_have(&d->traits, HABIT_TWICE))
-		send_one(f, d, channel, &b);
+	/* A second "Rolled back" could not be told from one about the next attempt. */
+	send_report(f, d, channel, word != WORD_ROLLED_BACK && traits_have(&d->traits, HABIT_TWICE),
+		    &b);
 	buf_fini(&b);
 }
 
@@ -347,6 +355,7 @@ void device_announce(struct fleet *f, struct device *d)
 	buf_fini(&b);
 }
 
+/* Shared connections stay: there we say what the last will would. */
 void device_leave(struct fleet *f, struct device *d)
 {
 	static const char offline[] = "{\"online\":false}";
