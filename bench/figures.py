@@ -44,6 +44,8 @@ class Row:
             return None
         if self.kind == "ratio":
             return self.ratio >= self.goal
+        if self.kind == "ratio at most":
+            return self.ratio <= self.goal
         return self.value <= self.goal
 
     def as_json(self):
@@ -52,7 +54,8 @@ class Row:
         return {"name": self.name, "title": self.title, "unit": self.unit,
                 "ours": spread(self.samples), "peer": spread(self.peer),
                 "ratio": spread(self.ratios), "goal": self.goal, "aim": self.aim,
-                "goal_is": "at least (ratio)" if self.kind == "ratio" else "at most",
+                "goal_is": {"ratio": "at least (ratio)", "ratio at most": "at most (ratio)"}.get(
+                    self.kind, "at most"),
                 "reached": self.reached, "meaning": self.meaning, "notes": self.notes}
 
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * bench-fill DATABASE DEVICES canary|all
+ * bench-fill DATABASE DEVICES canary|all|mqtt|waiting
  *
  * Makes a database with a fleet in it, by the service's own store: 4 models, 5 releases and 5
  * rollouts for each.  Every device runs 1.0.0.  `canary`: the newest rollouts are for named
  * devices, a group, 10 % and 25 %, so that a quarter of the devices has a standing offer and each
  * decision looks at several rollouts.  `all`: the newest rollout is for all, so that each device
  * has an open attempt.  Attempts are those that decide() would open: the service changes nothing
- * when these devices check in.
+ * when these devices check in.  `mqtt`: as `all`, of devices that are online at a broker.
+ * `waiting`: they are online, the releases are there, and no rollout offers them anything yet.
  */
 #include "names.h"
 
@@ -24,8 +25,13 @@
 #define PER_MODEL 5
 #define BATCH     5000
 
+enum plan { PLAN_CANARY, PLAN_ALL, PLAN_MQTT, PLAN_WAITING, PLANS };
+
+static const char *const plan_names[PLANS] = {"canary", "all", "mqtt", "waiting"};
+
 struct slot {
 	struct device device;
+	struct device_link link;
 	char id[BENCH_ID_SIZE];
 	struct attempt attempt;
 };
@@ -116,7 +122,7 @@ static void add_rollout(struct model *m, struct release *rel, struct target targ
 	write_changes(&ch, 1);
 }
 
-static void make_plan(struct model *m, bool all)
+static void make_plan(struct model *m, enum plan plan)
 {
 	struct target everyone = {.type = TARGET_ALL, .percent = 100, .group = ""};
 	struct target quarter = {.type = TARGET_CANARY, .percent = 25, .group = ""};
@@ -124,18 +130,23 @@ static void make_plan(struct model *m, bool all)
 	struct target group = {.type = TARGET_GROUP, .percent = 100, .group = "field"};
 	struct target named = {.type = TARGET_SPECIFIC, .percent = 100, .group = ""};
 
+	if (plan == PLAN_WAITING) {
+		for (int minor = 0; minor < PER_MODEL; minor++)
+			add_release(m, minor);
+		return;
+	}
 	add_rollout(m, add_release(m, 0), everyone, NULL);
 	add_rollout(m, add_release(m, 1), quarter, NULL);
 	add_rollout(m, add_release(m, 2), tenth, NULL);
 	add_rollout(m, add_release(m, 3), group, "{\"group\":\"field\"}");
-	if (all)
-		add_rollout(m, add_release(m, 4), everyone, NULL);
-	else
+	if (plan == PLAN_CANARY)
 		add_rollout(m, add_release(m, 4), named, "{\"device_ids\":[\"nobody\"]}");
+	else
+		add_rollout(m, add_release(m, 4), everyone, NULL);
 }
 
 /* The device and, where it is offered something, its open attempt. */
-static size_t add_device(struct change *ch, struct slot *s, uint32_t i)
+static size_t add_device(struct change *ch, struct slot *s, uint32_t i, enum plan plan)
 {
 	const struct model *m = &models[i % BENCH_MODELS];
 	struct decide_params p = {.now_us = now_us, .stale_us = INT64_MAX};
@@ -150,6 +161,13 @@ static size_t add_device(struct change *ch, struct slot *s, uint32_t i)
 	s->device.state.model = m->name;
 	s->device.state.version = BENCH_RUNS_VERSION;
 	s->device.state.hw = s->device.state.ran_as = "";
+	s->link = (struct device_link){.site = BENCH_SITE,
+				       .form = TOPIC_FORM_EDGE,
+				       .presence = PRESENCE_ONLINE,
+				       .presence_us = now_us,
+				       .other_site = ""};
+	if (plan == PLAN_MQTT || plan == PLAN_WAITING)
+		s->device.state.link = &s->link;
 	ch[0] = (struct change){.kind = CHANGE_DEVICE_PUT};
 	ch[0].device.device = &s->device;
 	ch[0].device.state = &s->device.state;
@@ -178,9 +196,12 @@ int main(int argc, char **argv)
 	struct ota_err err;
 	struct change *changes = get(2 * BATCH, sizeof *changes);
 	struct slot *slots = get(BATCH, sizeof *slots);
+	enum plan plan = PLAN_CANARY;
 
-	if (argc != 4 || (strcmp(argv[3], "canary") != 0 && strcmp(argv[3], "all") != 0)) {
-		fprintf(stderr, "usage: bench-fill DATABASE DEVICES canary|all\n");
+	while (argc == 4 && plan < PLANS && strcmp(argv[3], plan_names[plan]) != 0)
+		plan++;
+	if (argc != 4 || plan == PLANS) {
+		fprintf(stderr, "usage: bench-fill DATABASE DEVICES canary|all|mqtt|waiting\n");
 		return 2;
 	}
 	uint32_t devices = (uint32_t)strtoul(argv[2], NULL, 10);
@@ -189,12 +210,12 @@ int main(int argc, char **argv)
 		die("opening", &err);
 	for (int i = 0; i < BENCH_MODELS; i++) {
 		models[i].name = bench_models[i];
-		make_plan(&models[i], strcmp(argv[3], "all") == 0);
+		make_plan(&models[i], plan);
 	}
 	for (uint32_t i = 0; i < devices;) {
 		size_t count = 0;
 		for (int k = 0; k < BATCH && i < devices; k++, i++)
-			count += add_device(changes + count, &slots[k], i);
+			count += add_device(changes + count, &slots[k], i, plan);
 		write_changes(changes, count);
 	}
 	store->ops->close(&store);

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -82,10 +83,10 @@ def request(port, method, path, body=None, headers=None, key=False):
 
 
 class Process:
-    def __init__(self, argv, env=None, log=None):
+    def __init__(self, argv, env=None, log=None, cwd=None):
         self.log = open(log, "ab") if log else subprocess.DEVNULL
         self.process = subprocess.Popen(pinned(SERVER_CORE, *argv), env=env, stdout=self.log,
-                                        stderr=self.log)
+                                        stderr=self.log, cwd=cwd)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -139,6 +140,85 @@ class Service(Process):
             tail = f.read()[-500:]
         self.stop()
         raise Failed(f"paku-otad does not answer: {tail}")
+
+
+class MqttService(Service):
+    """With its own broker, on a free port: connected."""
+
+    def __init__(self, folder, **options):
+        # Nobody is told again in the middle of a measurement.
+        super().__init__(folder, **{"OTA_MQTT": "on", "MQTT_PORT": 0,
+                                    "OTA_COMMAND_TIMEOUT_S": 3600, **options})
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with open(self.log_path, encoding="utf-8", errors="replace") as f:
+                found = re.search(r" broker [^:]*:(\d+), command URLs", f.read())
+            if found and b'"connected since' in request(self.port, "GET", "/health")[2]:
+                self.mqtt_port = int(found.group(1))
+                return
+            time.sleep(0.02)
+        self.stop()
+        raise Failed("paku-otad does not connect to its broker")
+
+
+class Mosquitto(Process):
+    """The peer's broker: with the configuration that a service wrote, on another port."""
+
+    FILES = ("mosquitto.conf", "acl", "passwords")
+
+    def __init__(self, folder, conf_folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        self.port = free_port()
+        for name in self.FILES:
+            with open(os.path.join(conf_folder, name), encoding="utf-8") as f:
+                text = re.sub(r"(?m)^listener \d+", f"listener {self.port}", f.read())
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
+                f.write(text)
+        if os.geteuid() == 0:  # it becomes another user, as the service's does
+            for name in ("", *self.FILES):
+                shutil.chown(os.path.join(folder, name), "mosquitto", "mosquitto")
+        path = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        super().__init__([path, "-c", "mosquitto.conf"], log=os.path.join(folder, "log"),
+                         cwd=folder)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        self.stop()
+        raise Failed("mosquitto does not answer")
+
+
+class Beside:
+    """A program that runs beside what is measured, on CORE; its JSON line."""
+
+    def __init__(self, core, *argv):
+        self.name = os.path.basename(argv[0])
+        self.process = subprocess.Popen(pinned(core, *argv), stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True)
+
+    def await_ready(self):
+        if self.process.stdout.readline() != "ready\n":
+            raise Failed(f"{self.name}: {self.process.stderr.read().strip()}")
+
+    def result(self, timeout=120):
+        try:
+            out, err = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as e:
+            raise Failed(f"{self.name} does not end") from e
+        if self.process.returncode != 0:
+            raise Failed(f"{self.name}: {err.strip()}")
+        return json.loads(out)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr):
+            pipe.close()
 
 
 NGINX_CONF = """

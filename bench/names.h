@@ -9,6 +9,8 @@
 #define BENCH_ID_SIZE      32
 #define BENCH_TOKEN_SIZE   14
 #define BENCH_RUNS_VERSION "1.0.0"
+#define BENCH_NEXT_VERSION "1.4.0" /* what the newest rollouts bring */
+#define BENCH_SITE         "paku"
 
 static const char *const bench_models[BENCH_MODELS] = {"esp32", "esp32-s3", "esp32-c3", "esp8266"};
 

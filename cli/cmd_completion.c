@@ -33,7 +33,7 @@ static void value_branches(const struct opt *opts)
 			continue;
 		printf("\t'--%s') ", o->name);
 		if (o->is_file) {
-			printf("mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")");
+			printf("_paku_ota_files");
 		} else if (o->choices) {
 			printf("mapfile -t COMPREPLY < <(compgen -W '");
 			for (const char *const *c = o->choices; *c; c++)
@@ -55,6 +55,11 @@ static enum ota_code completion_bash(struct cli *c, const struct args *a, struct
 	(void)err;
 	printf("# bash completion for paku-ota; put it into ~/.bashrc:\n"
 	       "#     source <(paku-ota completion bash)\n"
+	       /* Names of files alone are treated as such: a command stays one where a
+		* folder is called the same. */
+	       "_paku_ota_files()\n{\n"
+	       "\tcompopt -o filenames 2>/dev/null\n"
+	       "\tmapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n}\n"
 	       "_paku_ota()\n{\n"
 	       "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} path= "
 	       "words= "
@@ -88,11 +93,11 @@ static enum ota_code completion_bash(struct cli *c, const struct args *a, struct
 	}
 	printf("\tesac\n"
 	       "\tif [[ $files && $cur != -* ]]; then\n"
-	       "\t\tmapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
+	       "\t\t_paku_ota_files\n"
 	       "\telse\n"
 	       "\t\tmapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
 	       "\tfi\n}\n"
-	       "complete -o filenames -o bashdefault -F _paku_ota paku-ota\n");
+	       "complete -o bashdefault -F _paku_ota paku-ota\n");
 	return OTA_OK;
 }
 

@@ -97,7 +97,7 @@ static void bar_progress(void *ctx, int64_t sent, int64_t total)
 {
 	struct bar *b = ctx;
 	int64_t now = clock_mono_ms();
-	int width = term_columns() - 46, full;
+	int columns = term_columns(), width = columns - 46, full;
 	char done[FORMAT_SIZE], all[FORMAT_SIZE];
 
 	if (total <= 0 || sent == b->drawn_sent ||
@@ -113,8 +113,13 @@ static void bar_progress(void *ctx, int64_t sent, int64_t total)
 	fprintf(stderr, "\r%s", term_sgr_err(COLOUR_CYAN));
 	for (int i = 0; i < width; i++)
 		fputs(i < full ? (term_utf8() ? "█" : "#") : (term_utf8() ? "░" : "."), stderr);
-	fprintf(stderr, "%s %3d %%  %s of %s%s\x1b[K", term_sgr_err(COLOUR_NONE),
-		(int)(sent * 100 / total), done, all, sent == total ? ", being checked" : "");
+	fprintf(stderr, "%s %3d %%", term_sgr_err(COLOUR_NONE), (int)(sent * 100 / total));
+	/* A line that wraps cannot be drawn over. */
+	if (columns >= 36)
+		fprintf(stderr, "  %s of %s", done, all);
+	if (columns >= 52 && sent == total)
+		fputs(", being checked", stderr);
+	fputs("\x1b[K", stderr);
 }
 
 static void bar_end(const struct bar *b)

@@ -163,23 +163,26 @@ static enum ota_code forgive(struct watch *w, struct ota_err *err)
 	return OTA_OK;
 }
 
-/* Every line followed by "erase to its end", what is below erased: no flicker, no rest of before.
+/*
+ * Every line begins with "erase to its end", and what is below is erased: no flicker, no rest of
+ * before.  Not behind the text: after a line as wide as the screen the cursor is on its last
+ * character still, and most terminals would erase that.
  */
 static void put_screen(const struct buf *frame, int lines)
 {
 	struct buf out = BUF_INIT;
 	int n = 0;
 
-	buf_adds(&out, "\x1b[H");
+	buf_adds(&out, "\x1b[H\x1b[K");
 	for (size_t i = 0; i < frame->len && n < lines; i++) {
 		if (frame->data[i] != '\n') {
 			buf_addc(&out, frame->data[i]);
 			continue;
 		}
 		n++;
-		buf_adds(&out, n < lines ? "\x1b[K\n" : "\x1b[K");
+		buf_adds(&out, n < lines ? "\n\x1b[K" : "");
 	}
-	buf_adds(&out, "\x1b[J");
+	buf_adds(&out, n < lines ? "\x1b[J" : "");
 	if (buf_ok(&out))
 		fwrite(out.data, 1, out.len, stdout);
 	fflush(stdout);

@@ -14,8 +14,9 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define SCREEN_ENTER "\x1b[?1049h\x1b[?25l\x1b[H\x1b[2J"
-#define SCREEN_LEAVE "\x1b[?25h\x1b[?1049l"
+/* Without automatic wrap a line that is too long ends at the edge, and moves nothing. */
+#define SCREEN_ENTER "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J"
+#define SCREEN_LEAVE "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 static struct {
 	bool utf8, colour_out, colour_err;

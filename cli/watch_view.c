@@ -89,21 +89,44 @@ static void draw_bar(const struct watch_state *w, int cols, struct buf *out)
 	buf_printf(out, "%4d %%\n", (int)(w->done * 100 / total));
 }
 
-static void figure(struct buf *out, enum colour colour, const char *name, int64_t n)
+/* WORDS and GAP blanks in COLOUR on the line that is filled up to *AT, or on the next one. */
+static void flow(struct buf *out, int cols, int indent, int *at, enum colour colour,
+		 const char *words, int gap)
 {
-	buf_printf(out, "%s%s %" PRId64 "%s   ", n ? term_sgr(colour) : "", name, n,
-		   n ? term_sgr(COLOUR_NONE) : "");
+	int n = text_width(words);
+
+	if (*at > indent && *at + n > cols) {
+		buf_addc(out, '\n');
+		text_pad(out, indent);
+		*at = indent;
+	}
+	*at += n + gap;
+	buf_printf(out, "%s%s%s", term_sgr(colour), words, term_sgr(COLOUR_NONE));
+	text_pad(out, gap);
 }
 
 static void draw_figures(const struct watch_state *w, int cols, struct buf *out)
 {
-	int at = 10;
+	const struct {
+		const char *name;
+		int64_t n;
+		enum colour colour;
+	} figures[] = {
+		{"done", w->done, COLOUR_GREEN},
+		{"running", w->running, COLOUR_CYAN},
+		{"failed", w->failed, COLOUR_RED},
+		{"waiting", w->waiting, COLOUR_NONE},
+	};
+	char text[64];
+	int at = 0;
 
-	figure(out, COLOUR_GREEN, "done", w->done);
-	figure(out, COLOUR_CYAN, "running", w->running);
-	figure(out, COLOUR_RED, "failed", w->failed);
-	figure(out, COLOUR_NONE, "waiting", w->waiting);
-	buf_printf(out, "of %" PRId64 " targeted\n", w->targeted);
+	for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
+		snprintf(text, sizeof(text), "%s %" PRId64, figures[i].name, figures[i].n);
+		flow(out, cols, 0, &at, figures[i].n ? figures[i].colour : COLOUR_NONE, text, 3);
+	}
+	snprintf(text, sizeof(text), "of %" PRId64 " targeted", w->targeted);
+	flow(out, cols, 0, &at, COLOUR_NONE, text, 0);
+	buf_addc(out, '\n');
 	if (w->targeted == 0)
 		buf_adds(out,
 			 "No device is targeted yet: none of this model (or group) is known.\n");
@@ -112,19 +135,12 @@ static void draw_figures(const struct watch_state *w, int cols, struct buf *out)
 			   w->retrying);
 	buf_addc(out, '\n');
 	coloured(out, COLOUR_DIM, "attempts  ");
+	at = 10;
 	for (int i = 0; i < WATCH_STATES; i++) {
-		char text[48];
-		int n;
-
 		if (w->counts[i] == 0)
 			continue;
-		n = snprintf(text, sizeof(text), "%s %" PRId64 "  ", watch_words[i], w->counts[i]);
-		if (at + n > cols) {
-			buf_adds(out, "\n          ");
-			at = 10;
-		}
-		at += n;
-		coloured(out, format_status_colour(watch_words[i]), text);
+		snprintf(text, sizeof(text), "%s %" PRId64, watch_words[i], w->counts[i]);
+		flow(out, cols, 10, &at, format_status_colour(watch_words[i]), text, 2);
 	}
 	buf_addc(out, '\n');
 }

@@ -1,107 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /* URLs, report bodies and head lines: text in and out of the caller's buffers, cut nowhere. */
 #include "paku_glue.h"
+#include "text.h"
 
 #include <string.h>
-
-/* Text that grows in a buffer of fixed size; once something did not fit, `ok` stays false. */
-struct text {
-	char *out;
-	size_t size, len;
-	bool ok;
-};
-
-static struct text text_begin(char *out, size_t size)
-{
-	struct text t = {out, size, 0, size > 0};
-
-	if (size)
-		out[0] = '\0';
-	return t;
-}
-
-static void put(struct text *t, char ch)
-{
-	if (t->len + 1 >= t->size)
-		t->ok = false;
-	if (!t->ok)
-		return;
-	t->out[t->len++] = ch;
-	t->out[t->len] = '\0';
-}
-
-static void puts_text(struct text *t, const char *s)
-{
-	while (*s)
-		put(t, *s++);
-}
-
-static void put_u32(struct text *t, uint32_t value)
-{
-	char digits[10];
-	int n = 0;
-
-	do
-		digits[n++] = (char)('0' + value % 10);
-	while (value /= 10);
-	while (n)
-		put(t, digits[--n]);
-}
-
-/* RFC 3986: all but the unreserved characters, so also the `+` that a query would read as space. */
-static void put_encoded(struct text *t, const char *s)
-{
-	static const char hex[] = "0123456789ABCDEF";
-
-	for (; *s; s++) {
-		unsigned char ch = (unsigned char)*s;
-		if ((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') ||
-		    (ch >= '0' && ch <= '9') || strchr("-._~", ch)) {
-			put(t, *s);
-		} else {
-			put(t, '%');
-			put(t, hex[ch >> 4]);
-			put(t, hex[ch & 15]);
-		}
-	}
-}
 
 static void put_param(struct text *t, char before, const char *name, const char *value)
 {
 	if (!value)
 		return;
-	put(t, before);
-	puts_text(t, name);
-	put(t, '=');
-	put_encoded(t, value);
-}
-
-static void put_json(struct text *t, const char *s)
-{
-	static const char hex[] = "0123456789abcdef";
-
-	put(t, '"');
-	for (; *s; s++) {
-		unsigned char ch = (unsigned char)*s;
-		if (ch < 0x20) {
-			puts_text(t, "\\u00");
-			put(t, hex[ch >> 4]);
-			put(t, hex[ch & 15]);
-			continue;
-		}
-		if (ch == '"' || ch == '\\')
-			put(t, '\\');
-		put(t, *s);
-	}
-	put(t, '"');
+	text_put(t, before);
+	text_puts(t, name);
+	text_put(t, '=');
+	text_encoded(t, value);
 }
 
 bool paku_check_url(char *out, size_t size, const struct paku_identity *id, const char *version)
 {
 	struct text t = text_begin(out, size);
 
-	puts_text(&t, id->server);
-	puts_text(&t, "/api/firmware/check");
+	text_puts(&t, id->server);
+	text_puts(&t, "/api/firmware/check");
 	put_param(&t, '?', "device_id", id->device_id);
 	put_param(&t, '&', "device_model", id->device_model);
 	put_param(&t, '&', "current_version", version);
@@ -109,8 +28,8 @@ bool paku_check_url(char *out, size_t size, const struct paku_identity *id, cons
 	put_param(&t, '&', "hw", id->hw);
 	put_param(&t, '&', "firmware_digest", id->firmware_digest);
 	put_param(&t, '&', "boot_id", id->boot_id);
-	puts_text(&t, "&uptime_s=");
-	put_u32(&t, id->uptime_s);
+	text_puts(&t, "&uptime_s=");
+	text_u32(&t, id->uptime_s);
 	return t.ok;
 }
 
@@ -118,10 +37,10 @@ bool paku_report_url(char *out, size_t size, const struct paku_identity *id)
 {
 	struct text t = text_begin(out, size);
 
-	puts_text(&t, id->server);
-	puts_text(&t, "/api/device/");
-	put_encoded(&t, id->device_id);
-	puts_text(&t, "/update-status");
+	text_puts(&t, id->server);
+	text_puts(&t, "/api/device/");
+	text_encoded(&t, id->device_id);
+	text_puts(&t, "/update-status");
 	return t.ok;
 }
 
@@ -130,25 +49,25 @@ bool paku_report_body(char *out, size_t size, const struct paku_identity *id,
 {
 	struct text t = text_begin(out, size);
 
-	puts_text(&t, "{\"device_id\":");
-	put_json(&t, id->device_id);
-	puts_text(&t, ",\"firmware_version\":");
-	put_json(&t, report->version);
-	puts_text(&t, ",\"status\":");
-	put_json(&t, paku_status_text(report->status));
+	text_puts(&t, "{\"device_id\":");
+	text_json(&t, id->device_id);
+	text_puts(&t, ",\"firmware_version\":");
+	text_json(&t, report->version);
+	text_puts(&t, ",\"status\":");
+	text_json(&t, paku_status_text(report->status));
 	if (report->percent != PAKU_NO_PERCENT) {
-		puts_text(&t, ",\"progress_percent\":");
-		put_u32(&t, report->percent);
+		text_puts(&t, ",\"progress_percent\":");
+		text_u32(&t, report->percent);
 	}
 	if (report->why != PAKU_WHY_NONE) {
-		puts_text(&t, ",\"error_message\":");
-		put_json(&t, paku_why_text(report->why));
+		text_puts(&t, ",\"error_message\":");
+		text_json(&t, paku_why_text(report->why));
 	}
 	if (report->attempt[0]) {
-		puts_text(&t, ",\"attempt_id\":");
-		put_json(&t, report->attempt);
+		text_puts(&t, ",\"attempt_id\":");
+		text_json(&t, report->attempt);
 	}
-	put(&t, '}');
+	text_put(&t, '}');
 	return t.ok;
 }
 

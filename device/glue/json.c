@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The extractor for the answer to a check-in: one walk over the object, in which every byte is
- * looked at, fields of the top level are taken, and everything else is stepped over.  Nesting is
- * bounded, and nothing is read behind `len`.
+ * The extractor for the answer to a check-in and for a command: one walk over the object, in which
+ * every byte is looked at, fields of the top level are taken, and everything else is stepped over.
+ * Nesting is bounded, and nothing is read behind `len`.
  */
 #include "paku_glue.h"
+#include "paku_mqtt.h"
 
 #include <string.h>
 
@@ -193,77 +194,127 @@ static bool digest_of(const char *hex, uint8_t out[PAKU_SHA256_SIZE])
 	return true;
 }
 
-enum field { F_AVAILABLE = 1, F_VERSION = 2, F_URL = 4, F_SIZE = 8, F_DIGEST = 16, F_ALL = 31 };
+/* A field that somebody wants: where it goes, and its bit once it is there and usable. */
+enum want_kind { WANT_TRUE, WANT_TEXT, WANT_U32, WANT_DIGEST };
 
-/* One "name": value of the top level.  Sets the bit of a field that is there and usable. */
-static bool take_field(struct cursor *c, struct paku_offer *offer, uint32_t *retry_after_s,
-		       unsigned *have)
+struct want {
+	const char *name;
+	enum want_kind kind;
+	void *out;
+	size_t size; /* of a text's buffer */
+	unsigned bit;
+};
+
+static bool take_wanted(struct cursor *c, const struct want *w, bool *given)
 {
-	char name[24], hex[2 * PAKU_SHA256_SIZE + 1];
-	bool given, ok;
-	unsigned bit = 0;
+	char hex[2 * PAKU_SHA256_SIZE + 1];
+
+	skip_space(c);
+	switch (w->kind) {
+	case WANT_TEXT: return take_text(c, w->out, w->size, given);
+	case WANT_U32: return take_u32(c, w->out, given);
+	case WANT_DIGEST:
+		if (!take_text(c, hex, sizeof hex, given))
+			return false;
+		*given = *given && digest_of(hex, w->out);
+		return true;
+	case WANT_TRUE: break;
+	}
+	*given = c->at < c->end && *c->at == 't';
+	*(bool *)w->out = *given;
+	return skip_value(c);
+}
+
+/* One "name": value of the top level.  Of two of one name the last one counts. */
+static bool take_field(struct cursor *c, const struct want *wants, size_t n, unsigned *have)
+{
+	char name[24];
+	bool given;
 
 	if (!take_string(c, name, sizeof name, &given) || !take(c, ':'))
 		return false;
-	skip_space(c);
-	if (!given) {
-		ok = skip_value(c); /* a longer name than any of ours */
-	} else if (strcmp(name, "update_available") == 0) {
-		bit = F_AVAILABLE;
-		offer->available = given = c->at < c->end && *c->at == 't';
-		ok = skip_value(c);
-	} else if (strcmp(name, "latest_version") == 0) {
-		bit = F_VERSION;
-		ok = take_text(c, offer->version, 129, &given);
-	} else if (strcmp(name, "download_url") == 0) {
-		bit = F_URL;
-		ok = take_text(c, offer->url, sizeof offer->url, &given);
-	} else if (strcmp(name, "file_size") == 0) {
-		bit = F_SIZE;
-		ok = take_u32(c, &offer->size, &given);
-	} else if (strcmp(name, "checksum_sha256") == 0) {
-		bit = F_DIGEST;
-		ok = take_text(c, hex, sizeof hex, &given);
-		given = ok && given && digest_of(hex, offer->sha256);
-	} else if (strcmp(name, "retry_after_s") == 0) {
-		ok = take_u32(c, retry_after_s, &given);
-	} else {
-		ok = skip_value(c);
+	for (size_t i = 0; given && i < n; i++) {
+		if (strcmp(name, wants[i].name) != 0)
+			continue;
+		if (!take_wanted(c, &wants[i], &given))
+			return false;
+		*have = given ? *have | wants[i].bit : *have & ~wants[i].bit;
+		return true;
 	}
-	*have = given ? *have | bit : *have & ~bit;
-	return ok;
+	return skip_value(c); /* not ours, or a longer name than any of ours */
 }
 
-static bool take_object(struct cursor *c, struct paku_offer *offer, uint32_t *retry_after_s,
+/* The whole of `json` is one object; *have has the bits of what was found. */
+static bool take_object(const char *json, size_t len, const struct want *wants, size_t n,
 			unsigned *have)
 {
-	if (!take(c, '{'))
+	struct cursor c = {json, json + len};
+
+	*have = 0;
+	if (!take(&c, '{'))
 		return false;
-	if (!take(c, '}')) {
+	if (!take(&c, '}')) {
 		do {
-			if (!take_field(c, offer, retry_after_s, have))
+			if (!take_field(&c, wants, n, have))
 				return false;
-		} while (take(c, ','));
-		if (!take(c, '}'))
+		} while (take(&c, ','));
+		if (!take(&c, '}'))
 			return false;
 	}
-	skip_space(c);
-	return c->at == c->end;
+	skip_space(&c);
+	return c.at == c.end;
 }
+
+#define VERSION_ROOM 129 /* 128 characters and the NUL */
 
 bool paku_parse_offer(const char *json, size_t len, struct paku_offer *offer,
 		      uint32_t *retry_after_s)
 {
-	struct cursor c = {json, json + len};
-	unsigned have = 0;
+	enum { VERSION = 1, URL = 2, SIZE = 4, DIGEST = 8, ALL = 15 };
+	const struct want wants[] = {
+		{"update_available", WANT_TRUE, &offer->available, 0, 0},
+		{"latest_version", WANT_TEXT, offer->version, VERSION_ROOM, VERSION},
+		{"download_url", WANT_TEXT, offer->url, sizeof offer->url, URL},
+		{"file_size", WANT_U32, &offer->size, 0, SIZE},
+		{"checksum_sha256", WANT_DIGEST, offer->sha256, 0, DIGEST},
+		{"retry_after_s", WANT_U32, retry_after_s, 0, 0},
+	};
+	unsigned have;
+	bool ok;
 
 	memset(offer, 0, sizeof *offer);
 	*retry_after_s = 0;
-	if (!take_object(&c, offer, retry_after_s, &have) || (offer->available && have != F_ALL)) {
+	ok = take_object(json, len, wants, sizeof wants / sizeof *wants, &have) &&
+	     (!offer->available || have == ALL);
+	if (!ok || !offer->available)
 		memset(offer, 0, sizeof *offer);
-		return false;
+	return ok;
+}
+
+enum paku_result paku_parse_command(const char *json, size_t len, struct paku_offer *offer)
+{
+	enum { VERSION = 1, URL = 2, DIGEST = 4 };
+	const struct want wants[] = {
+		{"version", WANT_TEXT, offer->version, VERSION_ROOM, VERSION},
+		{"target_version", WANT_TEXT, offer->version, VERSION_ROOM, VERSION},
+		{"url", WANT_TEXT, offer->url, sizeof offer->url, URL},
+		{"checksum", WANT_DIGEST, offer->sha256, 0, DIGEST},
+	};
+	enum paku_result result = PAKU_RESULT_SUCCESS;
+	unsigned have;
+
+	memset(offer, 0, sizeof *offer);
+	if (!take_object(json, len, wants, sizeof wants / sizeof *wants, &have) ||
+	    !(have & VERSION) || !offer->version[0]) {
+		memset(offer, 0, sizeof *offer);
+		return PAKU_RESULT_INVALID_FIRMWARE;
 	}
-	if (!offer->available)
-		memset(offer, 0, sizeof *offer);
-	return true;
+	if (!(have & URL) ||
+	    (strncmp(offer->url, "http://", 7) != 0 && strncmp(offer->url, "https://", 8) != 0))
+		result = PAKU_RESULT_INVALID_URL;
+	else if (!(have & DIGEST))
+		result = PAKU_RESULT_VERIFICATION_FAILED;
+	offer->available = result == PAKU_RESULT_SUCCESS;
+	offer->size = PAKU_SIZE_UNKNOWN;
+	return result;
 }

@@ -26,6 +26,8 @@
 #define PAKU_URL_SIZE     256 /* the service keeps download URLs under 200 characters */
 #define PAKU_NO_SLOT      0xFF
 #define PAKU_NO_PERCENT   0xFF
+/* Of an offer that does not say how large its image is: the answer to the download does. */
+#define PAKU_SIZE_UNKNOWN UINT32_MAX
 
 /* --------------------------------------------------------------- what is kept over a restart */
 
@@ -42,7 +44,7 @@ enum paku_slot_state {
  * has to agree on them, so they have no padding, and a change of layout changes PAKU_RECORD_MAGIC.
  */
 struct paku_slot {
-	uint32_t size;    /* of the image, in bytes */
+	uint32_t size;    /* of the image, in bytes, or PAKU_SIZE_UNKNOWN */
 	uint32_t written; /* bytes known to be in flash: whole blocks, or all of the image */
 	uint32_t crc;     /* CRC-32 of those, so that they are verified and not trusted */
 	uint8_t sha256[PAKU_SHA256_SIZE];
@@ -84,7 +86,7 @@ enum paku_status {
 /* Why an update failed or was rolled back; paku_why_text() of the glue has the sentences. */
 enum paku_why {
 	PAKU_WHY_NONE,
-	PAKU_WHY_LINE,       /* the download made no progress in max_tries tries */
+	PAKU_WHY_LINE,       /* the download made no progress in max_tries more tries */
 	PAKU_WHY_ABSENT,     /* the service does not have the image (404 and its like) */
 	PAKU_WHY_SIZE,       /* it sends another number of bytes than it offered */
 	PAKU_WHY_SPACE,      /* the image is larger than a slot */
@@ -106,7 +108,7 @@ struct paku_offer {
 	bool available;
 	char version[PAKU_VERSION_SIZE];
 	char url[PAKU_URL_SIZE]; /* absolute; the attempt is its query parameter `attempt` */
-	uint32_t size;
+	uint32_t size;           /* in bytes, or PAKU_SIZE_UNKNOWN */
 	uint8_t sha256[PAKU_SHA256_SIZE];
 };
 
@@ -137,7 +139,7 @@ enum paku_test {
 enum paku_event {
 	PAKU_EV_CHECKED,      /* value: 1 an update is offered, 0 none */
 	PAKU_EV_CHECK_FAILED, /* value: enum paku_outcome */
-	PAKU_EV_BEGIN,        /* value: size of the image */
+	PAKU_EV_BEGIN,        /* value: size of the image, or PAKU_SIZE_UNKNOWN */
 	PAKU_EV_RESUME,       /* value: bytes in flash that verified */
 	PAKU_EV_RESTARTED,    /* what was in flash is of no use; value: bytes given up */
 	PAKU_EV_PROGRESS,     /* value: bytes in flash */
@@ -222,7 +224,7 @@ struct paku_config {
 	bool poll_fixed;        /* check every poll_s, whatever a normal answer recommends */
 	uint32_t trial_s;       /* the longest self-test */
 	uint8_t max_boots;      /* boots a new image gets to be confirmed in */
-	uint8_t max_tries;      /* tries of a download in a row without a new block in flash */
+	uint8_t max_tries;      /* more tries of a download without a new block in flash */
 	uint8_t save_blocks;    /* blocks between two notes of the progress in the boot record */
 	uint8_t report_percent; /* step of the progress reports */
 };
@@ -249,8 +251,10 @@ struct paku {
 	uint32_t trial_until;
 	uint32_t pos; /* recheck, verify: bytes read back; fetch: bytes in the block buffer */
 	uint32_t crc; /* recheck: of the bytes read back */
+	/* Bytes of this image that were in flash at once: only more than that is progress. */
+	uint32_t most;
 	uint8_t copy; /* of the record that is current; the other one is written next */
-	uint8_t phase, running, tries, report_tries, unsaved, told_percent;
+	uint8_t phase, running, tries, changes, report_tries, unsaved, told_percent;
 	bool waiting, connected;
 	char url[PAKU_URL_SIZE];
 };
@@ -278,6 +282,20 @@ bool paku_init(struct paku *p, const struct paku_io *io, const struct paku_confi
 
 /* One piece of work; says what is next, and for PAKU_WAIT how long. */
 enum paku_next paku_step(struct paku *p, uint32_t *wait_ms);
+
+/*
+ * Takes an offer that came by itself, a command for instance, as if a check had brought it.  False,
+ * and nothing has changed, while an update or an undelivered result is under way.  Not from within
+ * a function of struct paku_io.  An update goes on after a restart when the next check offers it
+ * again: where nobody is asked, keep the offer and let `check` hand it out until its end is told.
+ */
+bool paku_take_offer(struct paku *p, const struct paku_offer *offer);
+
+/* The line is back: a report that waits for its next try is due now. */
+void paku_report_now(struct paku *p);
+
+/* The value of a URL's query parameter `attempt`; "" without one, or with one too long to keep. */
+void paku_attempt_of(const char *url, char attempt[PAKU_ATTEMPT_SIZE]);
 
 /* The running version, as it is told to the service. */
 const char *paku_version(const struct paku *p);

@@ -75,7 +75,8 @@ uint8_t paku_fail(struct paku *p, enum paku_why why)
 {
 	paku_due(p, PAKU_FAILED);
 	p->rec.why = (uint8_t)why;
-	p->tries = 0;
+	p->tries = p->changes = 0;
+	p->most = 0;
 	paku_event(p, PAKU_EV_FAILED, why);
 	/* If even this cannot be saved, a restart forgets the result, not the image that runs. */
 	if (paku_save(p))
@@ -125,6 +126,11 @@ static bool report_one(struct paku *p)
 	return true;
 }
 
+void paku_report_now(struct paku *p)
+{
+	p->report_tries = 0;
+}
+
 static bool before(uint32_t a, uint32_t b)
 {
 	return (int32_t)(a - b) < 0;
@@ -167,6 +173,16 @@ static uint8_t phase_check(struct paku *p)
 		return paku_begin(p, &offer);
 	paku_pause(p, next_check_ms(p, retry_after_s));
 	return PHASE_CHECK;
+}
+
+bool paku_take_offer(struct paku *p, const struct paku_offer *offer)
+{
+	if (p->phase != PHASE_CHECK || p->rec.due & FINAL_MASK)
+		return false;
+	p->tries = 0;
+	p->waiting = false;
+	p->phase = paku_begin(p, offer);
+	return true;
 }
 
 /* -------------------------------------------------------------------------------------- step */

@@ -17,8 +17,7 @@ static uint32_t least(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
-/* The value of the query parameter `attempt`; "" without one, or with one too long to keep. */
-static void attempt_of(const char *url, char attempt[PAKU_ATTEMPT_SIZE])
+void paku_attempt_of(const char *url, char attempt[PAKU_ATTEMPT_SIZE])
 {
 	static const char name[] = "attempt=";
 	const char *at = strchr(url, '?');
@@ -52,23 +51,29 @@ static void start_over(struct paku *p)
 uint8_t paku_begin(struct paku *p, const struct paku_offer *offer)
 {
 	struct paku_slot *slot = paku_spare(p);
-	bool same = slot->size == offer->size &&
+	bool unknown = offer->size == PAKU_SIZE_UNKNOWN;
+	bool same = (slot->size == offer->size || unknown) &&
 		    memcmp(slot->sha256, offer->sha256, PAKU_SHA256_SIZE) == 0;
 
-	if (!same)
+	if (!same) {
 		start_over(p);
-	slot->size = offer->size;
+		p->most = 0;
+		p->changes = 0;
+	}
+	/* Of bytes that are here the size is known: it was learnt before the first one came. */
+	if (!unknown || !slot->written)
+		slot->size = offer->size;
 	memcpy(slot->sha256, offer->sha256, PAKU_SHA256_SIZE);
 	memcpy(slot->version, offer->version, PAKU_VERSION_SIZE);
 	slot->state = PAKU_SLOT_FILLING;
 	memcpy(p->url, offer->url, PAKU_URL_SIZE);
-	attempt_of(p->url, p->rec.attempt);
+	paku_attempt_of(p->url, p->rec.attempt);
 	p->rec.subject = p->running ^ 1;
 	p->rec.due = 0;
 	p->rec.why = PAKU_WHY_NONE;
 	p->told_percent = PAKU_NO_PERCENT;
 	paku_event(p, PAKU_EV_BEGIN, offer->size);
-	if (offer->size > p->cfg->slot_size)
+	if (!unknown && offer->size > p->cfg->slot_size)
 		return paku_fail(p, PAKU_WHY_SPACE);
 	if (!offer->size)
 		return paku_fail(p, PAKU_WHY_SIZE);
@@ -115,6 +120,8 @@ uint8_t phase_recheck(struct paku *p)
 		start_over(p);
 	else if (slot->written)
 		paku_event(p, PAKU_EV_RESUME, slot->written);
+	if (slot->written > p->most)
+		p->most = slot->written;
 	progress(p);
 	p->pos = 0;
 	return slot->written == slot->size ? PHASE_VERIFY : PHASE_OPEN;
@@ -145,8 +152,10 @@ static uint8_t changed(struct paku *p)
 	hang_up(p);
 	paku_event(p, PAKU_EV_CHANGED, paku_spare(p)->written);
 	start_over(p);
-	if (p->tries >= p->cfg->max_tries)
-		return paku_fail(p, PAKU_WHY_SIZE);
+	/* A count of its own: the check that follows ends the tries. */
+	if (p->changes >= p->cfg->max_tries)
+		return paku_fail(p, PAKU_WHY_LINE);
+	p->changes++;
 	paku_backoff(p, 0);
 	return PHASE_CHECK;
 }
@@ -180,7 +189,7 @@ uint8_t phase_open(struct paku *p)
 {
 	struct paku_slot *slot = paku_spare(p);
 	struct paku_head head;
-	uint32_t from;
+	uint32_t from, size;
 
 	/* Without a strong ETag nobody can say that the rest belongs to what is here (RFC
 	 * 9110 13.1.5). */
@@ -197,9 +206,12 @@ uint8_t phase_open(struct paku *p)
 		return refused(p, &head);
 	if (etag_strong(p->rec.etag) && strcmp(p->rec.etag, head.etag) != 0)
 		return changed(p);
-	if ((head.status == 200 ? head.length : head.size) != slot->size) {
+	size = head.status == 200 ? head.length : head.size;
+	if (slot->size == PAKU_SIZE_UNKNOWN)
+		slot->size = size;
+	if (!size || size != slot->size || size > p->cfg->slot_size) {
 		hang_up(p);
-		return paku_fail(p, PAKU_WHY_SIZE);
+		return paku_fail(p, size > p->cfg->slot_size ? PAKU_WHY_SPACE : PAKU_WHY_SIZE);
 	}
 	if (head.status == 200)
 		start_over(p);
@@ -264,7 +276,12 @@ uint8_t phase_fetch(struct paku *p)
 	slot->crc = paku_crc32(slot->crc, p->block, want);
 	slot->written += want;
 	p->pos = 0;
-	p->tries = 0;
+	/* What is loaded once more, where Range does not work, leads nowhere if it goes on so. */
+	if (slot->written > p->most) {
+		p->most = slot->written;
+		p->tries = 0;
+		p->changes = 0;
+	}
 	progress(p);
 	/* A note that cannot be written costs a longer way after a power cut, no more. */
 	if (++p->unsaved >= p->cfg->save_blocks || slot->written == slot->size)

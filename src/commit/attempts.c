@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "core/dispatch.h"
 #include "core/runs.h"
 #include "core/version.h"
 #include "fleet/intern.h"
@@ -88,16 +89,16 @@ static bool forget_failures(struct committer *c, struct device_work *w, int64_t 
 	return true;
 }
 
-/* It takes a place from now on; the next round over the fleet counts it anyway. */
+/* It takes a place from now on.  A round that is under way may have passed it by. */
 static void take_place(struct committer *c, const struct rollout *by)
 {
 	struct rollout *r = (struct rollout *)(uintptr_t)by;
 
 	c->busy++;
-	c->busy_next++;
+	c->busy_next += c->in_round;
 	if (r) {
 		r->busy++;
-		r->busy_next++;
+		r->busy_next += c->in_round;
 	}
 }
 
@@ -161,6 +162,19 @@ static const char *event_type(enum attempt_state was, enum attempt_state is)
 	return "update_progressed";
 }
 
+/* Over MQTT nobody asks again by himself: a failure says when it is told again. */
+static bool put_off(struct committer *c, struct device_work *w, int failures)
+{
+	struct device_link l;
+
+	if (!w->next.link)
+		return true;
+	l = *w->next.link;
+	l.retry_us =
+		c->batch.now_us + dispatch_retry_us(failures, c->cfg.poll_interval_s * US_PER_S);
+	return state_set_link(&w->next, &l) && put_device(c, w);
+}
+
 /* What a finished attempt means for its device: failures in a row, what it runs. */
 static bool note_outcome(struct committer *c, struct device_work *w, const struct attempt *a,
 			 bool reported)
@@ -177,6 +191,8 @@ static bool note_outcome(struct committer *c, struct device_work *w, const struc
 		f->failures.device_id = w->device->device_id;
 		f->failures.release_id = a->release_id;
 		f->failures.count = count;
+		if (!put_off(c, w, count))
+			return false;
 	}
 	if (a->state == ATTEMPT_ROLLED_BACK) {
 		if (n->ran_release_id == a->release_id) {
@@ -229,7 +245,8 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 	if (!a.unsolicited && !attempt_is_open(old->state) && attempt_is_open(a.state) && held &&
 	    held->id != a.id)
 		return STEPPED_NOT;
-	if (word->coalesced && c->batch.now_us - old->reported_us < US_PER_S)
+	if (word->coalesced && a.state == old->state &&
+	    c->batch.now_us - old->reported_us < US_PER_S)
 		grew = false;
 	if (a.state == old->state && !accepts &&
 	    (!grew || a.state != ATTEMPT_DOWNLOADING || word->event != EVENT_REPORT_DOWNLOADING))

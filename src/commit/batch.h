@@ -61,6 +61,8 @@ struct committer {
 	 * is opened meanwhile.  Read by all. */
 	_Atomic int64_t busy;
 	int64_t busy_next;
+	bool in_round; /* the round is not at its end yet: what is opened may be counted by it or
+			  not */
 	/* New devices: a bucket of tokens, filled by the second. */
 	double new_device_tokens;
 	int64_t new_device_filled_ms;

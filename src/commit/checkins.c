@@ -66,7 +66,7 @@ static bool soft_under_lock(struct committer *c, const struct checkin *in, const
 		return false;
 	struct checkin_verdict v =
 		checkin_judge(d, release_tried(m, &d->state), m ? m->releases : NULL, &cp);
-	if (v.event != EVENT_NONE || v.settles)
+	if (checkin_says_what_runs(in) && (v.event != EVENT_NONE || v.settles))
 		return false;
 	out->decision = decide(d, m, &p);
 	if (!offer_stands(&out->decision, d->state.attempt, release_tried(m, &d->state)))
@@ -308,8 +308,9 @@ enum ota_code checkin_apply(struct committer *c, struct device_work *w, const st
 		rc = look_for_lapsed(c, w, m, err);
 	if (rc != OTA_OK)
 		return rc;
-	return apply_verdict(c, w, m) && apply_decision(c, w, m, opens) ? OTA_OK
-									: ota_fail_nomem(err);
+	if (checkin_says_what_runs(in) && !apply_verdict(c, w, m))
+		return ota_fail_nomem(err);
+	return apply_decision(c, w, m, opens) ? OTA_OK : ota_fail_nomem(err);
 }
 
 enum prepared prepare_checkin(struct committer *c, struct command *cmd)

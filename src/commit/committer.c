@@ -415,6 +415,7 @@ static void look(struct committer *c, struct command_list *out)
 		s.not_after_us = s.now_us - patience_us;
 	fleet_visit(c->fleet, from, to, look_at, &s);
 	q->look_shard = to < FLEET_SHARDS ? to : 0;
+	c->in_round = q->look_shard != 0;
 	if (q->look_shard == 0)
 		end_round(c);
 }

@@ -35,6 +35,12 @@ enum prepared prepare_retry(struct committer *c, struct command *cmd)
 			return prepare_fail_nomem(cmd);
 		cmd->out.count++;
 	}
+	if (w->next.link && w->next.link->retry_us) {
+		struct device_link l = *w->next.link;
+		l.retry_us = 0;
+		if (!state_set_link(&w->next, &l) || !put_device(c, w))
+			return prepare_fail_nomem(cmd);
+	}
 	return PREPARED;
 }
 

@@ -49,12 +49,16 @@ bool link_note(struct committer *c, struct device_work *w, const struct via *via
 	if (strcmp(l.site, via->site) != 0) {
 		if (presence == PRESENCE_OFFLINE)
 			return true; /* it has left there, and is here */
-		if (strcmp(l.other_site, via->site) == 0 &&
+		bool back = strcmp(l.other_site, via->site) == 0;
+		if (back && l.presence == PRESENCE_ONLINE &&
 		    c->batch.now_us - l.conflict_us < CONFLICT_US)
 			return true;
-		if (presence == PRESENCE_ONLINE && l.presence == PRESENCE_ONLINE &&
-		    !note_conflict(c, w, &l, via))
-			return false;
+		if (presence == PRESENCE_ONLINE && l.presence == PRESENCE_ONLINE) {
+			if (!note_conflict(c, w, &l, via))
+				return false;
+		} else if (back) {
+			l.other_site = l.site; /* the conflict that was is of these two still */
+		}
 	}
 	if (presence != PRESENCE_UNKNOWN && presence != l.presence) {
 		l.presence = presence;
@@ -133,12 +137,14 @@ static enum prepared prepare_gone(struct committer *c, struct command *cmd, stru
 	return PREPARED;
 }
 
-/* A birth message without a boot_id is itself the sign of a boot. */
+/* A birth message without a boot_id is itself the sign of a boot; also after a success that is yet
+ * to be seen. */
 static void note_birth(struct committer *c, struct device_work *w, const struct checkin *in)
 {
 	const struct attempt *a = w->next.attempt;
 
-	if (a && a->state == ATTEMPT_INSTALLING && !in->boot_hash && !in->has_uptime)
+	if (a && (a->state == ATTEMPT_INSTALLING || a->state == ATTEMPT_SUCCESS) &&
+	    checkin_says_what_runs(in) && !in->boot_hash && !in->has_uptime)
 		w->next.boot_seen_us = c->batch.now_us;
 }
 
@@ -192,11 +198,27 @@ static bool open_and_tell(struct committer *c, struct device_work *w, const stru
 	return attempt_open(c, w, x->release, x->rollout, true);
 }
 
+/* Nobody's failure.  A device that did not answer is told again when it is next seen. */
 static bool lapse_unanswered(struct committer *c, struct device_work *w)
 {
 	struct attempt_word word = {.event = EVENT_LAPSE, .percent = -1, .why = "unanswered"};
+	struct device_link l = *w->next.link;
 
-	return attempt_step(c, w, w->next.attempt, &word) != STEPPED_NOMEM;
+	l.silent_us = c->batch.now_us;
+	return attempt_step(c, w, w->next.attempt, &word) != STEPPED_NOMEM &&
+	       state_set_link(&w->next, &l) && put_device(c, w);
+}
+
+/* The open attempt was told, and is not to be told again. */
+static bool end_told(struct committer *c, struct device_work *w, const struct decision *x)
+{
+	bool other = decision_offers(x) && x->release->id != w->next.attempt->release_id;
+
+	if (decision_offers(x) && !other)
+		return lapse_unanswered(c, w);
+	return attempt_withdraw(c, w,
+				other ? "another release took its place"
+				      : reason_name(x->reason)) != STEPPED_NOMEM;
 }
 
 enum prepared prepare_dispatch(struct committer *c, struct command *cmd)
@@ -221,7 +243,7 @@ enum prepared prepare_dispatch(struct committer *c, struct command *cmd)
 	switch (what) {
 	case DISPATCH_OPEN: ok = open_and_tell(c, w, &x); break;
 	case DISPATCH_AGAIN: ok = attempt_tell(c, w, true); break;
-	case DISPATCH_LAPSE: ok = lapse_unanswered(c, w); break;
+	case DISPATCH_LAPSE: ok = end_told(c, w, &x); break;
 	case DISPATCH_NOTHING: break;
 	}
 	cmd->out.send = what != DISPATCH_LAPSE;

@@ -111,7 +111,8 @@ static const struct release *known_release(struct committer *c, const struct dev
 
 /* A row for what nobody asked for: it begins where the report says. */
 static enum stepped record_unsolicited(struct committer *c, struct device_work *w,
-				       const struct report *r, const struct attempt_word *word)
+				       const struct report *r, const struct attempt_word *word,
+				       int64_t *id)
 {
 	const struct release *rel = known_release(c, w, r->version);
 	struct attempt a = {
@@ -131,6 +132,7 @@ static enum stepped record_unsolicited(struct committer *c, struct device_work *
 	if (!ch || !copy)
 		return STEPPED_NOMEM;
 	*copy = a;
+	*id = a.id;
 	ch->attempt.device_id = w->device->device_id;
 	ch->attempt.attempt = copy;
 	return attempt_step(c, w, &a, word) == STEPPED_NOMEM ? STEPPED_NOMEM : STEPPED;
@@ -138,15 +140,20 @@ static enum stepped record_unsolicited(struct committer *c, struct device_work *
 
 /*
  * Another copy of the result that ended an attempt (a broker sends it again when it heard no
- * acknowledgement) must not end the next one.  A device that has taken the next command meanwhile
- * means it.
+ * acknowledgement, at once or hours later) must not end the next one (A; NULL: there is none), nor
+ * make a row of its own.  A device that has taken the next command meanwhile means it.
  */
 static bool is_copy(const struct device_work *w, const struct report *r, const struct attempt *a)
 {
 	const struct device_link *l = w->next.link;
 
-	return r->result_hash && l && l->result_hash == r->result_hash &&
-	       l->result_attempt_id != a->id && a->state == ATTEMPT_PENDING && !a->accepted_us;
+	if (!r->result_hash || !l || l->result_hash != r->result_hash)
+		return false;
+	if (!a)
+		return true;
+	bool begun = a->state != ATTEMPT_PENDING && a->state != ATTEMPT_LAPSED &&
+		     a->state != ATTEMPT_WITHDRAWN;
+	return l->result_attempt_id != a->id && !begun && !a->accepted_us;
 }
 
 /* What came over MQTT: where from, and which attempt the result ends.  *changed: a row is due. */
@@ -204,11 +211,13 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 		cmd->code = rc;
 		return PREPARED_FAIL;
 	}
-	if (spoken_of) {
+	if (spoken_of)
 		id = a->id; /* the step may free what A points to */
-		stepped = is_copy(w, r, a) ? STEPPED_NOT : attempt_step(c, w, a, &word);
-	} else if (!says_nothing(r)) {
-		stepped = record_unsolicited(c, w, r, &word);
+	if (!is_copy(w, r, spoken_of ? a : NULL)) {
+		if (spoken_of)
+			stepped = attempt_step(c, w, a, &word);
+		else if (!says_nothing(r))
+			stepped = record_unsolicited(c, w, r, &word, &id);
 	}
 	if (stepped == STEPPED_NOMEM ||
 	    (r->via.site && !note_via(c, w, r, stepped == STEPPED ? id : 0, &link_changed)))
@@ -253,6 +262,7 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 		return PREPARED_FAIL;
 	}
 	cmd->out.existed = true;
+	cmd->out.id = found.a.release_id;
 	struct device *d = fleet_find(c->fleet, found.device_id);
 	if (is_gone(c, &found.a) || !d)
 		return prepare_fail(cmd, OTA_EGONE,

@@ -17,6 +17,12 @@ struct checkin {
 	struct device_digests digests;
 };
 
+/* A status message over MQTT may say that the device is there, and no more. */
+static inline bool checkin_says_what_runs(const struct checkin *c)
+{
+	return c->version[0] || c->digests.has_firmware || c->digests.has_elf;
+}
+
 /* When it booted by its uptime; 0: not told, or an uptime that nothing can have. */
 int64_t checkin_booted_us(const struct checkin *c, int64_t now_us);
 

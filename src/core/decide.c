@@ -189,8 +189,11 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 
 	switch (x->reason) {
 	case REASON_OFFER:
-		snprintf(out, size, "It runs %s and is offered %s by rollout %s at its next check.",
-			 has, rel, name);
+		snprintf(out, size, "It runs %s and is offered %s by rollout %s %s.", has, rel,
+			 name,
+			 d->state.link && d->state.link->presence != PRESENCE_OFFLINE
+				 ? "over MQTT, and at its next check"
+				 : "at its next check");
 		return;
 	case REASON_IN_PROGRESS:
 		snprintf(out, size, "It is taking %s (%s) for rollout %s.", rel,

@@ -3,8 +3,9 @@
  * Whom to tell over MQTT, and when again.  Pure: the clock comes in.
  *
  * An attempt is told when it is opened.  When the device says nothing, it is told again 1, 5 and 30
- * windows later, and a window after that the attempt lapses as unanswered: nobody's failure.  A
- * device that comes online begins anew, but never inside the window of the command before.
+ * windows later, and a window after that the attempt lapses as unanswered: nobody's failure.  Then
+ * it is told nothing until it is next seen.  A device that comes online begins anew, but never
+ * inside the window of the command before.
  */
 #pragma once
 
@@ -15,13 +16,20 @@ enum dispatch {
 	DISPATCH_OPEN,  /* open an attempt at decision.release (in the place of one that waits), and
 			   tell */
 	DISPATCH_AGAIN, /* tell the open attempt (again) */
-	DISPATCH_LAPSE, /* it did not answer, or is gone: the open attempt ends */
+	DISPATCH_LAPSE, /* it did not answer, is gone, or is not to have it any more: the open
+			   attempt ends */
 };
 
 struct dispatch_params {
 	int64_t now_us;
 	int64_t window_us; /* OTA_COMMAND_TIMEOUT_S */
 };
+
+/*
+ * How long a device is left alone after so many failures in a row: a poll interval, twice that, and
+ * so on, a day at the most.  One that asks over HTTP waits about as long by itself.
+ */
+int64_t dispatch_retry_us(int failures, int64_t poll_interval_us);
 
 /* X is decide()'s answer for D now. */
 enum dispatch dispatch_judge(const struct device *d, const struct decision *x,

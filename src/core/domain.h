@@ -76,6 +76,8 @@ struct device_link {
 	enum topic_form form;
 	enum presence presence;
 	int64_t presence_us;       /* since when; 0: unknown */
+	int64_t silent_us;         /* it answered no command by then; 0: never so */
+	int64_t retry_us;          /* after a failure: not told before; 0: none */
 	const char *other_site;    /* interned; "" but for an id that is live on two sites ... */
 	int64_t conflict_us;       /* ... as was last seen then */
 	uint64_t result_hash;      /* of the last result's payload ... */

@@ -286,10 +286,31 @@ static enum standing look_up(struct request *r, const char *token, int64_t *rele
 	return s;
 }
 
+/* Finds what is asked for, the attempt's release where it is known (else 0); false: the answer is
+ * made. */
+static bool find_release(struct request *r, int64_t release_id)
+{
+	struct download *d = state(r);
+
+	fleet_plan_read(r->server->fleet);
+	const struct release *rel =
+		choose(r, r->args[0], request_filter(r, "device_model"), release_id);
+	if (rel) {
+		strcpy(d->version, rel->version);
+		memcpy(d->sha256, rel->sha256, SHA256_SIZE);
+		d->size = (uint64_t)rel->file_size;
+	}
+	fleet_plan_done(r->server->fleet);
+	return rel != NULL;
+}
+
 static enum next after_fetch(struct request *r)
 {
 	if (r->command.code != OTA_OK)
 		return respond_err(r, &r->command.err);
+	/* Of several models the attempt knows which. */
+	if (r->have_answer && r->command.out.id)
+		r->have_answer = !find_release(r, r->command.out.id);
 	return r->have_answer ? NEXT_ANSWER : fetch_image(r);
 }
 
@@ -330,20 +351,13 @@ enum next firmware_download(struct request *r)
 	d->fd = -1;
 	r->memory = d;
 	r->release = release_download;
-	fleet_plan_read(r->server->fleet);
-	const struct release *rel = choose(r, version, model, release_id);
-	if (rel) {
-		strcpy(d->version, rel->version);
-		memcpy(d->sha256, rel->sha256, SHA256_SIZE);
-		d->size = (uint64_t)rel->file_size;
-	}
-	fleet_plan_done(r->server->fleet);
+	bool found = find_release(r, release_id);
 	if (standing == STANDING_BEGUN)
-		return rel ? fetch_image(r) : NEXT_ANSWER;
-	if (!rel && standing == STANDING_PENDING)
+		return found ? fetch_image(r) : NEXT_ANSWER;
+	if (!found && standing == STANDING_PENDING)
 		return NEXT_ANSWER;
 	/* Unknown here may be withdrawn there: that answer comes before any other. */
-	r->have_answer = rel == NULL;
+	r->have_answer = !found;
 	r->command.kind = COMMAND_FETCH;
 	r->command.fetch.token = token;
 	r->command.fetch.peek = strcmp(r->method, "HEAD") == 0;

@@ -18,13 +18,16 @@
 #define SESSION_EXPIRY_S (14 * 86400)
 /* Messages the broker may send before the first is acknowledged: more than a batch. */
 #define RECEIVE_MAXIMUM 2000
+/* Messages of ours that may be on their way at once. */
+#define SEND_MAXIMUM 1000
 /* libmosquitto allocates what a packet announces: no more than this. */
 #define PACKET_MAXIMUM (256 * 1024)
 
 void client_init(struct client *c)
 {
 	c->m = NULL;
-	c->up = false;
+	c->up = c->ready = false;
+	c->refusal[0] = '\0';
 	c->since_us = clock_service_us();
 	c->retry_at_ms = 0;
 	c->backoff_ms = BACKOFF_FIRST_MS;
@@ -47,6 +50,7 @@ void client_drop(struct client *c, int64_t again_in_ms, const char *why)
 		mosquitto_destroy(c->m);
 	c->m = NULL;
 	c->up = c->ready = false;
+	c->refusal[0] = '\0';
 	if (again_in_ms < 0) {
 		again_in_ms = jittered(c->backoff_ms);
 		c->backoff_ms =
@@ -73,7 +77,7 @@ static void on_connect(struct mosquitto *m, void *arg, int code, int flags,
 	c->packets++;
 	if (code != 0) {
 		/* Dropped by client_read(): not in a callback of what is dropped. */
-		snprintf(c->problem, sizeof c->problem, "the broker refused: %s",
+		snprintf(c->refusal, sizeof c->refusal, "the broker refused: %s",
 			 mosquitto_reason_string(code));
 		return;
 	}
@@ -165,6 +169,18 @@ static bool is_reachable(const struct client *c, char *why, size_t size)
 	return ok;
 }
 
+static void on_publish(struct mosquitto *m, void *arg, int mid, int code,
+		       const mosquitto_property *properties)
+{
+	struct client *c = arg;
+
+	(void)m;
+	(void)mid;
+	(void)code;
+	(void)properties;
+	c->packets++;
+}
+
 static int configure(struct client *c)
 {
 	const struct client_config *cfg = c->cfg;
@@ -172,6 +188,8 @@ static int configure(struct client *c)
 
 	if (rc == 0)
 		rc = mosquitto_int_option(c->m, MOSQ_OPT_RECEIVE_MAXIMUM, RECEIVE_MAXIMUM);
+	if (rc == 0)
+		rc = mosquitto_int_option(c->m, MOSQ_OPT_SEND_MAXIMUM, SEND_MAXIMUM);
 	if (rc == 0)
 		rc = mosquitto_int_option(c->m, MOSQ_OPT_TCP_NODELAY, 1);
 	/* Then what it has to say waits for client_write(). */
@@ -189,6 +207,7 @@ static int configure(struct client *c)
 	mosquitto_connect_v5_callback_set(c->m, on_connect);
 	mosquitto_message_v5_callback_set(c->m, on_message);
 	mosquitto_subscribe_v5_callback_set(c->m, on_subscribe);
+	mosquitto_publish_v5_callback_set(c->m, on_publish);
 	return rc;
 }
 
@@ -230,12 +249,9 @@ static bool check(struct client *c, int rc)
 {
 	char why[200];
 
-	if (rc == MOSQ_ERR_SUCCESS)
+	if (rc == MOSQ_ERR_SUCCESS && !c->refusal[0])
 		return true;
-	snprintf(why, sizeof why, "%s",
-		 !c->up && c->problem[0] && strncmp(c->problem, "the broker", 10) == 0
-			 ? c->problem
-			 : mosquitto_strerror(rc));
+	snprintf(why, sizeof why, "%s", c->refusal[0] ? c->refusal : mosquitto_strerror(rc));
 	client_drop(c, -1, why);
 	return false;
 }
@@ -243,15 +259,8 @@ static bool check(struct client *c, int rc)
 bool client_read(struct client *c)
 {
 	unsigned seen = c->packets;
-	char byte;
 
-	if (!c->m || !check(c, mosquitto_loop_read(c->m, 1)))
-		return false;
-	/* Whether there is more, the library does not tell. */
-	if (c->cfg->ca_file)
-		return c->packets != seen;
-	return mosquitto_socket(c->m) >= 0 &&
-	       recv(mosquitto_socket(c->m), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+	return c->m && check(c, mosquitto_loop_read(c->m, 1)) && c->packets != seen;
 }
 
 void client_write(struct client *c)

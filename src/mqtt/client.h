@@ -22,7 +22,7 @@ struct client_config {
 	const char *host, *user, *password; /* user and password "" for none */
 	const char *ca_file;                /* NULL: plain; "": TLS with the system's authorities */
 	int port;
-	const volatile bool *stopping; /* ends a connecting that waits */
+	const _Atomic bool *stopping; /* ends a connecting that waits */
 };
 
 struct client {
@@ -42,6 +42,7 @@ struct client {
 	int64_t retry_at_ms; /* down: when to try again */
 	int backoff_ms;
 	char problem[200]; /* why it is down; "" unknown */
+	char refusal[200]; /* what the broker answered instead of taking us; "" nothing */
 };
 
 void client_init(struct client *c);

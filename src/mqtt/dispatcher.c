@@ -23,7 +23,7 @@
 /* The devices of one rollout whose turn it may be. */
 struct lane {
 	struct lane *next;
-	int64_t rollout_id; /* 0: devices that were seen just now, or whose attempt is to end */
+	int64_t rollout_id; /* 0: devices whose attempt is to end */
 	size_t first, count;
 	char *ids[LANE_MAX]; /* a ring */
 };
@@ -46,6 +46,7 @@ struct dispatcher {
 	size_t waiting;
 	int shard; /* of the round; FLEET_SHARDS: it is over */
 	int64_t round_began_ms, round_at_ms;
+	bool left_out; /* by the round: the next one begins when nobody waits */
 	uint64_t plan_number;
 	double tokens;
 	int64_t filled_ms, tend_ms;
@@ -212,8 +213,10 @@ static void lane_push(struct dispatcher *d, int64_t rollout_id, const char *devi
 	struct lane *l = lane_of(d, rollout_id);
 	char *id = l && l->count < LANE_MAX ? strdup(device_id) : NULL;
 
-	if (!id)
-		return; /* the next round finds it */
+	if (!id) {
+		d->left_out = true; /* the next round finds it */
+		return;
+	}
 	l->ids[(l->first + l->count++) % LANE_MAX] = id;
 	d->waiting++;
 }
@@ -261,11 +264,6 @@ static char *next_device(struct dispatcher *d)
 	}
 }
 
-void dispatcher_consider(struct dispatcher *d, const char *device_id)
-{
-	lane_push(d, 0, device_id);
-}
-
 /* --- the look at the fleet --- */
 
 struct look {
@@ -291,12 +289,33 @@ static bool look_at(const struct device *dev, void *ctx)
 	return true;
 }
 
-static void look_on(struct dispatcher *d)
+static struct look look_now(struct dispatcher *d)
 {
-	int64_t until_ms = clock_mono_ms() + LOOK_MS;
 	struct look l = {.d = d, .decide = committer_decide_params(d->cfg.committer)};
 
 	l.dispatch = (struct dispatch_params){l.decide.now_us, d->cfg.command_timeout_s * US_PER_S};
+	return l;
+}
+
+/* Most that are seen have nothing to be told: that costs no command. */
+void dispatcher_consider(struct dispatcher *d, const char *device_id)
+{
+	struct look l = look_now(d);
+
+	fleet_plan_read(d->cfg.fleet);
+	const struct device *dev = fleet_lock_device(d->cfg.fleet, device_id);
+	if (dev) {
+		(void)look_at(dev, &l);
+		fleet_unlock_device(d->cfg.fleet, dev);
+	}
+	fleet_plan_done(d->cfg.fleet);
+}
+
+static void look_on(struct dispatcher *d)
+{
+	int64_t until_ms = clock_mono_ms() + LOOK_MS;
+	struct look l = look_now(d);
+
 	do {
 		fleet_plan_read(d->cfg.fleet);
 		fleet_visit(d->cfg.fleet, d->shard, d->shard + 1, look_at, &l);
@@ -315,12 +334,14 @@ static void look_on(struct dispatcher *d)
 static bool look(struct dispatcher *d)
 {
 	uint64_t number = fleet_plan_number(d->cfg.fleet);
-	bool due = d->shard == FLEET_SHARDS && d->waiting == 0 && clock_mono_ms() >= d->round_at_ms;
+	bool due = d->shard == FLEET_SHARDS && d->waiting == 0 &&
+		   (d->left_out || clock_mono_ms() >= d->round_at_ms);
 
 	if (number != d->plan_number || due) {
 		/* What waited is looked at again, too: the plan may not want it any more. */
 		d->plan_number = number;
 		lanes_sweep(d, true);
+		d->left_out = false;
 		d->shard = 0;
 		d->round_began_ms = clock_mono_ms();
 	}

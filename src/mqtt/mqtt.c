@@ -22,7 +22,7 @@
 struct mqtt {
 	pthread_t thread;
 	bool running; /* main's */
-	volatile bool stopping;
+	_Atomic bool stopping;
 	int wake_fd;
 	struct client_config broker;
 	char client_id[2][160]; /* collecting, telling */
@@ -252,6 +252,9 @@ static void write_text(struct mqtt *m, struct buf *b)
 	const struct collector_stats *c = collector_stats(m->collector);
 	const struct dispatcher_stats *d = dispatcher_stats(m->dispatcher);
 
+	pthread_mutex_lock(&m->lock);
+	bool up = m->up;
+	pthread_mutex_unlock(&m->lock);
 	buf_printf(b,
 		   "# HELP paku_ota_mqtt_up 1 when both connections to the broker stand.\n"
 		   "# TYPE paku_ota_mqtt_up gauge\npaku_ota_mqtt_up %d\n"
@@ -268,7 +271,7 @@ static void write_text(struct mqtt *m, struct buf *b)
 		   "paku_ota_mqtt_unregistered_total %" PRId64 "\n"
 		   "# HELP paku_ota_mqtt_rejected_total Messages that were not understood.\n"
 		   "# TYPE paku_ota_mqtt_rejected_total counter\n",
-		   m->up, c->messages, d->commands, d->waiting, c->over_limit);
+		   up, c->messages, d->commands, d->waiting, c->over_limit);
 	for (int i = 0; i < REJECT_REASONS; i++)
 		buf_printf(b, "paku_ota_mqtt_rejected_total{reason=\"%s\"} %" PRId64 "\n",
 			   reject_reason_name((enum reject_reason)i), c->rejected[i]);

@@ -401,7 +401,7 @@ static bool read_bytes(const struct json_fields *f, const char *name, double *ou
 static void read_percent(const struct json_fields *f, struct message *m)
 {
 	int64_t percent = -1;
-	double downloaded, total;
+	double downloaded = 0, total = 0;
 
 	if (find_name(f, (field_names){"percent"})) {
 		read_floor(f, "percent", 0, 100, &percent);

@@ -91,6 +91,8 @@ static const char migration_2[] =
 	"ALTER TABLE devices ADD COLUMN topic_form INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE devices ADD COLUMN online INTEGER;"
 	"ALTER TABLE devices ADD COLUMN presence_at TEXT;"
+	"ALTER TABLE devices ADD COLUMN silent_at TEXT;"
+	"ALTER TABLE devices ADD COLUMN retry_at TEXT;"
 	"ALTER TABLE devices ADD COLUMN other_site TEXT;"
 	"ALTER TABLE devices ADD COLUMN conflict_at TEXT;"
 	"ALTER TABLE devices ADD COLUMN result_hash INTEGER NOT NULL DEFAULT 0;"

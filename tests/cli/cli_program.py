@@ -49,7 +49,7 @@ class Cli:
                 env[name] = value
         return env
 
-    def on_terminal(self, *args, env=None, cols=80, lines=24):
-        terminal = Terminal([PROGRAM, *args], self.environment(env), cols, lines)
+    def on_terminal(self, *args, env=None, cols=80, lines=24, program=PROGRAM):
+        terminal = Terminal([program, *args], self.environment(env), cols, lines)
         self.terminals.append(terminal)
         return terminal

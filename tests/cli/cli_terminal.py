@@ -92,12 +92,16 @@ class Terminal:
         return out.decode("utf-8", "replace").replace("\r\n", "\n")
 
     def screen(self):
-        """The alternate screen's lines as they stand; understands what this program writes."""
-        rows, row, col = [[]], 0, 0
+        """The alternate screen's lines as they stand; understands what this program writes.
+
+        As on an xterm the cursor never leaves the last column, so that what erases from there on takes the
+        character with it; a line that is too long wraps unless that is switched off."""
+        rows, row, col, wrap, full = [[]], 0, 0, True, False
         data = self.raw.decode("utf-8", "replace")
         data = data[data.rindex("\x1b[?1049h"):] if "\x1b[?1049h" in data else data
         data = data.split("\x1b[?1049l")[0]
         for token in re.findall(r"\x1b\[[0-9;?]*[a-zA-Z]|\r|\n|[^\x1b\r\n]", data):
+            pending, full = full, full and token[0] == "\x1b" and token[-1] == "m"
             if token == "\x1b[H":
                 row = col = 0
             elif token in ("\x1b[J", "\x1b[2J"):
@@ -113,9 +117,19 @@ class Terminal:
                 row += 1
                 if row == len(rows):
                     rows.append([])
+                if len(rows) > self.lines:
+                    del rows[0]  # scrolled off
+                    row -= 1
+            elif token in ("\x1b[?7l", "\x1b[?7h"):
+                wrap = token[-1] == "h"
             elif token[0] != "\x1b":
+                if pending and wrap:
+                    row, col = row + 1, 0
+                    if row == len(rows):
+                        rows.append([])
                 line = rows[row]
                 line.extend(" " * (col - len(line)))
                 line[col:col + 1] = token
-                col += 1
+                full = col == self.cols - 1
+                col = min(col + 1, self.cols - 1)
         return ["".join(line).rstrip() for line in rows]

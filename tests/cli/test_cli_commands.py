@@ -85,6 +85,19 @@ def test_upload_bar(cli, service, tmp_path):
         assert len(line) <= 80
 
 
+@pytest.mark.parametrize("cols", [20, 36, 40, 52, 60])
+def test_upload_bar_is_one_line(cli, service, tmp_path, cols):
+    """Wrapped, the next one could not be drawn over it."""
+    image = tmp_path / "f.bin"
+    image.write_bytes(b"x" * 30_000_000)
+    service.answer("POST", "/api/admin/firmware/upload", dict(OK, version="1", file_size=30000000))
+    terminal = cli.on_terminal("upload", str(image), "--version", "1", "--model", "m", cols=cols)
+    assert terminal.wait_exit() == 0
+    bars = [line for line in terminal.text().split("\r") if "█" in line]
+    assert bars and max(len(line) for line in bars) < cols
+    assert any("100 %" in line for line in bars)
+
+
 @pytest.mark.parametrize("args, body, name", [
     (["--all"], {"target_type": "all", "rollout_percentage": 100}, "m-1.3.0-all"),
     (["--percent", "10"], {"target_type": "canary", "rollout_percentage": 10}, "m-1.3.0-canary-10"),

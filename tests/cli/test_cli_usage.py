@@ -312,6 +312,24 @@ def test_completion(cli, tmp_path):
     assert set(complete(cli, "paku-ota", "")) >= {c for c in COMMANDS if " " not in c}
 
 
+def test_completion_at_a_prompt(cli, tmp_path):
+    """A command where a folder has its name, and a file with a blank."""
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "new firmware.bin").write_text("x")
+    script = tmp_path / "rc"
+    script.write_text('PS1="> "; cd %s; alias paku-ota=%s; source <(%s completion bash); echo ready\n'
+                      % (tmp_path, os.path.abspath(cli.program), os.path.abspath(cli.program)))
+    bash = cli.on_terminal("--noprofile", "--rcfile", str(script), "-i", program="/bin/bash",
+                           env={"TERM": "dumb", "HISTFILE": "/dev/null", "INPUTRC": "/dev/null"})
+    bash.wait_text("ready")
+    bash.send(b"paku-ota rel\tdel\t--mo\t")
+    bash.wait_text("paku-ota releases delete --model ")
+    bash.send(b"\x15paku-ota upload new\t")
+    bash.wait_text("paku-ota upload new\\ firmware.bin ")
+    bash.send(b"\x15exit\n")
+    assert bash.wait_exit() == 0
+
+
 # docs/cli.md
 
 

@@ -175,8 +175,9 @@ def test_the_screen_at_other_sizes(cli, service, cols, lines, locale):
         assert terminal.raw.isascii()
     if (cols, lines) == (120, 40):  # one of ten thousand is seen all the same
         assert [screen[3].count(c) for c in "█▒✗░"] == [1, 1, 0, 112]
-    if cols >= 80:
-        assert max(len(line) for line in screen) <= cols
+    assert max(len(line) for line in screen) <= cols
+    assert screen[0].endswith("rollout 7, active")
+    assert "of 10000 targeted" in "\n".join(screen)
     terminal.send(b"q")
     assert terminal.wait_exit() == 130
 

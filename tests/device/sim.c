@@ -113,7 +113,7 @@ static enum paku_outcome net_check(void *ctx, const char *version, struct paku_o
 	snprintf(offer->version, sizeof offer->version, "%s", s->offered->version);
 	snprintf(offer->url, sizeof offer->url, "http://sim/%s?device_model=m&attempt=try%u",
 		 s->offered->version, (unsigned)s->attempt);
-	offer->size = s->offered->size;
+	offer->size = s->size_untold ? PAKU_SIZE_UNKNOWN : s->offered->size;
 	memcpy(offer->sha256, s->offered->sha256, PAKU_SHA256_SIZE);
 	return PAKU_OK;
 }
@@ -147,11 +147,16 @@ static int net_open(void *ctx, const char *url, uint32_t from, const char *if_ra
 {
 	struct sim *s = ctx;
 	const char *etag = s->no_etag ? "" : s->served->etag;
+	char other[PAKU_ETAG_SIZE];
 
 	assert_non_null(strstr(url, "attempt=try"));
 	if (s->dead || s->down)
 		return -1;
 	s->opens++;
+	if (s->new_etag) {
+		snprintf(other, sizeof other, "\"tag-%u\"", (unsigned)s->opens);
+		etag = other;
+	}
 	head->retry_after_s = s->retry_after_s;
 	if (s->http_status && s->http_times) {
 		s->http_times--;

@@ -67,6 +67,8 @@ struct sim {
 	bool reports_down;
 	bool no_range; /* Range is ignored */
 	bool no_etag, wrong_from;
+	bool size_untold; /* an offer does not say how large its image is */
+	bool new_etag; /* another one with each answer, as from a farm that makes them of inodes */
 	int http_status; /* if not 0, instead of the image, for http_times times */
 	uint32_t http_times, retry_after_s;
 	struct sim_image *swap_to; /* what the URL gives after the line broke */

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """paku-device against a small service: updates, broken lines, kills, bad images, bad arguments."""
+import pathlib
 import random
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -11,6 +13,13 @@ BLOCK = 65536
 
 def image(seed, size=10 * BLOCK + 1234):
     return random.Random(seed).randbytes(size)
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_update(device, service):
@@ -186,6 +195,41 @@ def test_selftest_command_is_told_what_it_judges(device, service):
     assert seen.read_text() == "1.1.0\n"
 
 
+def gone(pid):
+    """Ended, whether or not somebody has taken its exit code."""
+    try:
+        return pathlib.Path("/proc/%d/stat" % pid).read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_selftest_command_that_hangs_ends_with_the_trial(device, service):
+    service.version, service.image = "1.1.0", image(1)
+    pids = device.directory.parent / "pids"
+    command = "sleep 300 & echo $! $$ >%s; wait" % pids
+    assert device.run("--once", "--trial", "2", "--selftest", command, timeout=60) == 1
+    assert service.statuses()[-1] == "rolled_back"
+    assert "self-test of the new version did not end" in service.reports[-1]["error_message"]
+    wait_for(lambda: all(gone(int(pid)) for pid in pids.read_text().split()))
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_selftest_ends_the_agent_not_the_trial(device, service, sig):
+    service.version, service.image = "1.1.0", image(1)
+    pids = device.directory.parent / "pids"
+    agent = device.start("--once", "--selftest", "echo $$ >%s; exec sleep 300" % pids)
+    try:
+        wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
+        agent.send_signal(sig)
+        agent.communicate(timeout=20)
+    finally:
+        agent.kill()
+    wait_for(lambda: gone(int(pids.read_text())))
+    assert "rolled_back" not in service.statuses()
+    assert device.run("--once") == 0
+    assert device.names().count("trial") == 1 and service.statuses()[-1] == "success"
+
+
 def test_killed_in_every_trial_boot_goes_back(device, service):
     service.version, service.image = "1.1.0", image(1)
     for boot in range(3):
@@ -274,6 +318,13 @@ def test_second_agent_on_one_directory_is_turned_away(device, service):
 def test_bad_arguments(device, change, words):
     done = subprocess.run(device.command(*change), stderr=subprocess.PIPE, text=True, timeout=20)
     assert done.returncode == 2 and words in done.stderr
+
+
+def test_slash_behind_the_server_is_no_mistake(device, service):
+    device.url += "/ota/"
+    service.status = {"/ota/api/firmware/check?": [404]}
+    assert device.run("--once") == 3
+    assert service.status["/ota/api/firmware/check?"] == []
 
 
 def test_help_and_missing_arguments(program):

@@ -2,12 +2,14 @@
 """The pages against the programs: options, tables, log events, links, and lines to be typed."""
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 
 import pytest
 
 import images
+from mqtt import MqttService
 from service import BUILD, PROGRAM, ROOT, wait_for
 
 PAGES = ["README.md", "CONTRIBUTING.md"] + sorted(
@@ -217,3 +219,80 @@ def test_attempts_are_those_of_the_source():
     first = next(i for i, cells in enumerate(page_rows) if cells[0] == "event")
     assert page_rows[first][1:] == names
     assert [cells[1:] for cells in page_rows[first + 1:first + 1 + len(want)]] == want
+
+
+# --- docs/mqtt.md ---
+
+def source(*path):
+    with open(os.path.join(ROOT, "src", *path), encoding="utf-8") as f:
+        return f.read()
+
+
+def test_an_update_by_hand_as_the_mqtt_page_says(tmp_path):
+    service = MqttService(tmp_path / "service").start()
+    try:
+        block, = blocks(page("docs/mqtt.md"), "sh")
+        text = re.sub(r"mosquitto_(pub|sub) ", r"mosquitto_\1 -p %d " % service.mqtt_port, block)
+        done = run_lines(text, tmp_path, service)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_for(lambda: service.update_of("dev-1")["status"] == "success", "the result")
+        assert len(service.list("updates")) == 1
+        rejected, = wait_for(lambda: service.ok("GET", "/api/admin/rejected")["rejected"],
+                             "the message that was not understood")
+        assert rejected["reason"] == "field"
+        with open(os.path.join(BUILD, "deploy", "sample.bin"), "rb") as sample:
+            assert (tmp_path / "got.bin").read_bytes() == sample.read()
+    finally:
+        service.stop()
+
+
+def test_words_of_the_mqtt_page_are_those_of_the_source():
+    text, payload = page("docs/mqtt.md"), source("mqtt", "payload.c")
+    rows = list(table_rows(text))
+    names = re.findall(r'"([^"]+)"', re.search(r"result_code_name.*?\};", payload, re.S).group())
+    written = {cells[i]: cells[i + 1] for cells in rows if len(cells) == 4 for i in (0, 2)
+               if cells[i].isdigit()}
+    assert written == {str(code): name for code, name in enumerate(names)} and len(names) == 12
+    reasons = re.findall(r'\[REJECT_\w+\] = "(\w+)"', payload)
+    first = rows.index(["reason", ""]) + 1
+    assert [cells[0].strip("`") for cells in rows[first:first + len(reasons)]] == reasons
+    states = set(re.findall(r'"(\w+)"|$', re.search(r"progress_words\[\].*?\};", payload, re.S).group()))
+    first = rows.index(["state", "is"]) + 1
+    told = {w for cells in rows[first:first + 6] for w in re.findall(r"`(\w+)`", cells[0])}
+    assert told == {s for s in states if s and not s.lower().startswith("rolled")}
+
+
+def test_rules_of_the_mqtt_page_are_those_of_the_built_in_broker():
+    rules = "".join(re.findall(r'"(topic [^"]*)\\n"', source("mqtt", "broker_files.c")))
+    told = re.findall(r"^topic (?:read|write) .*$", page("docs/mqtt.md"), re.M)
+    assert told and rules.startswith("".join(told))
+
+
+def test_rules_for_a_broker_of_ones_own(tmp_path):
+    rules, = blocks(page("docs/mqtt.md"), "conf")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    (tmp_path / "acl").write_text(rules)
+    (tmp_path / "passwords").write_text("paku-ota:a\ndev-1:b\ndev-2:c\n")
+    subprocess.run(["mosquitto_passwd", "-U", "passwords"], cwd=tmp_path, check=True)
+    (tmp_path / "conf").write_text("listener %d 127.0.0.1\npassword_file passwords\nacl_file acl\n"
+                                   "user root\n" % port)
+    broker = subprocess.Popen(["/usr/sbin/mosquitto", "-c", "conf"], cwd=tmp_path,
+                              stderr=subprocess.DEVNULL)
+
+    def may(user, topic):
+        done = subprocess.run(["mosquitto_pub", "-p", str(port), "-V", "5", "-q", "1", "-d", "-u", user,
+                               "-P", {"paku-ota": "a", "dev-1": "b", "dev-2": "c"}[user],
+                               "-t", topic, "-m", "x"], capture_output=True, text=True)
+        return "PUBACK" in done.stdout and "RC:135" not in done.stdout
+    try:
+        wait_for(lambda: may("paku-ota", "paku/edge/dev-1/cmd/ota"), "the broker")
+        assert may("paku-ota", "paku/ota-service/status")
+        for last in ("status", "ota/status", "ota/progress", "ota/result"):
+            assert may("dev-1", "paku/edge/dev-1/" + last)
+            assert not may("dev-2", "paku/edge/dev-1/" + last)
+        assert not may("dev-1", "paku/edge/dev-1/cmd/ota")
+    finally:
+        broker.terminate()
+        broker.wait()

@@ -356,3 +356,16 @@ def test_only_one_attempt_is_open_at_a_time(loaded):
             loaded.rollout("1.3.0")
     rows = loaded.list("updates", device_id="d1", limit=1000)
     assert len([r for r in rows if not r["completed_at"] and not r["unsolicited"]]) <= 1
+
+
+def test_a_late_download_is_of_the_model_that_was_offered(services):
+    """The version exists for two models, and the offer has lapsed: its URL still means one of them."""
+    service = services(env={"OTA_POLL_INTERVAL_S": 1})
+    images_of = {"pi": images.big(4096), "box": images.big(8192)}
+    for model, image in images_of.items():
+        service.release(image, "3", model)
+    service.rollout("3", "box")
+    url = service.check("d1", "1", "box")["download_url"]
+    wait_for(lambda: service.list("updates")[0]["closed"] == "lapsed", "the offer to lapse")
+    assert service.session.get(url).content == images_of["box"]
+    assert service.list("updates")[0]["status"] == "downloading"

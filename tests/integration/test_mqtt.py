@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import time
 
@@ -115,6 +116,25 @@ def test_a_failure_has_its_name_and_the_devices_words(service):
     device.close()
 
 
+def test_after_a_failure_it_is_told_again_when_its_time_has_come(services):
+    service = services(env={"OTA_POLL_INTERVAL_S": 2})
+    device = Device(service)
+    released(service)
+    first = device.command()
+    device.result("1.2.0", 4, "first")
+    begun = time.monotonic()
+    second = device.command(2)
+    assert time.monotonic() - begun > 1.5 and second["url"] != first["url"]
+    device.result("1.2.0", 4, "second")
+    wait_for(lambda: service.update_of("esp32_001")["error_message"] == "install failed: second",
+             "the second failure")
+    service.ok("POST", "/api/admin/devices/esp32_001/retry")
+    begun = time.monotonic()
+    device.command(3)
+    assert time.monotonic() - begun < 3
+    device.close()
+
+
 def test_older_devices_are_answered_on_their_topics(service):
     device = Device(service, "old_1", form="devices")
     released(service)
@@ -182,6 +202,30 @@ def test_an_unanswered_command_is_sent_again_in_its_time(services):
     assert service.update_of("esp32_001")["status"] == "pending"
     assert [row["status"] for row in service.list("updates")] == ["pending"]
     device.close()
+
+
+def test_who_never_answers_is_left_alone_until_it_is_seen(services):
+    """The four commands come at 0, 1, 6 and 36 s with a window of 1 s: here the last is behind it."""
+    service = services(env={"OTA_COMMAND_TIMEOUT_S": 1})
+    device = Device(service)
+    released(service)
+    device.command()
+    service.stop()
+    with sqlite3.connect(os.path.join(service.data, "paku-ota.db")) as db:
+        db.execute("UPDATE device_update_status SET commands = 4")
+    db.close()
+    device.close()
+    service.start()
+    row = wait_for(lambda: (r := service.update_of("esp32_001"))["completed_at"] and r, "the lapse")
+    assert (row["status"], row["closed"]) == ("pending", "lapsed")
+    other = Device(service, "esp32_002")
+    other.command()
+    assert len(service.list("updates", device_id="esp32_001")) == 1
+    again = Device(service)
+    again.command()
+    assert len(service.list("updates", device_id="esp32_001")) == 2
+    for client in (other, again):
+        client.close()
 
 
 def test_nothing_is_sent_twice_within_its_window_after_a_crash(service):

@@ -62,6 +62,7 @@ static inline struct bench bench_new(void)
 				  .max_devices = 1000000,
 				  .new_devices_per_second = 1000000,
 				  .last_seen_flush_s = 60,
+				  .command_timeout_s = 60,
 				  .queue_max = 100000}};
 
 	strcpy(b.dir, "/tmp/paku-commit-XXXXXX");
@@ -154,12 +155,12 @@ static inline void dump_rollout(struct buf *b, const struct rollout *r)
 {
 	buf_printf(b,
 		   "rollout %s %s id=%lld release=%lld type=%d %d%% group=%s active=%d/%d down=%d "
-		   "max=%d"
+		   "max=%d parallel=%d"
 		   " created=%lld lowest=%llx macs=",
 		   r->release->model, r->name, (long long)r->id, (long long)r->release->id,
 		   (int)r->target.type, r->target.percent, r->target.group, r->active,
-		   r->created_active, r->allow_downgrade, r->max_attempts, (long long)r->created_us,
-		   (unsigned long long)r->lowest_hash);
+		   r->created_active, r->allow_downgrade, r->max_attempts, r->max_parallel,
+		   (long long)r->created_us, (unsigned long long)r->lowest_hash);
 	for (size_t i = 0; i < r->target.mac_count; i++)
 		buf_printf(b, "%llx,", (unsigned long long)r->target.macs[i]);
 	dump_names(b, "ids", r->target.device_ids);
@@ -172,11 +173,25 @@ static inline void dump_attempt(struct buf *b, const struct attempt *a)
 	buf_printf(b,
 		   " attempt{id=%lld release=%lld rollout=%lld %s unsolicited=%d settled=%d %d%% "
 		   "opened=%lld"
-		   " reported=%lld installing=%lld to=%s from=%s token=%s}",
+		   " reported=%lld installing=%lld commanded=%lld accepted=%lld commands=%d to=%s "
+		   "from=%s token=%s}",
 		   (long long)a->id, (long long)a->release_id, (long long)a->rollout_id,
 		   attempt_state_name(a->state), a->unsolicited, a->settled, a->percent,
 		   (long long)a->opened_us, (long long)a->reported_us, (long long)a->installing_us,
-		   a->version, a->from_version, a->token);
+		   (long long)a->commanded_us, (long long)a->accepted_us, a->commands, a->version,
+		   a->from_version, a->token);
+}
+
+static inline void dump_link(struct buf *b, const struct device_link *l)
+{
+	if (!l)
+		return;
+	buf_printf(b,
+		   " link{%s form=%d presence=%d since=%lld other=%s conflict=%lld result=%llx of "
+		   "%lld}",
+		   l->site, (int)l->form, (int)l->presence, (long long)l->presence_us,
+		   l->other_site, (long long)l->conflict_us, (unsigned long long)l->result_hash,
+		   (long long)l->result_attempt_id);
 }
 
 static inline int failure_compare(const void *a, const void *b)
@@ -214,8 +229,21 @@ static inline bool dump_device(const struct device *d, void *ctx)
 	for (size_t i = 0; i < n; i++)
 		buf_printf(&b, " failures[%lld]=%d", (long long)f[i].release_id, f[i].count);
 	dump_attempt(&b, s->attempt);
+	dump_link(&b, s->link);
 	lines_add(ctx, &b);
 	return true;
+}
+
+static inline void dump_stop(struct fleet *f, struct lines *l)
+{
+	char reason[256] = "";
+	int64_t since_us = 0;
+	struct buf b = BUF_INIT;
+
+	if (!fleet_stop_reason(f, reason, sizeof reason, &since_us))
+		return;
+	buf_printf(&b, "stopped since=%lld %s", (long long)since_us, reason);
+	lines_add(l, &b);
 }
 
 /* Sorted lines; free() it.  The committer must be idle or stopped. */
@@ -223,6 +251,8 @@ static inline char *fleet_dump(struct fleet *f)
 {
 	struct lines l = {0};
 	struct buf all = BUF_INIT;
+
+	dump_stop(f, &l);
 
 	for (const struct model *m = fleet_models(f); m; m = m->next) {
 		struct buf b = BUF_INIT;

@@ -173,24 +173,246 @@ static enum ota_code scene_retry(struct bench *b)
 	return retry(b, "unlucky", NULL);
 }
 
+/* --- over MQTT --- */
+
+static const struct via paku = {"paku", TOPIC_FORM_EDGE}, other = {"other", TOPIC_FORM_EDGE};
+
+static enum ota_code status_of(struct bench *b, struct status s)
+{
+	struct command cmd = {.kind = COMMAND_STATUS, .status = s};
+
+	cmd.status.facts.model = s.online ? MODEL : "";
+	cmd.status.facts.hw = "";
+	if (!s.facts.version)
+		cmd.status.facts.version = "";
+	if (!s.via.site)
+		cmd.status.via = paku;
+	return committer_run(b->c, &cmd);
+}
+
+static enum ota_code birth(struct bench *b, const char *id, const char *version)
+{
+	return status_of(
+		b, (struct status){.facts = {.device_id = id, .version = version}, .online = true});
+}
+
+static enum ota_code report_of(struct bench *b, struct report r)
+{
+	struct command cmd = {.kind = COMMAND_REPORT, .report = r};
+
+	cmd.report.via = paku;
+	return committer_run(b->c, &cmd);
+}
+
+static enum ota_code dispatch(struct bench *b, const char *id)
+{
+	struct command cmd = {.kind = COMMAND_DISPATCH, .dispatch = {id}};
+
+	return committer_run(b->c, &cmd);
+}
+
+static void seconds_pass(int seconds)
+{
+	clock_service_not_before(clock_service_us() + seconds * US_PER_S);
+}
+
+/* "mute" was heard, and told just now. */
+static void stage_told(struct bench *b)
+{
+	birth(b, "mute", "1.0.0");
+	dispatch(b, "mute");
+}
+
+static void stage_heard(struct bench *b)
+{
+	birth(b, "mute", "1.0.0");
+}
+
+static void stage_window_over(struct bench *b)
+{
+	stage_told(b);
+	seconds_pass(60);
+}
+
+static void stage_all_windows_over(struct bench *b)
+{
+	static const int waits[] = {60, 300, 1800};
+
+	stage_told(b);
+	for (int i = 0; i < 3; i++) {
+		seconds_pass(waits[i]);
+		dispatch(b, "mute");
+	}
+	seconds_pass(60);
+}
+
+static void stage_other_release(struct bench *b)
+{
+	stage_told(b);
+	roll_out(b, "2.1.0");
+}
+
+static void stage_gone(struct bench *b)
+{
+	stage_told(b);
+	status_of(b, (struct status){.facts = {.device_id = "mute"}});
+}
+
+static void stage_installs(struct bench *b)
+{
+	stage_told(b);
+	report_of(b, (struct report){.device_id = "mute",
+				     .event = EVENT_REPORT_INSTALLING,
+				     .percent = -1,
+				     .accepted = true});
+	seconds_pass(1);
+}
+
+static enum ota_code set_stop(struct bench *b, const char *reason)
+{
+	struct command cmd = {.kind = COMMAND_STOP, .stop = {reason}};
+
+	return committer_run(b->c, &cmd);
+}
+
+static void stage_stopped(struct bench *b)
+{
+	set_stop(b, "a bad batch");
+}
+
+static enum ota_code scene_birth(struct bench *b)
+{
+	return birth(b, "newborn", "1.0.0");
+}
+
+/* Also back online: what it was told counts anew. */
+static enum ota_code scene_birth_again(struct bench *b)
+{
+	return birth(b, "mute", "1.0.0");
+}
+
+static enum ota_code scene_copy(struct bench *b)
+{
+	return status_of(b, (struct status){.facts = {.device_id = "copied", .version = "1.0.0"},
+					    .online = true,
+					    .retained = true});
+}
+
+static enum ota_code scene_copy_shows_target(struct bench *b)
+{
+	return status_of(b, (struct status){.facts = {.device_id = "mute", .version = "2.0.0"},
+					    .online = true,
+					    .retained = true});
+}
+
+static enum ota_code scene_last_will(struct bench *b)
+{
+	return status_of(b, (struct status){.facts = {.device_id = "mute"}});
+}
+
+static enum ota_code scene_two_sites(struct bench *b)
+{
+	return status_of(b, (struct status){.facts = {.device_id = "mute", .version = "1.0.0"},
+					    .via = other,
+					    .online = true});
+}
+
+static enum ota_code scene_accepted(struct bench *b)
+{
+	return report_of(b, (struct report){.device_id = "mute",
+					    .version = "2.0.0",
+					    .percent = -1,
+					    .accepted = true});
+}
+
+static enum ota_code scene_progress(struct bench *b)
+{
+	return report_of(b, (struct report){.device_id = "mute",
+					    .event = EVENT_REPORT_DOWNLOADING,
+					    .percent = 7,
+					    .accepted = true});
+}
+
+static enum ota_code scene_result(struct bench *b)
+{
+	return report_of(b, (struct report){.device_id = "mute",
+					    .version = "2.0.0",
+					    .event = EVENT_REPORT_FAILED,
+					    .percent = -1,
+					    .error_message = "download failed",
+					    .result_hash = 0x8000000000000001});
+}
+
+static enum ota_code scene_result_unsolicited(struct bench *b)
+{
+	return report_of(b, (struct report){.device_id = "stranger",
+					    .version = "9.0.0",
+					    .event = EVENT_REPORT_SUCCESS,
+					    .percent = -1,
+					    .result_hash = 5});
+}
+
+static enum ota_code scene_dispatch(struct bench *b)
+{
+	return dispatch(b, "mute");
+}
+
+static enum ota_code scene_rejected(struct bench *b)
+{
+	struct command cmd = {
+		.kind = COMMAND_REJECTED,
+		.rejected = {"mute", "paku/edge/mute/status", "not_json", "no", "{", 1}};
+
+	return committer_run(b->c, &cmd);
+}
+
+static enum ota_code scene_stop(struct bench *b)
+{
+	return set_stop(b, "a bad batch");
+}
+
+static enum ota_code scene_resume(struct bench *b)
+{
+	return set_stop(b, NULL);
+}
+
 static const struct {
 	const char *name;
 	scene_fn *run;
+	void (*before)(struct bench *b); /* what this one needs besides; NULL: nothing */
 } scenes[] = {
-	{"new device", scene_new_device},
-	{"offer", scene_offer},
-	{"new version", scene_new_version},
-	{"learn", scene_learn},
-	{"look back", scene_look_back},
-	{"report", scene_report},
-	{"success", scene_success},
-	{"unsolicited", scene_unsolicited},
-	{"release", scene_release},
-	{"rollout", scene_rollout},
-	{"deactivate", scene_deactivate},
-	{"device delete", scene_device_delete},
-	{"edit", scene_edit},
-	{"retry", scene_retry},
+	{"new device", scene_new_device, NULL},
+	{"offer", scene_offer, NULL},
+	{"new version", scene_new_version, NULL},
+	{"learn", scene_learn, NULL},
+	{"look back", scene_look_back, NULL},
+	{"report", scene_report, NULL},
+	{"success", scene_success, NULL},
+	{"unsolicited", scene_unsolicited, NULL},
+	{"release", scene_release, NULL},
+	{"rollout", scene_rollout, NULL},
+	{"deactivate", scene_deactivate, NULL},
+	{"device delete", scene_device_delete, NULL},
+	{"edit", scene_edit, NULL},
+	{"retry", scene_retry, NULL},
+	{"birth", scene_birth, NULL},
+	{"back online", scene_birth_again, stage_gone},
+	{"rolled back", scene_birth_again, stage_installs},
+	{"copy", scene_copy, NULL},
+	{"copy shows target", scene_copy_shows_target, stage_told},
+	{"last will", scene_last_will, stage_told},
+	{"two sites", scene_two_sites, stage_told},
+	{"accepted", scene_accepted, stage_told},
+	{"progress", scene_progress, stage_told},
+	{"result", scene_result, stage_told},
+	{"result unsolicited", scene_result_unsolicited, NULL},
+	{"told", scene_dispatch, stage_heard},
+	{"told again", scene_dispatch, stage_window_over},
+	{"unanswered", scene_dispatch, stage_all_windows_over},
+	{"other release", scene_dispatch, stage_other_release},
+	{"rejected", scene_rejected, NULL},
+	{"stop", scene_stop, stage_told},
+	{"resume", scene_resume, stage_stopped},
 };
 #define SCENES (sizeof scenes / sizeof scenes[0])
 
@@ -211,7 +433,7 @@ static void set_the_stage(struct bench *b)
 	tell(b, "unlucky", "2.0.0", "failed", -1, a.token, NULL);
 }
 
-static struct bench stage(void)
+static struct bench stage(size_t scene)
 {
 	struct bench b = bench_new();
 
@@ -219,6 +441,8 @@ static struct bench stage(void)
 	b.cfg.last_seen_flush_s = 3600;
 	bench_open(&b);
 	set_the_stage(&b);
+	if (scenes[scene].before)
+		scenes[scene].before(&b);
 	return b;
 }
 
@@ -240,7 +464,7 @@ static void every_allocation(void **state)
 	(void)state;
 	for (size_t s = 0; s < SCENES; s++)
 		for (int good = 0; good < 2; good++) {
-			struct bench b = stage();
+			struct bench b = stage(s);
 			long n;
 			for (n = 1; n < 5000; n++) {
 				char *before = fleet_dump(b.fleet);
@@ -257,7 +481,7 @@ static void every_allocation(void **state)
 						break;
 					bench_end(&b); /* it did without: on a new stage the next
 							  one */
-					b = stage();
+					b = stage(s);
 					continue;
 				}
 				if (!is_failure_told(rc))
@@ -297,6 +521,8 @@ static void failing_commits(void **state)
 		b.wrap = wrap_failing;
 		bench_open(&b);
 		set_the_stage(&b);
+		if (scenes[s].before)
+			scenes[s].before(&b);
 		char *before = fleet_dump(b.fleet);
 		atomic_store(&failures_in_all, -1);
 		atomic_store(&commits_until_failure, 1);

@@ -272,6 +272,29 @@ static void an_answer_for_another_range_is_not_used(void **state)
 	assert_int_equal(s.sent, 20 * SIM_BLOCK + new.size);
 }
 
+/* A line that never holds for a whole image, and nothing that lets it go on: no end, but one. */
+static void loading_the_same_again_and_again_is_no_progress(void **state)
+{
+	(void)state;
+	for (int which = 0; which < 3; which++) {
+		sim_init(&s, &old, &new);
+		s.max_attempts = 1;
+		s.no_range = which == 0;
+		s.no_etag = which == 1;
+		s.new_etag = which == 2;
+		s.net_cut_at = s.net_cut_step = 20 * SIM_BLOCK;
+		assert_true(sim_run(&s, 3));
+		assert_stays(PAKU_FAILED, PAKU_WHY_LINE);
+		assert_true(s.opens > s.cfg.max_tries && s.opens <= 2u * s.cfg.max_tries + 4);
+		/* On a better line the next attempt has all its tries. */
+		s.max_attempts = 2;
+		s.net_cut_step = 0;
+		assert_true(sim_run(&s, 4));
+		assert_ptr_equal(sim_running(&s), &new);
+		sim_fini(&s);
+	}
+}
+
 static void a_dead_line_fails_after_many_tries_and_keeps_what_it_has(void **state)
 {
 	(void)state;
@@ -370,6 +393,150 @@ static void empty_image(void **state)
 
 /* ------------------------------------------------------------------------------------ bad hardware
  */
+
+/* An offer that leaves the size open: what the download says holds, with the same checks. */
+static void the_size_is_learnt_from_the_download(void **state)
+{
+	struct sim_image odd;
+
+	(void)state;
+	s.size_untold = true;
+	s.net_cut_at = 20 * SIM_BLOCK + 100;
+	assert_true(sim_run(&s, 3));
+	assert_ptr_equal(sim_running(&s), &new);
+	assert_int_equal(s.ranged, 1);
+	assert_int_equal(s.sent, new.size);
+
+	for (int large = 0; large < 2; large++) {
+		sim_fini(&s);
+		sim_image(&odd, "1.1.0", large ? SIM_SLOT + 1 : 0, 2);
+		sim_init(&s, &old, &odd);
+		s.size_untold = true;
+		s.max_attempts = 1;
+		assert_true(sim_run(&s, 3));
+		assert_stays(PAKU_FAILED, large ? PAKU_WHY_SPACE : PAKU_WHY_SIZE);
+		assert_int_equal(s.sent, 0);
+	}
+}
+
+/* Another image of another size at the URL, and the checksum of the command is that one's. */
+static void a_size_that_was_learnt_does_not_outlive_its_image(void **state)
+{
+	struct sim_image longer;
+
+	(void)state;
+	sim_image(&longer, "1.1.0", new.size + SIM_BLOCK, 9);
+	memcpy(new.sha256, longer.sha256, sizeof new.sha256);
+	s.size_untold = true;
+	s.net_cut_at = 20 * SIM_BLOCK + 100;
+	s.swap_to = &longer;
+	s.known[1] = &longer;
+	assert_true(sim_run(&s, 3));
+	assert_ptr_equal(sim_running(&s), &longer);
+	images(NULL);
+}
+
+/* ----------------------------------------------------------------------------------- by command */
+
+static struct paku_offer command(const struct sim_image *image)
+{
+	struct paku_offer offer = {.available = true, .size = PAKU_SIZE_UNKNOWN};
+
+	snprintf(offer.version, sizeof offer.version, "%s", image->version);
+	snprintf(offer.url, sizeof offer.url, "http://sim/x?attempt=try0");
+	memcpy(offer.sha256, image->sha256, sizeof offer.sha256);
+	return offer;
+}
+
+/* Taken at once, however long the wait for the next check would have been. */
+static void a_command_is_taken_while_the_agent_waits(void **state)
+{
+	struct paku_offer offer = command(&new);
+	uint32_t wait_ms;
+
+	(void)state;
+	s.offered = NULL;
+	s.retry_after_s = 3600;
+	assert_true(sim_run(&s, 1));
+	assert_true(paku_take_offer(&s.agent, &offer));
+	assert_false(paku_take_offer(&s.agent, &offer)); /* one at a time */
+	while (paku_step(&s.agent, &wait_ms) != PAKU_RESTART)
+		s.now_ms += wait_ms;
+	assert_int_equal(s.checks, 1);
+	assert_true(sim_run(&s, 3));
+	assert_ptr_equal(sim_running(&s), &new);
+	assert_string_equal(last_report()->attempt, "try0");
+	assert_int_equal(last_report()->status, PAKU_SUCCESS);
+}
+
+/* A report that waits for its next try does not wait on once the line is back. */
+static void the_line_is_back(void **state)
+{
+	struct paku_offer offer = command(&new);
+	uint32_t wait_ms = 0;
+
+	(void)state;
+	s.offered = NULL;
+	assert_true(sim_run(&s, 1));
+	s.down = true;
+	assert_true(paku_take_offer(&s.agent, &offer));
+	while (s.agent.report_tries < 5) {
+		(void)paku_step(&s.agent, &wait_ms);
+		s.now_ms += wait_ms;
+	}
+	s.down = false;
+	s.report_count = 0;
+	paku_report_now(&s.agent);
+	(void)paku_step(&s.agent, &wait_ms);
+	assert_int_equal(s.report_count, 1);
+}
+
+static void attempts_in_urls(void **state)
+{
+	static const char *const cases[][2] = {
+		{"http://h/f?attempt=A", "A"},
+		{"http://h/f?a=1&attempt=AB&c", "AB"},
+		{"http://h/f?attempt=A#x", "A"},
+		{"http://h/f?xattempt=A", ""},
+		{"http://h/attempt=A", ""},
+		{"http://h/f", ""},
+		{"http://h/f?attempt=", ""},
+		{"?attempt=12345678901234567890123", "12345678901234567890123"},
+		{"?attempt=123456789012345678901234", ""},
+	};
+	char attempt[PAKU_ATTEMPT_SIZE];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		paku_attempt_of(cases[i][0], attempt);
+		assert_string_equal(attempt, cases[i][1]);
+	}
+}
+
+static void no_command_before_the_last_result_is_told(void **state)
+{
+	struct paku_offer offer = command(&new);
+	uint32_t wait_ms;
+
+	(void)state;
+	s.served = &other;
+	s.offered = NULL;
+	assert_true(sim_run(&s, 1));
+	s.reports_down = true;
+	assert_true(paku_take_offer(&s.agent, &offer));
+	while (strcmp(paku_phase_name(&s.agent), "check") != 0) {
+		(void)paku_step(&s.agent, &wait_ms);
+		s.now_ms += wait_ms;
+	}
+	assert_false(paku_take_offer(&s.agent, &offer));
+	s.reports_down = false;
+	while (!paku_idle(&s.agent)) {
+		(void)paku_step(&s.agent, &wait_ms);
+		s.now_ms += wait_ms;
+	}
+	assert_stays(PAKU_FAILED, PAKU_WHY_HASH);
+	assert_true(paku_take_offer(&s.agent, &offer));
+}
 
 static void flash_that_does_not_erase(void **state)
 {
@@ -597,6 +764,7 @@ int main(void)
 		T(an_image_that_is_not_the_one_offered),
 		T(without_an_etag_the_download_begins_again),
 		T(an_answer_for_another_range_is_not_used),
+		T(loading_the_same_again_and_again_is_no_progress),
 		T(a_dead_line_fails_after_many_tries_and_keeps_what_it_has),
 		T(retry_after_of_a_busy_service_is_heeded),
 		T(statuses_of_the_download),
@@ -604,6 +772,12 @@ int main(void)
 		T(exactly_as_large_as_the_slot),
 		T(of_another_size_than_offered),
 		T(empty_image),
+		T(the_size_is_learnt_from_the_download),
+		T(a_size_that_was_learnt_does_not_outlive_its_image),
+		T(a_command_is_taken_while_the_agent_waits),
+		T(the_line_is_back),
+		T(attempts_in_urls),
+		T(no_command_before_the_last_result_is_told),
 		T(flash_that_does_not_erase),
 		T(a_record_that_cannot_be_written),
 		T(record_writes_that_fail_now_and_then),

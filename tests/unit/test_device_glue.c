@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The glue: answers in every shape are read or refused, nothing is read past their end, and what
  * is sent is encoded. */
-#include "paku_glue.h"
+#include "paku_mqtt.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -275,14 +275,214 @@ static void head_lines(void **state)
 	assert_string_equal(h.etag, "");
 }
 
+/* -------------------------------------------------------------------------------------- MQTT */
+
+#define COMMAND                                                                                    \
+	"{\"url\":\"http://h:8080/f?attempt=ABCDEFGHIJKLM\",\"checksum\":\"" SHA                   \
+	"\",\"version\":\"abc1234-20260101-120000\"}"
+
+static enum paku_result command(const char *json, size_t len, struct paku_offer *offer)
+{
+	char *exact = malloc(len + !len);
+
+	assert_non_null(exact);
+	memcpy(exact, json, len);
+	enum paku_result result = paku_parse_command(exact, len, offer);
+	free(exact);
+	return result;
+}
+
+static void a_command(void **state)
+{
+	struct paku_offer o;
+
+	(void)state;
+	assert_int_equal(command(COMMAND, strlen(COMMAND), &o), PAKU_RESULT_SUCCESS);
+	assert_true(o.available);
+	assert_string_equal(o.version, "abc1234-20260101-120000");
+	assert_string_equal(o.url, "http://h:8080/f?attempt=ABCDEFGHIJKLM");
+	assert_int_equal(o.sha256[0], 0xba);
+	assert_true(o.size == PAKU_SIZE_UNKNOWN);
+
+	const char *other = "{ \"target_version\" : \"2\", \"x\":[{}], \"url\":\"https://h/f\","
+			    "\"checksum\":\"" SHA "\", \"file_size\":5 }";
+	assert_int_equal(command(other, strlen(other), &o), PAKU_RESULT_SUCCESS);
+	assert_string_equal(o.version, "2");
+	assert_true(o.size == PAKU_SIZE_UNKNOWN);
+}
+
+static void commands_to_refuse(void **state)
+{
+	static const struct {
+		const char *json;
+		enum paku_result result;
+		const char *version; /* whom to answer about */
+	} cases[] = {
+		{"", PAKU_RESULT_INVALID_FIRMWARE, ""},
+		{"[]", PAKU_RESULT_INVALID_FIRMWARE, ""},
+		{"{}", PAKU_RESULT_INVALID_FIRMWARE, ""},
+		{"{\"url\":\"http://h/f\",\"checksum\":\"" SHA "\"}", PAKU_RESULT_INVALID_FIRMWARE,
+		 ""},
+		{"{\"version\":\"\",\"url\":\"http://h/f\",\"checksum\":\"" SHA "\"}",
+		 PAKU_RESULT_INVALID_FIRMWARE, ""},
+		{"{\"version\":1,\"url\":\"http://h/f\",\"checksum\":\"" SHA "\"}",
+		 PAKU_RESULT_INVALID_FIRMWARE, ""},
+		{"{\"version\":\"1\",\"checksum\":\"" SHA "\"}", PAKU_RESULT_INVALID_URL, "1"},
+		{"{\"version\":\"1\",\"url\":\"ftp://h/f\",\"checksum\":\"" SHA "\"}",
+		 PAKU_RESULT_INVALID_URL, "1"},
+		{"{\"version\":\"1\",\"url\":null,\"checksum\":\"" SHA "\"}",
+		 PAKU_RESULT_INVALID_URL, "1"},
+		{"{\"version\":\"1\",\"url\":\"http://h/f\"}", PAKU_RESULT_VERIFICATION_FAILED,
+		 "1"},
+		{"{\"version\":\"1\",\"url\":\"http://h/f\",\"checksum\":\"ab\"}",
+		 PAKU_RESULT_VERIFICATION_FAILED, "1"},
+	};
+	struct paku_offer o;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		if (command(cases[i].json, strlen(cases[i].json), &o) != cases[i].result)
+			fail_msg("another result: %s", cases[i].json);
+		assert_string_equal(o.version, cases[i].version);
+		assert_false(o.available);
+	}
+	for (size_t len = 0; len < strlen(COMMAND); len++)
+		assert_int_equal(command(COMMAND, len, &o), PAKU_RESULT_INVALID_FIRMWARE);
+	for (size_t at = 0; at < strlen(COMMAND); at++) {
+		for (int byte = 0; byte < 256; byte++) {
+			char text[] = COMMAND;
+			text[at] = (char)byte;
+			bool ok = command(text, strlen(COMMAND), &o) == PAKU_RESULT_SUCCESS;
+			assert_int_equal(ok, o.available);
+			assert_true(!ok || (o.version[0] && strncmp(o.url, "http", 4) == 0));
+		}
+	}
+}
+
+static void a_url_too_long_is_none_of_ours(void **state)
+{
+	char url[PAKU_URL_SIZE + 8], text[1024];
+	struct paku_offer o;
+
+	(void)state;
+	for (size_t len = PAKU_URL_SIZE - 1; len <= PAKU_URL_SIZE; len++) {
+		memset(url, 'u', len);
+		memcpy(url, "http://", 7);
+		url[len] = '\0';
+		snprintf(text, sizeof text,
+			 "{\"url\":\"%s\",\"version\":\"1\",\"checksum\":\"" SHA "\"}", url);
+		assert_int_equal(command(text, strlen(text), &o),
+				 len < PAKU_URL_SIZE ? PAKU_RESULT_SUCCESS
+						     : PAKU_RESULT_INVALID_URL);
+	}
+}
+
+static void versions_that_are_the_same(void **state)
+{
+	(void)state;
+	assert_true(paku_version_same("v1.0", "1.0"));
+	assert_true(paku_version_same("1.0", "v1.0"));
+	assert_false(paku_version_same("1.0", "1.0.0"));
+	assert_false(paku_version_same("vanilla", "anilla"));
+	assert_false(paku_version_same("", "v"));
+}
+
+static void topics(void **state)
+{
+	char out[PAKU_TOPIC_SIZE], name[129];
+
+	(void)state;
+	assert_true(paku_mqtt_topic(out, sizeof out, "paku", "dev:1", PAKU_TOPIC_COMMAND));
+	assert_string_equal(out, "paku/edge/dev:1/cmd/ota");
+	assert_true(paku_mqtt_topic(out, sizeof out, "paku", "dev:1", PAKU_TOPIC_ACCEPTED));
+	assert_string_equal(out, "paku/edge/dev:1/ota/status");
+	assert_true(paku_mqtt_topic(out, sizeof out, "s", "d", PAKU_TOPIC_STATUS));
+	assert_string_equal(out, "s/edge/d/status");
+	assert_false(paku_mqtt_topic(out, 15, "s", "d", PAKU_TOPIC_STATUS));
+	memset(name, 'n', 128);
+	name[128] = '\0';
+	assert_true(paku_mqtt_topic(out, sizeof out, name, name, PAKU_TOPIC_PROGRESS));
+}
+
+static void what_a_device_says(void **state)
+{
+	const struct paku_about about = {"2026-01-01T00:00:00Z", "1.1\"b", "ABC"};
+	const struct paku_about bare = {NULL, "1", ""};
+	const struct paku_identity me = {.device_model = "m+1", .boot_id = "b1", .uptime_s = 7};
+	struct paku_progress half = {PAKU_STATE_DOWNLOADING, 4000000000u, 4000000001u, 1500};
+	char out[256];
+
+	(void)state;
+	assert_true(paku_mqtt_birth(out, sizeof out, &me, "1.0"));
+	assert_string_equal(out, "{\"device_model\":\"m+1\",\"firmware_version\":\"1.0\","
+				 "\"online\":true,\"boot_id\":\"b1\",\"uptime_s\":7}");
+	assert_true(paku_mqtt_accepted(out, sizeof out, &about));
+	assert_string_equal(out, "{\"timestamp\":\"2026-01-01T00:00:00Z\",\"version\":\"1.1\\\"b\","
+				 "\"attempt_id\":\"ABC\",\"status\":\"accepted\"}");
+	assert_true(paku_mqtt_progress(out, sizeof out, &bare, &half));
+	assert_string_equal(out, "{\"version\":\"1\",\"state\":\"Downloading\",\"percent\":99,"
+				 "\"downloaded\":4000000000,\"total\":4000000001,"
+				 "\"elapsed_ms\":1500}");
+	half = (struct paku_progress){PAKU_STATE_ROLLED_BACK, 0, 0, 0};
+	assert_true(paku_mqtt_progress(out, sizeof out, &bare, &half));
+	assert_non_null(strstr(out, "\"Rolled back\",\"percent\":0,"));
+	assert_true(paku_mqtt_result(out, sizeof out, &bare, PAKU_RESULT_SUCCESS, NULL));
+	assert_string_equal(out, "{\"version\":\"1\",\"success\":true,\"result_code\":0}");
+	assert_true(paku_mqtt_result(out, sizeof out, &bare, PAKU_RESULT_NO_SPACE, "too large"));
+	assert_string_equal(out, "{\"version\":\"1\",\"success\":false,\"result_code\":8,"
+				 "\"message\":\"too large\"}");
+	for (size_t size = 0; size < strlen(out) + 1; size++)
+		assert_false(paku_mqtt_result(out, size, &bare, PAKU_RESULT_NO_SPACE, "too large"));
+}
+
+/* The code and the sentence in words say the same. */
+static void result_codes(void **state)
+{
+	static const char *const names[] = {
+		"success",
+		"wifi not connected",
+		"download failed",
+		"verification failed",
+		"install failed",
+		"no partition",
+		"invalid url",
+		"timeout",
+		"insufficient space",
+		"invalid firmware",
+		"already running",
+		"rollback failed",
+	};
+
+	(void)state;
+	for (int why = PAKU_WHY_NONE + 1; why <= PAKU_WHY_BOOTS; why++) {
+		const char *name = names[paku_why_result((enum paku_why)why)];
+		const char *text = paku_why_text((enum paku_why)why);
+		assert_memory_equal(text, name, strlen(name));
+		assert_string_equal(paku_why_message((enum paku_why)why), text + strlen(name) + 2);
+	}
+	assert_int_equal(paku_why_result(PAKU_WHY_NONE), PAKU_RESULT_SUCCESS);
+	assert_string_equal(paku_why_message(PAKU_WHY_NONE), "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(an_offer),        cmocka_unit_test(no_offer),
-		cmocka_unit_test(refused),         cmocka_unit_test(mutations),
-		cmocka_unit_test(too_long_for_us), cmocka_unit_test(urls_and_bodies),
-		cmocka_unit_test(no_room),         cmocka_unit_test(every_reason_has_its_sentence),
+		cmocka_unit_test(an_offer),
+		cmocka_unit_test(no_offer),
+		cmocka_unit_test(refused),
+		cmocka_unit_test(mutations),
+		cmocka_unit_test(too_long_for_us),
+		cmocka_unit_test(urls_and_bodies),
+		cmocka_unit_test(no_room),
+		cmocka_unit_test(every_reason_has_its_sentence),
 		cmocka_unit_test(head_lines),
+		cmocka_unit_test(a_command),
+		cmocka_unit_test(commands_to_refuse),
+		cmocka_unit_test(a_url_too_long_is_none_of_ours),
+		cmocka_unit_test(versions_that_are_the_same),
+		cmocka_unit_test(topics),
+		cmocka_unit_test(what_a_device_says),
+		cmocka_unit_test(result_codes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,13 +35,14 @@ static void assert_updated(uint32_t op)
 	assert_string_equal(s.reports[s.report_count - 1].attempt, "try0");
 }
 
-static void cut_everywhere(bool vendor)
+static void cut_everywhere(bool vendor, bool size_untold)
 {
 	for (int torn = 0; torn < SIM_TORN_COUNT; torn++) {
 		uint32_t op = 0;
 		do {
 			sim_init(&s, &old, &new);
 			s.vendor = vendor;
+			s.size_untold = size_untold;
 			s.torn = (enum sim_torn)torn;
 			s.cut_at = ++op;
 			assert_true(sim_run(&s, 12));
@@ -61,13 +62,19 @@ static void cut_everywhere(bool vendor)
 static void every_write_own_boot_loader(void **state)
 {
 	(void)state;
-	cut_everywhere(false);
+	cut_everywhere(false, false);
 }
 
 static void every_write_vendor_boot_loader(void **state)
 {
 	(void)state;
-	cut_everywhere(true);
+	cut_everywhere(true, false);
+}
+
+static void every_write_size_learnt(void **state)
+{
+	(void)state;
+	cut_everywhere(false, true);
 }
 
 /* Power that fails again and again, at random: the update still gets through in the end. */
@@ -77,6 +84,7 @@ static void again_and_again(void **state)
 	for (uint32_t seed = 1; seed <= 300; seed++) {
 		sim_init(&s, &old, &new);
 		s.vendor = seed & 1;
+		s.size_untold = seed & 2;
 		s.random = seed;
 		s.torn = (enum sim_torn)(seed % SIM_TORN_COUNT);
 		s.cut_every = 30;
@@ -118,6 +126,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_write_own_boot_loader),
 		cmocka_unit_test(every_write_vendor_boot_loader),
+		cmocka_unit_test(every_write_size_learnt),
 		cmocka_unit_test(again_and_again),
 		cmocka_unit_test(every_write_of_a_rollback),
 	};

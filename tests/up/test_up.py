@@ -107,6 +107,29 @@ def test_a_login_to_another_service_stays(up):
     assert "export OTA_SERVICE_URL=%s OTA_API_KEY=%s" % (up.url, key_in(first.stdout)) in first.stdout
 
 
+def test_a_login_to_a_service_below_the_same_address_stays(up):
+    config = pathlib.Path(up.env["HOME"]) / ".config"
+    config.mkdir()
+    login = config / "paku-ota"
+    login.write_text("server = %s/ota\nkey = k\n" % up.url)
+    login.chmod(0o600)
+    first = up()
+    assert "export OTA_SERVICE_URL=%s " % up.url in first.stdout
+    assert login.read_text() == "server = %s/ota\nkey = k\n" % up.url
+
+
+def test_the_command_that_stops_it_does(up):
+    for _ in range(2):
+        told = up().stdout
+        stop = re.search(r" Stop  (.*)$", told, re.M).group(1)
+    del up.env["OTA_DATA_DIR"]
+    try:
+        done = up.typed(stop)
+    finally:
+        up.env["OTA_DATA_DIR"] = str(up.data)
+    assert done.returncode == 0 and "Stopped" in done.stdout, done.stdout
+
+
 def test_login_is_for_its_owner_alone(up):
     assert up().returncode == 0
     login = pathlib.Path(up.env["HOME"]) / ".config" / "paku-ota"
@@ -150,6 +173,7 @@ def test_demonstration(up):
         assert done.returncode == 0, done.stdout
         assert "All five run 1.1.0" in done.stdout
         assert len(re.findall(r"success +1\.1\.0$", done.stdout, re.M)) == 5, done.stdout
+        assert "No such file" not in done.stdout
 
 
 def test_demonstration_needs_the_key(up):

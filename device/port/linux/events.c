@@ -89,7 +89,12 @@ static bool sentence_of(struct port *p, enum paku_event event, uint32_t value, c
 			 paku_version(&p->agent));
 		break;
 	case PAKU_EV_CHECK_FAILED: snprintf(out, n, "the check failed; will try again"); break;
-	case PAKU_EV_BEGIN: snprintf(out, n, "updating to %s, %u bytes", target, value); break;
+	case PAKU_EV_BEGIN:
+		if (value == PAKU_SIZE_UNKNOWN)
+			snprintf(out, n, "updating to %s", target);
+		else
+			snprintf(out, n, "updating to %s, %u bytes", target, value);
+		break;
 	case PAKU_EV_RESUME:
 		snprintf(out, n, "resuming: %u bytes in flash, verified", value);
 		break;
@@ -140,6 +145,11 @@ void port_event(void *ctx, enum paku_event event, uint32_t value)
 
 	if (event == PAKU_EV_BEGIN)
 		p->shown_percent = UINT32_MAX;
+	/* Over MQTT nobody is asked, and what a command came to is told by its result. */
+	if (event == PAKU_EV_CHECKED && p->opt.mqtt_host[0])
+		return;
+	if (event == PAKU_EV_WITHDRAWN)
+		port_mqtt_withdrawn(p);
 	if (event == PAKU_EV_CHECKED)
 		p->outcome = EXIT_FINE;
 	if (event == PAKU_EV_CHECK_FAILED)

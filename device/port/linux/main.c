@@ -8,14 +8,18 @@
  */
 #include "port.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MAX_BOOTS         3
 #define REPORT_TRIES_ONCE 3 /* --once does not wait for ever for a service that is gone */
+#define SELFTEST_LOOKS    20
+#define SELFTEST_LOOK_MS  10
 
 volatile sig_atomic_t port_stop;
 
@@ -31,6 +35,11 @@ void port_sleep_ms(uint32_t ms)
 
 	if (!port_stop)
 		(void)nanosleep(&t, NULL); /* cut short by a signal, which is what we want */
+}
+
+static bool over_mqtt(const struct port *p)
+{
+	return p->opt.mqtt_host[0] != '\0';
 }
 
 /* ------------------------------------------------------------------------- the agent's needs */
@@ -91,17 +100,57 @@ static bool image_verifies(struct port *p)
 	return memcmp(digest, slot->sha256, sizeof digest) == 0;
 }
 
+/* Ends a self-test that is under way; what it has started ends with it. */
+static void selftest_end(struct port *p)
+{
+	if (p->selftest_pid <= 0)
+		return;
+	(void)kill(-p->selftest_pid, SIGKILL);
+	(void)kill(p->selftest_pid, SIGKILL); /* its group may not be there yet */
+	while (waitpid(p->selftest_pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	p->selftest_pid = 0;
+}
+
 /* The command is told what it judges: PAKU_VERSION and PAKU_IMAGE, the slot's file. */
-static enum paku_test command_selftest(struct port *p)
+static bool selftest_begin(struct port *p)
 {
 	char path[4096];
 	int n = snprintf(path, sizeof path, "%s/slot%d", p->opt.dir, p->agent.running);
 
 	if (n < 0 || (size_t)n >= sizeof path || setenv("PAKU_IMAGE", path, 1) ||
 	    setenv("PAKU_VERSION", paku_version(&p->agent), 1))
+		return false;
+	p->selftest_pid = fork();
+	if (p->selftest_pid == 0) {
+		(void)setpgid(0, 0);
+		execl("/bin/sh", "sh", "-c", p->opt.selftest, (char *)NULL);
+		_exit(127);
+	}
+	return p->selftest_pid > 0;
+}
+
+/*
+ * Not waited for longer than a moment: the agent asks again, and whoever sends us a signal, or
+ * trial_s, is not kept waiting by a command that hangs.
+ */
+static enum paku_test command_selftest(struct port *p)
+{
+	int status = 0;
+
+	if (p->selftest_pid <= 0 && !selftest_begin(p))
 		return PAKU_TEST_FAIL;
-	int status = system(p->opt.selftest);
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? PAKU_TEST_PASS : PAKU_TEST_FAIL;
+	for (int i = 0; i < SELFTEST_LOOKS && !port_stop; i++) {
+		pid_t ended = waitpid(p->selftest_pid, &status, WNOHANG);
+		if (ended) {
+			p->selftest_pid = 0;
+			return ended > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0
+				       ? PAKU_TEST_PASS
+				       : PAKU_TEST_FAIL;
+		}
+		port_sleep_ms(SELFTEST_LOOK_MS);
+	}
+	return PAKU_TEST_WAIT;
 }
 
 static enum paku_test sys_selftest(void *ctx)
@@ -114,7 +163,8 @@ static enum paku_test sys_selftest(void *ctx)
 		return command_selftest(p);
 	if (!image_verifies(p))
 		return PAKU_TEST_FAIL;
-	return port_net_reachable(p) ? PAKU_TEST_PASS : PAKU_TEST_WAIT;
+	bool reached = over_mqtt(p) ? p->mqtt.connected : port_net_reachable(p);
+	return reached ? PAKU_TEST_PASS : PAKU_TEST_WAIT;
 }
 
 static void wire(struct port *p)
@@ -148,6 +198,10 @@ static void wire(struct port *p)
 			.selftest = sys_selftest,
 			.event = port_event},
 	};
+	if (over_mqtt(p)) {
+		p->io.net.check = port_mqtt_check;
+		p->io.net.report = port_mqtt_report;
+	}
 }
 
 /* ------------------------------------------------------------------------------------- boots */
@@ -178,6 +232,9 @@ static bool finished(const struct port *p, enum paku_next next)
 	bool waiting = next == PAKU_WAIT && strcmp(paku_phase_name(&p->agent), "check") == 0;
 	bool undelivered = p->agent.rec.due && p->agent.report_tries < REPORT_TRIES_ONCE;
 
+	if (over_mqtt(p))
+		return p->opt.once && waiting && p->mqtt.ended;
+
 	if (p->opt.once && p->update_ended && !undelivered)
 		return true;
 	/* Waiting after a check; not before another one, as when the image at the URL changed. */
@@ -193,12 +250,18 @@ static bool boot_run(struct port *p)
 	uint32_t wait_ms;
 
 	while (!port_stop) {
+		if (over_mqtt(p)) {
+			port_mqtt_pump(p, 0);
+			port_mqtt_begin(p);
+		}
 		enum paku_next next = paku_step(&p->agent, &wait_ms);
 		if (finished(p, next))
 			return true;
 		if (next == PAKU_RESTART)
 			return false;
-		if (next == PAKU_WAIT)
+		if (next == PAKU_WAIT && over_mqtt(p))
+			port_mqtt_pump(p, wait_ms);
+		else if (next == PAKU_WAIT)
 			port_sleep_ms(wait_ms);
 	}
 	return true;
@@ -216,12 +279,34 @@ static enum port_exit live(struct port *p)
 			port_say(p, "crash", "%s does not start", paku_version(&p->agent));
 			continue;
 		}
+		if (over_mqtt(p) && !port_mqtt_start(p))
+			return EXIT_STATE;
 		done = boot_run(p);
+		selftest_end(p);
 		port_net_ops.close(p);
+		if (!done)
+			port_mqtt_reset(p);
 		if (!done && !port_stop)
 			port_say(p, "restart", "restarting");
 	}
 	return p->opt.once || p->opt.max_polls ? p->outcome : EXIT_FINE;
+}
+
+/* With the network of the options. */
+static int run(struct port *p)
+{
+	struct ota_err err = {0};
+
+	if (!over_mqtt(p))
+		return (int)live(p);
+	if (!port_mqtt_open(p, &err)) {
+		fprintf(stderr, "paku-device: %s\n", err.msg);
+		return EXIT_STATE;
+	}
+	port_command_load(p);
+	enum port_exit code = live(p);
+	port_mqtt_close(p);
+	return (int)code;
 }
 
 int main(int argc, char **argv)
@@ -244,7 +329,7 @@ int main(int argc, char **argv)
 		return EXIT_STATE;
 	}
 	if (port_flash_open(&p, &err)) {
-		code = (int)live(&p);
+		code = run(&p);
 		port_flash_close(&p);
 	} else {
 		fprintf(stderr, "paku-device: --dir %s: %s\n", p.opt.dir, err.msg);

@@ -199,8 +199,10 @@ static size_t download_body(char *data, size_t size, size_t n, void *arg)
 }
 
 /* Lets the transfer go on for a moment; sets `ended` with its result when it is over. */
-static void download_pump(struct port_net *net)
+static void download_pump(struct port *p)
 {
+	struct port_net *net = &p->net;
+	struct curl_waitfd other = {.fd = port_mqtt_socket(p), .events = CURL_WAIT_POLLIN};
 	int running = 0, left;
 	CURLMcode rc = CURLM_OK;
 	CURLMsg *msg;
@@ -219,7 +221,9 @@ static void download_pump(struct port_net *net)
 		net->result = msg->data.result;
 	}
 	if (!rc && !net->ended && !net->len && !net->paused)
-		rc = curl_multi_poll(net->multi, NULL, 0, 200, NULL);
+		rc = curl_multi_poll(net->multi, &other, other.fd >= 0, 200, NULL);
+	if (p->mqtt.client)
+		port_mqtt_pump(p, 0);
 	if (rc || (port_stop && !net->ended)) {
 		net->ended = true;
 		net->result = CURLE_ABORTED_BY_CALLBACK;
@@ -290,7 +294,7 @@ static int net_open(void *ctx, const char *url, uint32_t from, const char *if_ra
 		return -1;
 	}
 	while (!net->head_done && !net->ended)
-		download_pump(net);
+		download_pump(p);
 	if (!net->head_done) {
 		if (!port_stop)
 			port_say(p, "no_answer", "%s", curl_easy_strerror(net->result));
@@ -309,7 +313,7 @@ static int32_t net_read(void *ctx, void *buf, uint32_t len)
 	if (p->opt.speed && len > p->opt.speed / 20 + 1)
 		len = p->opt.speed / 20 + 1; /* so that the pauses are short */
 	while (!net->len && !net->ended)
-		download_pump(net);
+		download_pump(p);
 	if (!net->len)
 		return net->result == CURLE_OK ? 0 : -1;
 	size_t n = net->len < len ? net->len : len;

@@ -18,11 +18,16 @@ static const char help[] =
 	"the new version on trial, and confirms it or goes back.\n"
 	"\n"
 	"  --server URL       the service, as in http://127.0.0.1:8080\n"
+	"  --mqtt HOST[:PORT] take commands over MQTT instead of asking (1883); MQTT_USER and\n"
+	"                     MQTT_PASSWORD of the environment are the account. --server is\n"
+	"                     not needed then\n"
+	"  --site SITE        the first level of the topics (paku)\n"
 	"  --id ID            this device: 1 to 128 characters without / + # and spaces\n"
 	"  --model MODEL      its model, as releases name it\n"
 	"  --version V        the version it came with; later the slot knows its version\n"
 	"  --dir DIR          where the slots and the boot record lie; made if need be\n"
-	"  --once             check once, bring an update to its end, and exit\n"
+	"  --once             check once (or await one command), bring an update to\n"
+	"                     its end, and exit\n"
 	"  --poll S           check every S seconds, whatever the service recommends\n"
 	"  --max-polls N      exit after N checks\n"
 	"  --selftest CMD     shell command that decides a trial by its exit code; it is\n"
@@ -87,6 +92,16 @@ static bool server_ok(const char *s)
 	return host && *host && *host != '/' && !strpbrk(host, " ?#") && strlen(s) < 256;
 }
 
+/* A path comes behind it, which begins with one. */
+static const char *without_slash(char *server)
+{
+	size_t len = strlen(server);
+
+	while (len && server[len - 1] == '/')
+		server[--len] = '\0';
+	return server;
+}
+
 static bool fail_of(const char *s, enum port_fail *fail)
 {
 	*fail = strcmp(s, "verify") == 0     ? FAIL_VERIFY
@@ -98,6 +113,8 @@ static bool fail_of(const char *s, enum port_fail *fail)
 
 enum {
 	O_SERVER = 256,
+	O_MQTT,
+	O_SITE,
 	O_ID,
 	O_MODEL,
 	O_VERSION,
@@ -118,6 +135,8 @@ enum {
 
 static const struct option longs[] = {
 	{"server", required_argument, NULL, O_SERVER},
+	{"mqtt", required_argument, NULL, O_MQTT},
+	{"site", required_argument, NULL, O_SITE},
 	{"id", required_argument, NULL, O_ID},
 	{"model", required_argument, NULL, O_MODEL},
 	{"version", required_argument, NULL, O_VERSION},
@@ -137,6 +156,25 @@ static const struct option longs[] = {
 	{NULL, 0, NULL, 0},
 };
 
+/* "host", "host:1883", "[::1]:1883". */
+static bool broker_of(const char *text, struct options *opt)
+{
+	bool bracket = text[0] == '[';
+	const char *host = text + bracket;
+	size_t len = strcspn(host, bracket ? "]" : ":");
+	const char *rest = host + len + (bracket && host[len]);
+	uint32_t port = 1883;
+
+	if (!len || len >= sizeof opt->mqtt_host || (bracket && !host[len]) ||
+	    strpbrk(host, " /@") || (*rest && *rest != ':') ||
+	    (*rest && !number(rest + 1, 1, 65535, &port)))
+		return false;
+	memcpy(opt->mqtt_host, host, len);
+	opt->mqtt_host[len] = '\0';
+	opt->mqtt_port = (uint16_t)port;
+	return true;
+}
+
 /* A whole number of blocks: what does not fill one is of no use to the agent. */
 static bool slot_size_of(const char *text, uint32_t *size)
 {
@@ -150,6 +188,7 @@ static bool slot_size_of(const char *text, uint32_t *size)
 static const char *take_checked(struct options *opt, int which, const char *value)
 {
 	switch (which) {
+	case O_MQTT: return broker_of(value, opt) ? NULL : "must be HOST or HOST:PORT";
 	case O_POLL:
 		return number(value, 1, DAY_S, &opt->poll_s) ? NULL : "must be 1 to 86400 seconds";
 	case O_TRIAL:
@@ -167,8 +206,22 @@ static const char *take_checked(struct options *opt, int which, const char *valu
 	}
 }
 
+/* What goes with --mqtt and what does not. */
+static int broker_complete(const struct options *opt)
+{
+	if (opt->poll_s || opt->max_polls) {
+		fputs("paku-device: --poll and --max-polls have no meaning with --mqtt\n", stderr);
+		return EXIT_USAGE;
+	}
+	if (!id_ok(opt->site))
+		return wrong("--site", opt->site,
+			     "must be 1 to 128 visible ASCII characters without / + #");
+	return -1;
+}
+
 static int complete(const struct options *opt)
 {
+	bool mqtt = opt->mqtt_host[0] != '\0';
 	const struct {
 		const char *name, *value;
 	} needed[] = {{"--server", opt->server},
@@ -178,13 +231,13 @@ static int complete(const struct options *opt)
 		      {"--dir", opt->dir}};
 
 	for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
-		if (needed[i].value)
+		if (needed[i].value || (mqtt && i == 0))
 			continue;
 		fprintf(stderr, "paku-device: %s is missing; --help says what it is\n",
 			needed[i].name);
 		return EXIT_USAGE;
 	}
-	if (!server_ok(opt->server))
+	if (opt->server && !server_ok(opt->server))
 		return wrong("--server", opt->server, "must be http://HOST[:PORT] or https://...");
 	if (!id_ok(opt->id))
 		return wrong("--id", opt->id,
@@ -193,18 +246,19 @@ static int complete(const struct options *opt)
 		return wrong("--model", opt->model, "must be 1 to 128 of A-Z a-z 0-9 . _ + -");
 	if (!word_ok(opt->version))
 		return wrong("--version", opt->version, "must be 1 to 128 of A-Z a-z 0-9 . _ + -");
-	return -1;
+	return mqtt ? broker_complete(opt) : -1;
 }
 
 int options_parse(struct options *opt, int argc, char **argv)
 {
 	int which, index = 0;
 
-	*opt = (struct options){.trial_s = 120, .slot_size = 16 << 20};
+	*opt = (struct options){.site = "paku", .trial_s = 120, .slot_size = 16 << 20};
 	while ((which = getopt_long(argc, argv, "", longs, &index)) != -1) {
 		const char *need = NULL;
 		switch (which) {
-		case O_SERVER: opt->server = optarg; break;
+		case O_SERVER: opt->server = without_slash(optarg); break;
+		case O_SITE: opt->site = optarg; break;
 		case O_ID: opt->id = optarg; break;
 		case O_MODEL: opt->model = optarg; break;
 		case O_VERSION: opt->version = optarg; break;

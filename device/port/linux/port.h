@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The Linux device: two slot files and a boot record file for flash, libcurl for the network, and
- * a restart that happens inside the process.  One thread; everything hangs on struct port.
+ * The Linux device: two slot files and a boot record file for flash, libcurl (and with --mqtt
+ * libmosquitto) for the network, and a restart that happens inside the process.  One thread;
+ * everything hangs on struct port.
  */
 #pragma once
 
@@ -9,10 +10,12 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/hash.h"
-#include "paku_glue.h"
+#include "paku_mqtt.h"
 
 #include <curl/curl.h>
+#include <mosquitto.h>
 #include <signal.h>
+#include <sys/types.h>
 
 #define PORT_BLOCK_SIZE 65536
 #define PORT_NET_BUFFER (256 * 1024)
@@ -20,7 +23,9 @@
 enum port_fail { FAIL_NOTHING, FAIL_VERIFY, FAIL_BOOT, FAIL_SELFTEST };
 
 struct options {
-	const char *server, *id, *model, *version, *dir, *selftest, *mac, *hw;
+	const char *server, *id, *model, *version, *dir, *selftest, *mac, *hw, *site;
+	char mqtt_host[256]; /* "": over HTTP, with check-ins */
+	uint16_t mqtt_port;
 	uint32_t poll_s, trial_s, slot_size, speed; /* poll_s, speed: 0 if not given */
 	uint32_t max_polls;                         /* 0: no end */
 	enum port_fail fail;
@@ -45,6 +50,34 @@ struct port_net {
 	size_t start, len;
 };
 
+enum port_command_state { COMMAND_NONE, COMMAND_OPEN, COMMAND_ENDED };
+
+/* The last command; lies in DIR/command. */
+struct port_command {
+	uint8_t state, result; /* enum port_command_state; enum paku_result once it has ended */
+	char attempt[PAKU_ATTEMPT_SIZE], message[128];
+	struct paku_offer offer;
+};
+
+struct port_mqtt {
+	struct mosquitto *client; /* one for each boot */
+	char now[TIME_TEXT_SIZE];
+	char topics[PAKU_TOPIC_STATUS + 1][PAKU_TOPIC_SIZE];
+	bool trying, connected, announced;
+	uint32_t tries;
+	int64_t trying_mono_ms, retry_mono_ms;
+	int awaited; /* id of the message whose PUBACK is waited for */
+	bool ending; /* ... and is the command's result: */
+	enum paku_result end_result;
+	const char *end_message;
+	struct port_command command;
+	bool begun;     /* the agent has the command */
+	uint32_t ended; /* commands that came to an end */
+	enum paku_state told_state;
+	uint32_t told_bytes;
+	int64_t told_mono_ms, begun_mono_ms;
+};
+
 struct port {
 	struct options opt;
 	struct paku_identity id;
@@ -52,11 +85,13 @@ struct port {
 	int64_t boot_mono_ms;
 	struct port_flash flash;
 	struct port_net net;
+	struct port_mqtt mqtt;
 	struct sha256 *sha;
 	struct paku agent;
 	struct paku_io io;
 	struct paku_config cfg;
 	uint8_t *block;
+	pid_t selftest_pid; /* of --selftest, and its process group; 0: none runs */
 	uint32_t polls;
 	enum port_exit outcome; /* of the last update, or the last check */
 	bool update_ended;
@@ -80,6 +115,29 @@ void port_net_close(struct port *p);
 /* True if the service answers anything at all. */
 bool port_net_reachable(struct port *p);
 extern const struct paku_net_ops port_net_ops;
+
+/* command.c: what is kept in p->mqtt.command.  False (and told) if it is not on the disk. */
+void port_command_load(struct port *p);
+bool port_command_save(struct port *p) OTA_MUST_USE;
+
+/* mqtt.c; with --mqtt only. */
+bool port_mqtt_open(struct port *p, struct ota_err *err) OTA_MUST_USE;
+/* Says that we are offline, if that can be said at once. */
+void port_mqtt_close(struct port *p);
+/* Of each boot: a client, which connects by and by; and the end of it, without a word. */
+bool port_mqtt_start(struct port *p) OTA_MUST_USE;
+void port_mqtt_reset(struct port *p);
+/* Keeps the connection going, for so long at most; returns when something has happened. */
+void port_mqtt_pump(struct port *p, uint32_t timeout_ms);
+int port_mqtt_socket(const struct port *p); /* to wait for with others; -1 for none */
+/* Between two steps of the agent: hands it a command that has come. */
+void port_mqtt_begin(struct port *p);
+/* The download was answered with 410: the command is no more. */
+void port_mqtt_withdrawn(struct port *p);
+/* In the place of those of port_net_ops. */
+enum paku_outcome port_mqtt_check(void *ctx, const char *version, struct paku_offer *offer,
+				  uint32_t *retry_after_s);
+enum paku_outcome port_mqtt_report(void *ctx, const struct paku_report *report);
 
 /* events.c: one line an event on stderr, "ID: what happened", or one JSON object a line. */
 void port_event(void *ctx, enum paku_event event, uint32_t value);

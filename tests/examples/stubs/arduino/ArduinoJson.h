@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* As much of the SDK's header as the examples use, for a compiler that is to check them. */
+#pragma once
+
+#include "Arduino.h"
+
+class JsonVariant
+{
+      public:
+	template <typename T> JsonVariant &operator=(const T &value);
+	const char *operator|(const char *otherwise) const;
+};
+
+class JsonDocument
+{
+      public:
+	JsonVariant operator[](const char *name);
+};
+
+class DeserializationError
+{
+      public:
+	explicit operator bool() const;
+};
+
+DeserializationError deserializeJson(JsonDocument &doc, const uint8_t *input, size_t size);
+size_t serializeJson(const JsonDocument &doc, char *output, size_t size);
