@@ -46,6 +46,13 @@ def test_who_includes_whom():
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_simulator_stands_alone():
+    """Of the daemon it has src/base, so that it cannot repeat the daemon's mistakes."""
+    wrong = {"%s: %s" % (os.path.basename(p), n) for p in sources("fleet-sim") for kind, n in includes(p)
+             if kind == '"' and n.split("/")[0] not in ("fleet-sim", "cli", "base")}
+    assert not wrong, wrong
+
+
 def test_every_folder_has_its_rule():
     folders = {n for n in os.listdir(SRC) if os.path.isdir(os.path.join(SRC, n))}
     assert folders <= set(MAY), "add %s to MAY" % (folders - set(MAY))
@@ -62,13 +69,13 @@ def test_a_file_includes_its_own_header_first():
 
 
 def test_files_stay_readable():
-    long = ["%s: %d lines" % (os.path.relpath(p, ROOT), n) for p in sources("src", "device", "cli")
+    long = ["%s: %d lines" % (os.path.relpath(p, ROOT), n) for p in sources("src", "device", "cli", "fleet-sim")
             if (n := sum(1 for _ in open(p, encoding="utf-8"))) > 700]
     assert not long, "split " + ", ".join(long)
 
 
 def test_every_file_says_its_licence():
-    for path in sources("src", "device", "cli", "tests"):
+    for path in sources("src", "device", "cli", "fleet-sim", "tests"):
         with open(path, encoding="utf-8") as f:
             assert f.readline() == "/* SPDX-License-Identifier: MIT */\n", path
 
