@@ -148,6 +148,16 @@ static void note_birth(struct committer *c, struct device_work *w, const struct 
 		w->next.boot_seen_us = c->batch.now_us;
 }
 
+/* It has started anew, seen by its boot_id, and may have lost what it was told. */
+static bool note_restart(struct committer *c, struct device_work *w, const struct checkin *in)
+{
+	const struct attempt *a = w->next.attempt;
+	bool restarted = in->boot_hash && w->next.boot_hash && in->boot_hash != w->next.boot_hash;
+
+	return !restarted || !a || !attempt_is_open(a->state) || a->commands == 0 ||
+	       attempt_tell(c, w, false);
+}
+
 static enum prepared prepare_birth(struct committer *c, struct command *cmd, struct device_work *w)
 {
 	const struct checkin *in = &cmd->status.facts;
@@ -155,7 +165,8 @@ static enum prepared prepare_birth(struct committer *c, struct command *cmd, str
 	size_t before = c->batch.store.change_count;
 
 	note_birth(c, w, in);
-	if (!link_note(c, w, &cmd->status.via, PRESENCE_ONLINE, &changed))
+	if (!note_restart(c, w, in) ||
+	    !link_note(c, w, &cmd->status.via, PRESENCE_ONLINE, &changed))
 		return prepare_fail_nomem(cmd);
 	cmd->code = checkin_apply(c, w, in, false, &cmd->err);
 	if (cmd->code != OTA_OK)

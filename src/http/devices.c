@@ -79,6 +79,8 @@ static bool add_device(void *ctx, const struct row_device *row)
 	json_close(b, '}');
 	if (!time_parse(row->last_seen, &p->last_seen_us))
 		p->last_seen_us = 0;
+	if (!p->q.before_time && p->last_seen_us > p->began_us)
+		p->began_us = p->last_seen_us;
 	return true;
 }
 
@@ -126,8 +128,12 @@ static bool read_device_cursor(struct request *r, struct device_page *p)
 		time_format(seen, p->before);
 		p->q.before_time = p->before;
 	}
-	time_format(p->began_us, p->until);
-	p->q.until_time = p->until;
+	/* The first page takes whoever is there; the ones behind it whoever was not heard of since.
+	 */
+	if (cursor) {
+		time_format(p->began_us, p->until);
+		p->q.until_time = p->until;
+	}
 	return true;
 }
 

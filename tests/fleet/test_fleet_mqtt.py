@@ -207,7 +207,7 @@ def test_the_field_with_all_its_habits(fleet, services):
 def test_devices_without_power_are_told_again(fleet, services):
     service = services(mqtt=True, env={"OTA_COMMAND_TIMEOUT_S": 2})
     told = fleet.json("run", "--broker", "127.0.0.1:%d" % service.mqtt_port, "--devices", 60,
-                      "--quiet", 8, "--habits", "power_loss=100", service=service)
+                      "--quiet", 20, "--habits", "power_loss=100", service=service)
     assert told["consistent"] is True
     assert told["versions"] == {"1.2.0": 60} and told["attempts"]["open"] == 0
 

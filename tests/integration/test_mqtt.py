@@ -116,6 +116,22 @@ def test_a_failure_has_its_name_and_the_devices_words(service):
     device.close()
 
 
+def test_who_started_anew_is_told_again_when_its_window_has_passed(services):
+    """Without a last will, too: another boot_id says that it may have lost what it was told."""
+    service = services(env={"OTA_COMMAND_TIMEOUT_S": 3})
+    device = Device(service, boot_id="one")
+    released(service)
+    device.command()
+    device.command(2)  # the next one would come five windows later
+    begun = time.monotonic()
+    device.facts["boot_id"] = "two"
+    device.birth()
+    device.command(3)
+    assert time.monotonic() - begun < 10
+    assert len(service.list("updates")) == 1
+    device.close()
+
+
 def test_after_a_failure_it_is_told_again_when_its_time_has_come(services):
     service = services(env={"OTA_POLL_INTERVAL_S": 2})
     device = Device(service)
