@@ -196,7 +196,7 @@ def test_two_hundred_devices_end_consistent(fleet, services):
 
 
 def test_the_field_with_all_its_habits(fleet, services):
-    service = services(mqtt=True)
+    service = services(mqtt=True, env={"OTA_POLL_INTERVAL_S": 1})
     told = fleet.json("run", "--broker", "127.0.0.1:%d" % service.mqtt_port, "--devices", 200,
                       "--seed", 7, "--quiet", 6, "--habits", FIELD, service=service)
     assert told["consistent"] is True
@@ -205,7 +205,7 @@ def test_the_field_with_all_its_habits(fleet, services):
 
 
 def test_devices_without_power_are_told_again(fleet, services):
-    service = services(mqtt=True, env={"OTA_COMMAND_TIMEOUT_S": 2})
+    service = services(mqtt=True, env={"OTA_COMMAND_TIMEOUT_S": 2, "OTA_POLL_INTERVAL_S": 2})
     told = fleet.json("run", "--broker", "127.0.0.1:%d" % service.mqtt_port, "--devices", 60,
                       "--quiet", 20, "--habits", "power_loss=100", service=service)
     assert told["consistent"] is True
