@@ -46,6 +46,7 @@ static const struct truth truths[] = {
 	{"bad-1", 10000, 500, 0.01, false, 0, 0, 0, -1},
 	{"bad-0.5", 10000, 500, 0.005, false, 0, 0, 0, -1},
 	{"bad-0.1", 10000, 500, 0.001, false, 0, 0, 0, -1},
+	{"good-100k", 100000, 500, 0.001, false, 0, 0, 0, -1},
 	{"turns-bad", 10000, 500, 0.005, false, 4000, 0.05, 0, -1},
 	{"variant-bricks", 10000, 500, 0.005, false, 0, 0, 10, 1},
 	{"variant-bricks-silently", 10000, 500, 0.005, true, 0, 0, 10, 1},
