@@ -152,7 +152,6 @@ struct command {
 
 	/* The outcome, valid in done(). */
 	enum ota_code code;
-	struct ota_err err;
 	int retry_after_s; /* with OTA_EUNAVAIL: when to come again; 0 unknown */
 	bool refused;      /* the store refused this one alone: it would refuse it again */
 	bool over_limit;   /* with OTA_EUNAVAIL: only this device may not register now */
@@ -161,7 +160,6 @@ struct command {
 		bool existed; /* it was there already, identical; or nothing had to change */
 		size_t count; /* devices edited, attempts withdrawn */
 		bool send;    /* a dispatch: the open attempt is to be told now */
-		char warnings[WARNINGS_SIZE]; /* JSON array of sentences, for a release */
 	} out;
 
 	/* The door's. */
@@ -173,4 +171,9 @@ struct command {
 	struct device_work *devices; /* what becomes of devices at publication */
 	struct plan_work *plan;
 	size_t first_change, change_count;
+
+	/* More of the outcome; last, since who makes a command need not clear them. */
+	struct ota_err err;           /* where code is not OTA_OK */
+	char warnings[WARNINGS_SIZE]; /* JSON array of sentences, for a release */
 };
+#define COMMAND_CLEARED offsetof(struct command, err)

@@ -452,10 +452,12 @@ static enum MHD_Result proceed(struct request *r, handler_fn *fn)
 void *request_begin(void *cls, const char *uri, struct MHD_Connection *connection)
 {
 	struct http_server *s = cls;
-	struct request *r = calloc(1, sizeof *r);
+	struct request *r = malloc(sizeof *r);
 
 	if (!r)
 		return NULL;
+	memset(r, 0, REQUEST_CLEARED);
+	query_clear(&r->query);
 	r->server = s;
 	r->connection = connection;
 	r->target = strdup(uri);

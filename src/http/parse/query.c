@@ -163,8 +163,7 @@ static enum ota_code split_params(struct query *q, char *text, struct ota_err *e
 	return OTA_OK;
 }
 
-/* What lies behind the counts is never looked at. */
-static void clear(struct query *q)
+void query_clear(struct query *q)
 {
 	q->segment_count = q->param_count = 0;
 	q->arena = NULL;
@@ -172,7 +171,7 @@ static void clear(struct query *q)
 
 enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 {
-	clear(q);
+	query_clear(q);
 	enum ota_code code = check_raw(raw, err);
 	if (code)
 		return code;
@@ -197,13 +196,13 @@ enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 void query_fini(struct query *q)
 {
 	free(q->arena);
-	clear(q);
+	query_clear(q);
 }
 
 const struct query_param *query_find(const struct query *q, const char *name)
 {
 	for (size_t i = 0; i < q->param_count; i++)
-		if (strcmp(q->params[i].key, name) == 0)
+		if (q->params[i].key[0] == name[0] && strcmp(q->params[i].key, name) == 0)
 			return &q->params[i];
 	return NULL;
 }
