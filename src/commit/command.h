@@ -115,7 +115,7 @@ struct command {
 		} retry;
 		struct {
 			const char *device_id;
-			int64_t not_after_us; /* only if it was last offered before this */
+			int64_t not_after_us; /* only if it was opened before this */
 		} lapse;
 		struct {
 			const struct device_edit *edits;

@@ -365,7 +365,7 @@ static bool look_at(const struct device *d, void *ctx)
 		return true;
 	count_place(d, s);
 	/* What was told over MQTT lapses when it is not answered: presence.c. */
-	if (a->state != ATTEMPT_PENDING || a->commanded_us || d->last_seen_us > s->not_after_us ||
+	if (a->state != ATTEMPT_PENDING || a->commanded_us || a->opened_us > s->not_after_us ||
 	    s->out->count >= LAPSES_PER_TICK)
 		return true;
 	size_t len = strlen(d->device_id) + 1;
@@ -412,7 +412,7 @@ static void look(struct committer *c, struct command_list *out)
 	int64_t patience_us = 3 * c->cfg.poll_interval_s * US_PER_S;
 	struct look s = {.c = c, .out = out, .now_us = clock_service_us()};
 
-	/* While the service was down nobody could ask: the intervals count from its start. */
+	/* While the service was down nobody could download: they count from its start. */
 	if (clock_mono_ms() - q->started_ms >= patience_us / 1000)
 		s.not_after_us = s.now_us - patience_us;
 	fleet_visit(c->fleet, from, to, look_at, &s);
