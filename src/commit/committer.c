@@ -15,7 +15,7 @@
 #define BATCH_MAX 1000
 #define TICK_MS   1000
 /* So many devices are looked at in a tick: for lapsed offers, and for the places that are taken. */
-#define LOOKS_PER_TICK  100000
+#define LOOKS_PER_TICK  25000
 #define FLUSH_PER_TICK  8192 /* devices */
 #define LAPSES_PER_TICK 500
 
@@ -609,8 +609,9 @@ enum ota_code committer_submit(struct committer *c, struct command *cmd, struct 
 		q->stats.refused++;
 		rc = ota_fail(err, OTA_EUNAVAIL, "the service has too much to do; come again");
 	} else {
+		if (!q->waiting.first) /* else it is awake, or about to be */
+			pthread_cond_signal(&q->work);
 		list_push(&q->waiting, cmd);
-		pthread_cond_signal(&q->work);
 	}
 	pthread_mutex_unlock(&q->lock);
 	return rc;
