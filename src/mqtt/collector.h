@@ -26,6 +26,7 @@ struct collector_config {
 	struct client_config *broker;
 	const char *client_id;
 	struct committer *committer;
+	int64_t new_devices_per_second;
 	int wake_fd; /* an eventfd that ends the thread's poll */
 	/* Called for a device that came online, or was heard of for the first time. */
 	void (*on_seen)(void *ctx, const char *device_id);

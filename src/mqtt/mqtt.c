@@ -92,6 +92,7 @@ static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, stru
 		.broker = &m->broker,
 		.client_id = m->client_id[0],
 		.committer = p->committer,
+		.new_devices_per_second = p->cfg->new_devices_per_second,
 		.wake_fd = m->wake_fd,
 		.on_seen = on_seen,
 		.ctx = m,
