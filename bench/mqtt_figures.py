@@ -14,7 +14,7 @@ import machine
 
 PUBLISHERS = 200
 STEPS = 5  # messages of an update
-# What piles up at the broker; above 100,000 it would drop.
+# As many as the fleet has updates for, and less than the broker keeps.
 MESSAGES_MAX = 90_000
 COMMANDS = 10_000
 
