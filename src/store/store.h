@@ -40,6 +40,13 @@ enum change_kind {
 #define REJECTED_PAYLOAD_MAX 512
 
 /* All pointers are borrowed until the commit has returned.  Times are microseconds, 0 is NULL. */
+/* What an update of an attempt can have changed: indexes over other columns are left alone. */
+enum attempt_reach {
+	ATTEMPT_CHANGES,    /* anything */
+	ATTEMPT_MOVES_ON,   /* open before and after: the state, and what ATTEMPT_PROGRESSES may */
+	ATTEMPT_PROGRESSES, /* error, percent, started, reported, installing, accepted */
+};
+
 struct change {
 	enum change_kind kind;
 	union {
@@ -68,6 +75,7 @@ struct change {
 			const char *error_message;        /* NULL: leave what is there */
 			const char *closed_why;           /* NULL: leave what is there */
 			int64_t started_us, completed_us; /* 0: leave what is there */
+			enum attempt_reach reach;         /* of CHANGE_ATTEMPT_UPDATE */
 		} attempt;
 		struct {
 			const char *device_id;
