@@ -16,6 +16,7 @@
 
 enum statement {
 	ST_DEVICE_PUT,
+	ST_DEVICE_SAME,
 	ST_DEVICE_SEEN,
 	ST_DEVICE_LABEL,
 	ST_DEVICE_NOTES,
@@ -50,6 +51,11 @@ enum statement {
 };
 _Static_assert(STATEMENTS <= STATEMENTS_MAX, "make room");
 
+#define DEVICE_FACTS                                                                               \
+	" mac_address=?3, current_firmware_version=?5, hw=?8, boot_hash=?9, booted_at=?10,"        \
+	" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"          \
+	" ran_as=?15, site=?16, topic_form=?17, online=?18, presence_at=?19, other_site=?20,"      \
+	" conflict_at=?21, result_hash=?22, result_attempt=?23, silent_at=?24, retry_at=?25"
 #define ATTEMPT_PROGRESS                                                                           \
 	" error_message=coalesce(?5,error_message), progress_percent=?6,"                          \
 	" started_at=coalesce(started_at,?7), reported_at=?9, installing_at=?18,"                  \
@@ -64,12 +70,8 @@ static const char *const sql[STATEMENTS] = {
 		" result_attempt, silent_at, retry_at)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,"
 		"?21,?22,?23,?24,?25)"
-		" ON CONFLICT (id) DO UPDATE SET mac_address=?3, device_model=?4,"
-		" current_firmware_version=?5, last_seen=?6, hw=?8, boot_hash=?9, booted_at=?10,"
-		" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"
-		" ran_as=?15, site=?16, topic_form=?17, online=?18, presence_at=?19,"
-		" other_site=?20, conflict_at=?21, result_hash=?22, result_attempt=?23,"
-		" silent_at=?24, retry_at=?25",
+		" ON CONFLICT (id) DO UPDATE SET device_model=?4, last_seen=?6," DEVICE_FACTS,
+	[ST_DEVICE_SAME] = "UPDATE devices SET" DEVICE_FACTS " WHERE id=?1",
 	[ST_DEVICE_SEEN] = "UPDATE devices SET last_seen=?2 WHERE id=?1",
 	[ST_DEVICE_LABEL] = "UPDATE devices SET label=?2 WHERE device_id=?1",
 	[ST_DEVICE_NOTES] = "UPDATE devices SET notes=?2 WHERE device_id=?1",
@@ -245,7 +247,7 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 {
 	const struct device *d = c->device.device;
 	const struct device_state *n = c->device.state;
-	sqlite3_stmt *st = statement(s, ST_DEVICE_PUT);
+	sqlite3_stmt *st = statement(s, c->device.same ? ST_DEVICE_SAME : ST_DEVICE_PUT);
 	char mac[MAC_TEXT_SIZE];
 
 	if (!st)
@@ -253,12 +255,14 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 	if (n->mac)
 		mac_format(n->mac, mac);
 	sqlite3_bind_int64(st, 1, d->id);
-	bind_text(st, 2, d->device_id);
+	if (!c->device.same) {
+		bind_text(st, 2, d->device_id);
+		bind_known(st, 4, n->model);
+		bind_time(st, 6, d->last_seen_us);
+		bind_time(st, 7, d->created_us);
+	}
 	bind_text(st, 3, n->mac ? mac : NULL);
-	bind_known(st, 4, n->model);
 	bind_known(st, 5, n->version);
-	bind_time(st, 6, d->last_seen_us);
-	bind_time(st, 7, d->created_us);
 	bind_known(st, 8, n->hw);
 	sqlite3_bind_int64(st, 9, (int64_t)n->boot_hash);
 	bind_time(st, 10, n->booted_us);

@@ -18,7 +18,7 @@
 /* --- what is written --- */
 
 enum change_kind {
-	CHANGE_DEVICE_PUT, /* insert, or replace every column of the fleet's */
+	CHANGE_DEVICE_PUT, /* insert, or replace every column of the fleet's; see `same` */
 	CHANGE_DEVICE_SEEN,
 	CHANGE_DEVICE_LABEL, /* label or notes */
 	CHANGE_DEVICE_GROUPS,
@@ -53,6 +53,8 @@ struct change {
 		struct {
 			const struct device *device;
 			const struct device_state *state;
+			bool same; /* it is there, as the same model: last_seen is left to
+				      CHANGE_DEVICE_SEEN, and no index is written */
 		} device;
 		struct {
 			int64_t id;
