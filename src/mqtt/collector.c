@@ -16,6 +16,9 @@
 #define LAST_OF_SLOTS 4096 /* a power of two, well above BATCH_MAX */
 #define TENDS_MS      1000
 #define RETRY_MS      50
+/* From one batch to the next, at least: a commit costs the processor as much as six messages, and
+ * wears the flash.  Who speaks after a silence is heard at once. */
+#define PACE_MS 10
 /* A commit that takes longer than this may cost the connection its keepalive: it is given up. */
 #define PATIENCE_MS (CLIENT_KEEPALIVE_S * 1000 / 2)
 
@@ -50,6 +53,7 @@ struct collector {
 	_Atomic bool store_refused; /* something was not stored: nothing is acknowledged */
 	bool abandoned;             /* the connection it came by is gone */
 	int64_t submitted_ms, tend_ms;
+	int64_t next_ms; /* the next batch begins not before */
 	/* The last message of each device in the batch: index + 1, by the hash of its id. */
 	uint16_t last_of[LAST_OF_SLOTS];
 };
@@ -308,8 +312,8 @@ struct pollfd collector_pollfd(const struct collector *c)
 {
 	struct pollfd p = client_pollfd(&c->client);
 
-	if (c->count > 0)
-		p.fd = -1; /* not before it is answered */
+	if (c->count > 0 || clock_mono_ms() < c->next_ms)
+		p.fd = -1; /* not before it is answered, and not yet */
 	return p;
 }
 
@@ -341,8 +345,10 @@ int collector_turn(struct collector *c, bool readable)
 		client_misc(&c->client);
 	}
 	client_write(&c->client);
-	if (!readable)
-		return TENDS_MS / 4;
+	int64_t pause_ms = c->next_ms - clock_mono_ms();
+	if (!readable || pause_ms > 0)
+		return pause_ms > 0 ? (int)pause_ms : TENDS_MS / 4;
+	c->next_ms = clock_mono_ms() + PACE_MS;
 	while (client_read(&c->client) && c->count < BATCH_MAX && !c->overflow)
 		;
 	if (c->count == 0) {
