@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BATCH_MAX 1000
 #define TICK_MS   1000
@@ -34,6 +35,7 @@ struct committer_queue {
 	struct ota_err sickness; /* code OTA_OK: the store takes writes */
 	struct committer_stats stats;
 	size_t deferred_count; /* of `deferred`, for others to know */
+	_Atomic int plan_fd;   /* rung when the plan changes; -1: nobody's */
 	/* the committer's: */
 	struct command_list deferred;
 	int64_t started_ms, next_tick_ms, sick_since_us;
@@ -310,12 +312,21 @@ static void batch_commit(struct committer *c, struct command_list *done)
 	}
 }
 
+static void ring(int fd)
+{
+	uint64_t one = 1;
+
+	if (fd >= 0)
+		(void)!write(fd, &one, sizeof one);
+}
+
 /*
  * One batch.  The order is the contract: check and prepare; make it durable; show it to readers;
  * only then answer.  Nobody hears "ok" about a change that a restart could lose.
  */
 static void run_batch(struct committer *c, struct command_list *taken)
 {
+	uint64_t plan = fleet_plan_number(c->fleet);
 	struct command_list done;
 	struct command *cmd;
 
@@ -325,6 +336,8 @@ static void run_batch(struct committer *c, struct command_list *taken)
 	batch_prepare(c, taken, &done);
 	batch_commit(c, &done);
 	batch_reset(&c->batch);
+	if (fleet_plan_number(c->fleet) != plan)
+		ring(c->queue->plan_fd);
 	while ((cmd = list_pop(&done)) != NULL)
 		cmd->done(cmd);
 }
@@ -570,6 +583,7 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	pthread_condattr_destroy(&attr);
 	list_init(&q->waiting);
 	list_init(&q->deferred);
+	q->plan_fd = -1;
 	q->started_ms = clock_mono_ms();
 	q->next_tick_ms = q->started_ms + TICK_MS;
 	count_places(c);
@@ -652,6 +666,11 @@ enum ota_code committer_run(struct committer *c, struct command *cmd)
 		pthread_cond_wait(&w.cond, &w.lock);
 	pthread_mutex_unlock(&w.lock);
 	return cmd->code;
+}
+
+void committer_ring_on_plan(struct committer *c, int fd)
+{
+	c->queue->plan_fd = fd;
 }
 
 void committer_barrier(struct committer *c)

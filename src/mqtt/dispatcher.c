@@ -15,10 +15,10 @@
 
 #define TURN_MS     100
 #define TEND_MS     250
-#define LOOK_MS     5    /* at the fleet, in one turn */
-#define ROUND_MS    1000 /* from one round to the next, at least */
-#define LANE_MAX    2000 /* devices that wait of one rollout; the next round finds the others */
-#define OUTSTANDING 500  /* commands with the committer */
+#define LOOK_MS     5     /* at the fleet, in one turn */
+#define ROUND_MS    1000  /* from one round to the next, at least */
+#define LANE_MAX    16384 /* devices that wait of one rollout; the next round finds the others */
+#define OUTSTANDING 1000  /* commands with the committer */
 
 /* The devices of one rollout whose turn it may be. */
 struct lane {

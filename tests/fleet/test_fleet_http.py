@@ -2,6 +2,7 @@
 """A fleet over HTTP against a real service: what both say in the end."""
 import json
 import re
+import signal
 
 from service import wait_for
 
@@ -141,3 +142,22 @@ def test_the_screen(fleet, services):
         assert "consistent" in screen.text() and screen.settings() == before
     finally:
         screen.close()
+
+
+def test_a_ramp(fleet, fake):
+    """Ten devices at five a second: the last one starts after 1.8 s."""
+    summary = fleet.json("run", "--http", "--devices", 10, "--ramp", 5, "--poll", 1, service=fake)
+    assert summary["seconds"] >= 1.8
+
+
+def test_ended_twice_at_once_is_ended_once(fleet, services):
+    """As `timeout` and a terminal do it; the comparison comes all the same."""
+    service = services()
+    run = fleet.start("run", "--http", "--devices", 5, "--poll", 1, "--until", "time",
+                      "--duration", 60, service=service)
+    wait_for(lambda: len(service.list("devices")) == 5, "the fleet")
+    run.send_signal(signal.SIGINT)
+    run.send_signal(signal.SIGTERM)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert "consistent: " in out

@@ -302,6 +302,20 @@ def test_a_million_names_hold_nobody_up(far, broker):
     device.close()
 
 
+def test_who_was_over_the_limit_is_registered_without_another_word(far, broker):
+    """Its birth message was acknowledged: that it is not lost is ours to see to."""
+    service = far(broker.port, OTA_NEW_DEVICES_PER_SECOND=200)
+    fleet = Client(broker.port)
+    sent = [fleet.client.publish("paku/%s/n%d/status" % ("devices" if n % 5 == 0 else "edge", n),
+                                 '{"device_model":"esp32","firmware_version":"1"}', 1, True)
+            for n in range(600)]
+    for one in sent:
+        one.wait_for_publish(10)
+    fleet.close()
+    wait_for(lambda: service.ok("GET", "/metrics")["mqtt_unregistered_total"] > 0, "the limit")
+    wait_for(lambda: service.ok("GET", "/metrics")["total_devices"] == 600, "all of them", 60)
+
+
 def openssl(folder, *args):
     subprocess.run(["openssl", *args], cwd=folder, check=True, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
