@@ -270,7 +270,7 @@ class World:
 
     def stamp(self):
         self.clock += 1
-        if self.only_stamped or self.dice.random() < 0.8:
+        if self.only_stamped or self.dice.random() < 0.6:
             return {"timestamp": self.clock}
         return self.dice.choice(({}, {"timestamp": 7}))
 
@@ -294,14 +294,16 @@ class World:
         kind = dice.choice(("copy", "copy", "status", "progress", "progress", "progress", "result",
                             "birth", "will", "garbage"))
         if kind == "copy" and self.sent[i]:
-            said, payload, place = dice.choice(self.sent[i][-25:])
+            ends = [x for x in self.sent[i] if x[0]["word"] in ENDS and "mark" not in x[1]]
+            said, payload, place = dice.choice(ends[-5:] if ends and dice.random() < 0.5
+                                               else self.sent[i][-25:])
             if said["kind"] == "progress" and said["word"] in (None, "downloading") and i in self.thinned:
                 return
             self.publish(i, place, "ota/" + said["kind"], payload)
             d.report(*place, said)
             self.thin(i, said)
         elif kind == "progress":
-            state = dice.choice(list(STATES))
+            state = dice.choice([*STATES, "Rolled back"])
             word = STATES[state]
             if word in (None, "downloading") and i in self.thinned:
                 return
