@@ -139,12 +139,12 @@ static void make_report(struct inbound *in, const struct mosquitto_message *m)
 		.percent = say->percent,
 		.via = {in->topic.site, in->topic.form},
 		.accepted = say->accepted,
+		.hash = (hash64(m->payload, (size_t)m->payloadlen) + in->topic.kind) | 1,
+		.stamped = say->stamped,
 	};
 	/* Progress is of the attempt that is open, whatever it names. */
 	if (in->topic.kind == MESSAGE_OTA_PROGRESS)
 		r->version = NULL;
-	if (in->topic.kind == MESSAGE_OTA_RESULT)
-		r->result_hash = hash64(m->payload, (size_t)m->payloadlen) | 1;
 }
 
 /* NULL: no memory. */

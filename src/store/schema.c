@@ -105,7 +105,13 @@ static const char migration_2[] =
 	" id INTEGER PRIMARY KEY, device_id TEXT, topic TEXT NOT NULL, payload BLOB NOT NULL,"
 	" reason TEXT NOT NULL, detail TEXT NOT NULL, created_at TEXT NOT NULL) STRICT;";
 
-static const char *const migrations[] = {migration_1, migration_2};
+/* Copies of every message that moved an attempt are known, not those of the last result alone. */
+static const char migration_3[] = "ALTER TABLE devices DROP COLUMN result_hash;"
+				  "ALTER TABLE devices DROP COLUMN result_attempt;"
+				  "ALTER TABLE devices ADD COLUMN heard BLOB;"
+				  "ALTER TABLE devices ADD COLUMN heard_at TEXT;";
+
+static const char *const migrations[] = {migration_1, migration_2, migration_3};
 
 const char *const *sqlite_migrations(int *count)
 {

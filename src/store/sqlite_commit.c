@@ -55,7 +55,7 @@ _Static_assert(STATEMENTS <= STATEMENTS_MAX, "make room");
 	" mac_address=?3, current_firmware_version=?5, hw=?8, boot_hash=?9, booted_at=?10,"        \
 	" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"          \
 	" ran_as=?15, site=?16, topic_form=?17, online=?18, presence_at=?19, other_site=?20,"      \
-	" conflict_at=?21, result_hash=?22, result_attempt=?23, silent_at=?24, retry_at=?25"
+	" conflict_at=?21, heard=?22, heard_at=?23, silent_at=?24, retry_at=?25"
 #define ATTEMPT_PROGRESS                                                                           \
 	" error_message=coalesce(?5,error_message), progress_percent=?6,"                          \
 	" started_at=coalesce(started_at,?7), reported_at=?9, installing_at=?18,"                  \
@@ -66,8 +66,8 @@ static const char *const sql[STATEMENTS] = {
 		"INSERT INTO devices (id, device_id, mac_address, device_model,"
 		" current_firmware_version, last_seen, created_at, hw, boot_hash, booted_at,"
 		" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as, site,"
-		" topic_form, online, presence_at, other_site, conflict_at, result_hash,"
-		" result_attempt, silent_at, retry_at)"
+		" topic_form, online, presence_at, other_site, conflict_at, heard,"
+		" heard_at, silent_at, retry_at)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,"
 		"?21,?22,?23,?24,?25)"
 		" ON CONFLICT (id) DO UPDATE SET device_model=?4, last_seen=?6," DEVICE_FACTS,
@@ -237,8 +237,11 @@ static void bind_link(sqlite3_stmt *st, const struct device_link *l)
 	bind_time(st, 19, l->presence_us);
 	bind_known(st, 20, l->other_site);
 	bind_time(st, 21, l->conflict_us);
-	sqlite3_bind_int64(st, 22, (int64_t)l->result_hash);
-	sqlite3_bind_int64(st, 23, l->result_attempt_id);
+	if (l->heard_us)
+		sqlite3_bind_blob(st, 22, l->heard, sizeof l->heard, SQLITE_STATIC);
+	else
+		sqlite3_bind_null(st, 22);
+	bind_time(st, 23, l->heard_us);
 	bind_time(st, 24, l->silent_us);
 	bind_time(st, 25, l->retry_us);
 }

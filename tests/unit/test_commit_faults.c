@@ -340,7 +340,7 @@ static enum ota_code scene_result(struct bench *b)
 					    .event = EVENT_REPORT_FAILED,
 					    .percent = -1,
 					    .error_message = "download failed",
-					    .result_hash = 0x8000000000000001});
+					    .hash = 0x8000000000000001});
 }
 
 static enum ota_code scene_result_unsolicited(struct bench *b)
@@ -349,7 +349,7 @@ static enum ota_code scene_result_unsolicited(struct bench *b)
 					    .version = "9.0.0",
 					    .event = EVENT_REPORT_SUCCESS,
 					    .percent = -1,
-					    .result_hash = 5});
+					    .hash = 5});
 }
 
 static enum ota_code scene_dispatch(struct bench *b)
