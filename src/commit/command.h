@@ -13,6 +13,7 @@
 #include "core/checkin.h"
 #include "core/decide.h"
 #include "core/domain.h"
+#include "core/stage.h"
 
 enum command_kind {
 	COMMAND_CHECKIN,
@@ -25,7 +26,7 @@ enum command_kind {
 	COMMAND_RELEASE_CREATE,
 	COMMAND_RELEASE_DELETE,
 	COMMAND_ROLLOUT_CREATE,
-	COMMAND_ROLLOUT_ACTIVE,
+	COMMAND_ROLLOUT_WALK,
 	COMMAND_FLUSH_SEEN,
 	COMMAND_STATUS,
 	COMMAND_DISPATCH,
@@ -89,6 +90,12 @@ struct rollout_new {
 	int percent, max_attempts;
 	bool active, allow_downgrade;
 	int max_parallel; /* 0: no limit of its own */
+	int priority;
+	const char *requires;               /* NULL: any version */
+	int64_t not_before_us, deadline_us; /* 0: none */
+	const struct stage *stages;         /* checked; none: one of PERCENT */
+	size_t stage_count;
+	const char *reason; /* for the log; may be NULL */
 	const char *const *device_ids;
 	size_t device_id_count;
 	const uint64_t *macs;
@@ -129,10 +136,16 @@ struct command {
 			const char *version, *model;
 		} release_delete;
 		struct rollout_new rollout;
+		/* What happens to a rollout.  Where two such commands cross, the second finds
+		 * another state than it expects, and is refused. */
 		struct {
 			int64_t id;
-			bool active;
-		} rollout_active;
+			enum rollout_event event;
+			const char *reason;     /* NULL: none told */
+			unsigned expect_states; /* 1 << state, several; 0: any */
+			int expect_stage;       /* from 1; 0: any */
+			bool off_is_fine;       /* with ROLLOUT_PAUSE: what offers nothing is off */
+		} walk;
 		struct {
 			int from, to; /* shards of the fleet */
 		} flush_seen;
@@ -150,6 +163,8 @@ struct command {
 		} stop;
 	};
 
+	const char *by; /* who asks for it, for the log; NULL: a device, or the service */
+
 	/* The outcome, valid in done(). */
 	enum ota_code code;
 	struct ota_err err;
@@ -161,6 +176,8 @@ struct command {
 		bool existed; /* it was there already, identical; or nothing had to change */
 		size_t count; /* devices edited, attempts withdrawn */
 		bool send;    /* a dispatch: the open attempt is to be told now */
+		enum rollout_state state;     /* of a rollout, as it is now ... */
+		int stage;                    /* ... and its stage, from 1 */
 		char warnings[WARNINGS_SIZE]; /* JSON array of sentences, for a release */
 	} out;
 

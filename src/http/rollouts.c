@@ -201,13 +201,14 @@ static bool rollout_id(struct request *r, int64_t *id)
 static enum next after_active(struct request *r)
 {
 	const struct command *cmd = &r->command;
-	const char *word = cmd->rollout_active.active ? "active" : "inactive";
+	bool on = cmd->walk.event == ROLLOUT_RESUME;
 
 	if (cmd->code != OTA_OK)
 		return respond_err(r, &cmd->err);
 	if (cmd->out.existed)
-		return respond_ok(r, "rollout %lld was %s already", (long long)cmd->out.id, word);
-	if (cmd->rollout_active.active)
+		return respond_ok(r, "rollout %lld was %s already", (long long)cmd->out.id,
+				  on ? "active" : "inactive");
+	if (on)
 		return respond_ok(r, "rollout %lld is active", (long long)cmd->out.id);
 	return respond_ok(r, "rollout %lld is inactive; %zu waiting attempts are withdrawn",
 			  (long long)cmd->out.id, cmd->out.count);
@@ -219,9 +220,10 @@ static enum next set_active(struct request *r, bool active)
 
 	if (!rollout_id(r, &id))
 		return NEXT_ANSWER;
-	r->command.kind = COMMAND_ROLLOUT_ACTIVE;
-	r->command.rollout_active.id = id;
-	r->command.rollout_active.active = active;
+	r->command.kind = COMMAND_ROLLOUT_WALK;
+	r->command.walk.id = id;
+	r->command.walk.event = active ? ROLLOUT_RESUME : ROLLOUT_PAUSE;
+	r->command.walk.off_is_fine = !active;
 	return request_submit(r, after_active);
 }
 

@@ -105,7 +105,30 @@ static const char migration_2[] =
 	" id INTEGER PRIMARY KEY, device_id TEXT, topic TEXT NOT NULL, payload BLOB NOT NULL,"
 	" reason TEXT NOT NULL, detail TEXT NOT NULL, created_at TEXT NOT NULL) STRICT;";
 
-static const char *const migrations[] = {migration_1, migration_2};
+/* How a rollout walks.  What was there is one stage, at once; where it is inactive, paused. */
+static const char migration_3[] =
+	"ALTER TABLE rollout_configurations ADD COLUMN state TEXT NOT NULL DEFAULT 'running'"
+	" CHECK (state IN"
+	"  ('draft','scheduled','running','paused','halted','completed','aborted'));"
+	"ALTER TABLE rollout_configurations ADD COLUMN state_since TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN state_reason TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN stages TEXT NOT NULL DEFAULT '[]';"
+	"ALTER TABLE rollout_configurations ADD COLUMN stage INTEGER NOT NULL DEFAULT 1;"
+	"ALTER TABLE rollout_configurations ADD COLUMN stage_since TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN stage_held_us INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE rollout_configurations ADD COLUMN approved INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE rollout_configurations ADD COLUMN not_before TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN deadline TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE rollout_configurations ADD COLUMN requires TEXT;"
+	"UPDATE rollout_configurations SET"
+	" state = CASE WHEN is_active THEN 'running'"
+	"  WHEN updated_at = created_at THEN 'draft' ELSE 'paused' END,"
+	" state_since = updated_at,"
+	" stages = json_array(json_object('percent', rollout_percentage, 'min_duration_s', 0));"
+	"UPDATE rollout_configurations SET stage_since = created_at WHERE state <> 'draft';";
+
+static const char *const migrations[] = {migration_1, migration_2, migration_3};
 
 const char *const *sqlite_migrations(int *count)
 {
