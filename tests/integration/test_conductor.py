@@ -2,13 +2,14 @@
 """Rollouts that walk by themselves, on a real service and a real clock, in stages of a second."""
 import datetime
 import json
+import os
 import random
 import threading
 
 import pytest
 
 import images
-from service import wait_for
+from service import BUILD, wait_for
 
 CREATE = "/api/admin/rollout/create"
 NEW = "2.0.0"
@@ -412,6 +413,41 @@ def test_commands_that_cross(loaded):
         assert (a.json()["state"], a.json()["stage"]) == (r["state"], r["stage"]["index"])
     changes = [e for e in events(loaded, number) if "after" in (e["event_data"] or {})]
     assert len(changes) == 1
+
+
+def test_the_clock_jumps(services, tmp_path):
+    """Ahead, a stage's time passes, and its proof is waited for; back, nothing is led until the
+    clock is right."""
+    shim = os.path.join(BUILD, "tests", "integration", "libclockshift.so")
+    shift = tmp_path / "shift"
+    shift.write_text("0")
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), shim]))
+    asan = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
+    service = services(env={"LD_PRELOAD": preload, "CLOCK_SHIFT_FILE": str(shift),
+                            "ASAN_OPTIONS": asan})
+    service.release(images.esp32(NEW), NEW)
+    crowd = Crowd(service, count=4)
+    number = make(service, stages=[{"percent": 50, "min_duration_s": 3600},
+                                   {"percent": 75, "min_duration_s": 3600, "min_proven": 0},
+                                   {"percent": 100}])
+    waits_for(service, number, "time")
+    shift.write_text("86400")
+    waits_for(service, number, "proof")
+    crowd.look_in()
+    in_state(service, number, "running", 2)
+    # A day back: what was stored is ahead of the clock.
+    shift.write_text("0")
+    wait_for(lambda: "waits_for_the_clock" in service.log(), "the conductor to notice")
+    # By the service's own time, which goes on, the stage lasts; by a person's word it does not.
+    assert show(service, number)["next"]["waits_for"] == "time"
+    assert lead(service, number, "promote").json()["stage"] == 3
+    crowd.look_in()
+    waits_for(service, number, "nothing")
+    assert service.log().count("waits_for_the_clock") == 1
+    shift.write_text(str(2 * 86400))
+    in_state(service, number, "completed")
+    assert "conductor goes_on" in service.log()
+    same_as_explained(service, number)
 
 
 def test_killed_in_the_middle_of_a_walk(loaded):
