@@ -9,6 +9,7 @@ import threading
 import pytest
 
 import images
+from mqtt import Device, MqttService
 from service import BUILD, wait_for
 
 CREATE = "/api/admin/rollout/create"
@@ -87,19 +88,26 @@ def events(service, number):
 
 def explained(rows):
     """The state of a rollout by its events alone, and each of them follows from the one before."""
-    state = None
+    state, since, stage_since = None, None, None
     for row in rows:
-        data = row["event_data"]
+        data, at = row["event_data"], row["created_at"]
         if row["event_type"] == "rollout_created":
-            state = {"state": data["state"], "stage": 1, "approved": False}
+            state, since = {"state": data["state"], "stage": 1, "approved": False}, at
+            stage_since = at if data["state"] == "running" else None
         elif "after" in (data or {}):
             assert data["before"] == state, row
+            if data["after"]["state"] != state["state"]:
+                since = at
+            if data["after"]["stage"] != state["stage"] or \
+                    (data["after"]["state"] == "running" and not stage_since):
+                stage_since = at
             state = data["after"]
-    return state
+    return {**state, "since": since, "stage_since": stage_since}
 
 
 def standing(r):
-    return {"state": r["state"], "stage": r["stage"]["index"], "approved": r["stage"]["approved"]}
+    return {"state": r["state"], "stage": r["stage"]["index"], "approved": r["stage"]["approved"],
+            "since": r["since"], "stage_since": r["stage"]["since"]}
 
 
 def same_as_explained(service, number):
@@ -280,6 +288,29 @@ def test_the_deadline_pauses(loaded):
     answer = loaded.post(CREATE, json={"name": "x", "firmware_version": NEW, "target_type": "all",
                                        "device_model": "esp32", "deadline": "2020-01-01T00:00:00Z"})
     assert answer.status_code == 422
+
+
+def test_a_wider_stage_is_told(services, tmp_path):
+    """Over MQTT nobody asks: those whom the next stage reaches are told when it begins."""
+    service = MqttService(tmp_path / "mqtt").start()
+    devices = [Device(service, "dev-%02d" % i) for i in range(12)]
+    try:
+        service.release(images.esp32(NEW), NEW)
+        number = make(service, stages=[{"percent": 25, "min_duration_s": 3600}, {"percent": 100}])
+
+        def told():
+            return {d.id for d in devices if d.commands()}
+
+        first = wait_for(lambda: len(told()) == show(service, number)["targeted"] and told(),
+                         "the first stage to be told")
+        assert 0 < len(first) < 12
+        assert lead(service, number, "promote").status_code == 200
+        wait_for(lambda: len(told()) == 12, "all to be told")
+        assert all(len(d.commands()) == 1 for d in devices)
+    finally:
+        for d in devices:
+            d.close()
+        service.stop()
 
 
 def test_nothing_is_led_while_everything_is_stopped(loaded):
