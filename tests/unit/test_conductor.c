@@ -6,6 +6,7 @@
 #include "commit_bench.h"
 
 #include "conductor/conductor.h"
+#include "failing_store.h"
 #include "random.h"
 
 #define HOUR_US (3600 * US_PER_S)
@@ -17,6 +18,7 @@ static int begin(void **state)
 	static struct bench b;
 
 	b = bench_new();
+	b.wrap = wrap_failing;
 	bench_open(&b);
 	*state = &b;
 	return 0;
@@ -271,6 +273,29 @@ static void its_time(void **state)
 	n.name = "late";
 	n.deadline_us = clock_service_us() - 1;
 	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_EUNPROCESSABLE);
+}
+
+/* What the store did not take is due still, and done when it takes it. */
+static void an_ill_store(void **state)
+{
+	static const struct stage stages[] = {{10, 60, 0, false}, {100, 86400, -1, false}};
+	struct bench *b = *state;
+	struct rollout_new n = staged(stages, 2);
+
+	make(b, &n);
+	struct conductor *k = conductor(b);
+	atomic_store(&failures_in_all, 1);
+	atomic_store(&commits_until_failure, 1);
+	int64_t now_us = pass(60 * US_PER_S);
+	int64_t again_us = conductor_tick(k, now_us);
+	assert_string_equal(state_of(b), "running 1 10 1");
+	assert_int_equal(fleet_rollout(b->fleet, 1)->walk.stage, 0);
+	assert_true(again_us <= now_us + US_PER_S);
+	conductor_tick(k, pass(US_PER_S));
+	assert_string_equal(state_of(b), "running 2 100 1");
+	assert_int_equal(events_of(b, "rollout_stage"), 1);
+	conductor_free(&k);
+	bench_restart(b);
 }
 
 /* --- people --- */
@@ -573,6 +598,7 @@ int main(void)
 		T(a_bad_release_stays_small),
 		T(an_empty_fleet_does_not_walk),
 		T(its_time),
+		T(an_ill_store),
 		T(nothing_due_costs_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
