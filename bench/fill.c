@@ -112,6 +112,11 @@ static void add_rollout(struct model *m, struct release *rel, struct target targ
 			      .target = target,
 			      .active = true,
 			      .created_active = true,
+			      .requires = "",
+			      .walk = {.state = ROLLOUT_RUNNING,
+				       .state_since_us = now_us,
+				       .stage_since_us = now_us,
+				       .reason = ""},
 			      .max_attempts = 3,
 			      .created_us = now_us,
 			      .next = m->rollouts};
@@ -119,6 +124,9 @@ static void add_rollout(struct model *m, struct release *rel, struct target targ
 	ch.rollout.rollout = r;
 	ch.rollout.target_filter = filter;
 	ch.rollout.metadata = "{\"created_active\":true}";
+	char stages[64];
+	snprintf(stages, sizeof stages, "[{\"percent\":%d,\"min_duration_s\":0}]", target.percent);
+	ch.rollout.stages = stages;
 	write_changes(&ch, 1);
 }
 

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "commit/committer.h"
+#include "conductor/conductor.h"
 #include "config.h"
 #include "firmware/cache.h"
 #include "http/auth.h"
@@ -32,6 +33,7 @@ struct daemon {
 	struct image_cache *cache;
 	struct auth *auth;
 	struct committer *committer;
+	struct conductor *conductor;
 	struct http_server *http;
 	struct broker *broker; /* NULL: there is another one, or none */
 	struct mqtt *mqtt;
@@ -225,6 +227,8 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 	};
 	if ((rc = committer_start(d->fleet, d->store, &cc, &d->committer, err)) != OTA_OK)
 		return rc;
+	if ((rc = conductor_start(d->fleet, d->committer, &d->conductor, err)) != OTA_OK)
+		return rc;
 	struct mqtt_parts mp = {cfg, d->fleet, d->committer};
 	if (cfg->mqtt && (rc = mqtt_new(&mp, &d->mqtt, err)) != OTA_OK)
 		return rc;
@@ -251,6 +255,7 @@ static void stop(struct daemon *d, const volatile int *hurry)
 	http_stop(&d->http, d->cfg.drain_s, hurry);
 	mqtt_free(&d->mqtt);
 	broker_stop(&d->broker);
+	conductor_stop(&d->conductor);
 	committer_stop(&d->committer);
 	auth_close(&d->auth);
 	cache_free(&d->cache);

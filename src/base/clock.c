@@ -139,3 +139,62 @@ bool time_parse(const char *text, int64_t *us)
 	*us = (days_from_date(year, month, day) * 86400 + in_day) * US_PER_S + micro;
 	return true;
 }
+
+static int days_of_month(int year, int month)
+{
+	static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+
+	return month == 2 && leap ? 29 : days[month - 1];
+}
+
+/* "Z", "+02:00" or "-0330" to seconds east of UTC; false for anything else. */
+static bool parse_offset(const char *p, int *offset_s)
+{
+	*offset_s = 0;
+	if ((*p == 'Z' || *p == 'z') && !p[1])
+		return true;
+	if (*p != '+' && *p != '-')
+		return false;
+	int sign = *p == '-' ? -1 : 1, hours = digits(p + 1, 2);
+	if (hours < 0 || hours > 14)
+		return false;
+	p += 3;
+	p += *p == ':';
+	int minutes = digits(p, 2);
+	if (minutes < 0 || minutes > 59 || p[2])
+		return false;
+	*offset_s = sign * (hours * 3600 + minutes * 60);
+	return true;
+}
+
+bool time_parse_human(const char *text, int64_t *us)
+{
+	int second = 0, offset_s;
+	int64_t micro = 0;
+
+	if (strnlen(text, 64) < 17 || strnlen(text, 64) == 64 || text[4] != '-' || text[7] != '-' ||
+	    (text[10] != 'T' && text[10] != 't' && text[10] != ' ') || text[13] != ':')
+		return false;
+	int year = digits(text, 4), month = digits(text + 5, 2), day = digits(text + 8, 2);
+	int hour = digits(text + 11, 2), minute = digits(text + 14, 2);
+	const char *p = text + 16;
+	if (*p == ':') {
+		second = digits(p + 1, 2);
+		p += second < 0 ? 0 : 3;
+	}
+	if (*p == '.') {
+		int64_t unit = 100000;
+		if (p[1] < '0' || p[1] > '9')
+			return false;
+		for (p++; *p >= '0' && *p <= '9'; p++, unit /= 10)
+			micro += (*p - '0') * unit;
+	}
+	if (year < 1970 || month < 1 || month > 12 || day < 1 || day > days_of_month(year, month) ||
+	    hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59 ||
+	    !parse_offset(p, &offset_s))
+		return false;
+	int64_t in_day = hour * 3600 + minute * 60 + second - offset_s;
+	*us = (days_from_date(year, month, day) * 86400 + in_day) * US_PER_S + micro;
+	return *us >= 0;
+}

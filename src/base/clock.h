@@ -33,3 +33,6 @@ int64_t clock_coarse_ms(void);
 void time_format(int64_t us, char out[TIME_TEXT_SIZE]);
 /* The inverse, for exactly that form; false otherwise. */
 bool time_parse(const char *text, int64_t *us);
+/* As people write it: RFC 3339 with Z or an offset, seconds and their fraction optional ("T" may be
+ * a blank). */
+bool time_parse_human(const char *text, int64_t *us);

@@ -2,6 +2,7 @@
 #include "commit/batch.h"
 
 #include "base/clock.h"
+#include "fleet/intern.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,6 +97,7 @@ bool batch_event(struct batch *b, const char *type, const char *device_id, const
 	c->event.version = version && version[0] ? version : NULL;
 	c->event.rollout_id = rollout_id;
 	c->event.data = data_json;
+	c->event.created_by = b->by;
 	c->event.created_us = b->now_us;
 	return true;
 }
@@ -197,6 +199,8 @@ static void plan_undo(struct plan_work *p)
 		return;
 	release_free(&p->new_release);
 	rollout_free(&p->new_rollout);
+	if (p->rollout)
+		intern_put(p->walk.reason);
 	free(p->stop_reason);
 }
 

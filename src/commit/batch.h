@@ -29,8 +29,8 @@ struct plan_work {
 	struct model *model;
 	struct release *new_release;
 	struct rollout *new_rollout;
-	struct rollout *rollout; /* set active */
-	bool active;
+	struct rollout *rollout; /* stands elsewhere */
+	struct walk walk;
 	struct release *release; /* set deleted */
 	bool deleted;
 	bool stops;        /* everything is stopped, or goes on ... */
@@ -49,7 +49,8 @@ struct batch {
 	struct chunk *memory; /* strings of the changes; freed with the batch */
 	uint64_t number;
 	int64_t now_us;
-	size_t added; /* devices that its commands add, not born yet */
+	size_t added;   /* devices that its commands add, not born yet */
+	const char *by; /* who asked for what is being prepared */
 };
 
 struct committer {
@@ -80,7 +81,7 @@ enum prepared {
 typedef enum prepared prepare_fn(struct committer *c, struct command *cmd);
 prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse,
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
-	prepare_rollout_create, prepare_rollout_active, prepare_flush_seen, prepare_status,
+	prepare_rollout_create, prepare_rollout_walk, prepare_flush_seen, prepare_status,
 	prepare_dispatch, prepare_rejected, prepare_stop;
 
 /* A flush was not written: all of it is to be written again. */

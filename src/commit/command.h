@@ -13,6 +13,7 @@
 #include "core/checkin.h"
 #include "core/decide.h"
 #include "core/domain.h"
+#include "core/stage.h"
 
 enum command_kind {
 	COMMAND_CHECKIN,
@@ -25,7 +26,7 @@ enum command_kind {
 	COMMAND_RELEASE_CREATE,
 	COMMAND_RELEASE_DELETE,
 	COMMAND_ROLLOUT_CREATE,
-	COMMAND_ROLLOUT_ACTIVE,
+	COMMAND_ROLLOUT_WALK,
 	COMMAND_FLUSH_SEEN,
 	COMMAND_STATUS,
 	COMMAND_DISPATCH,
@@ -49,7 +50,7 @@ struct report {
 	/* Over MQTT besides: the version may be NULL (it is the open attempt's), the event
 	 * EVENT_NONE (a sign of life). */
 	struct via via;
-	bool accepted;        /* it has the command */
+	bool accepted; /* it has the command */
 	uint64_t hash; /* of topic and payload: another copy has the same; 0: over HTTP */
 	bool stamped;  /* a time is in the payload: no two messages are the same by chance */
 };
@@ -90,6 +91,12 @@ struct rollout_new {
 	int percent, max_attempts;
 	bool active, allow_downgrade;
 	int max_parallel; /* 0: no limit of its own */
+	int priority;
+	const char *requires;               /* NULL: any version */
+	int64_t not_before_us, deadline_us; /* 0: none */
+	const struct stage *stages;         /* checked; none: one of PERCENT */
+	size_t stage_count;
+	const char *reason; /* for the log; may be NULL */
 	const char *const *device_ids;
 	size_t device_id_count;
 	const uint64_t *macs;
@@ -130,10 +137,16 @@ struct command {
 			const char *version, *model;
 		} release_delete;
 		struct rollout_new rollout;
+		/* What happens to a rollout.  Where two such commands cross, the second finds
+		 * another state than it expects, and is refused. */
 		struct {
 			int64_t id;
-			bool active;
-		} rollout_active;
+			enum rollout_event event;
+			const char *reason;     /* NULL: none told */
+			unsigned expect_states; /* 1 << state, several; 0: any */
+			int expect_stage;       /* from 1; 0: any */
+			bool off_is_fine;       /* with ROLLOUT_PAUSE: what offers nothing is off */
+		} walk;
 		struct {
 			int from, to; /* shards of the fleet */
 		} flush_seen;
@@ -151,6 +164,8 @@ struct command {
 		} stop;
 	};
 
+	const char *by; /* who asks for it, for the log; NULL: a device, or the service */
+
 	/* The outcome, valid in done(). */
 	enum ota_code code;
 	int retry_after_s; /* with OTA_EUNAVAIL: when to come again; 0 unknown */
@@ -161,6 +176,8 @@ struct command {
 		bool existed; /* it was there already, identical; or nothing had to change */
 		size_t count; /* devices edited, attempts withdrawn */
 		bool send;    /* a dispatch: the open attempt is to be told now */
+		enum rollout_state state; /* of a rollout, as it is now ... */
+		int stage;                /* ... and its stage, from 1 */
 	} out;
 
 	/* The door's. */

@@ -55,7 +55,7 @@ static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
 	[COMMAND_RELEASE_CREATE] = prepare_release_create,
 	[COMMAND_RELEASE_DELETE] = prepare_release_delete,
 	[COMMAND_ROLLOUT_CREATE] = prepare_rollout_create,
-	[COMMAND_ROLLOUT_ACTIVE] = prepare_rollout_active,
+	[COMMAND_ROLLOUT_WALK] = prepare_rollout_walk,
 	[COMMAND_FLUSH_SEEN] = prepare_flush_seen,
 	[COMMAND_STATUS] = prepare_status,
 	[COMMAND_DISPATCH] = prepare_dispatch,
@@ -70,7 +70,7 @@ static bool stands_alone(enum command_kind kind)
 	case COMMAND_RELEASE_CREATE:
 	case COMMAND_RELEASE_DELETE:
 	case COMMAND_ROLLOUT_CREATE:
-	case COMMAND_ROLLOUT_ACTIVE:
+	case COMMAND_ROLLOUT_WALK:
 	case COMMAND_FLUSH_SEEN:
 	case COMMAND_STOP:
 	case COMMAND_DEVICE_DELETE: return true;
@@ -117,6 +117,7 @@ static enum prepared prepare(struct committer *c, struct command *cmd)
 	cmd->first_change = b->store.change_count;
 	cmd->code = OTA_OK;
 	cmd->refused = cmd->over_limit = false;
+	b->by = cmd->by;
 	memset(&cmd->out, 0, sizeof cmd->out);
 	enum prepared p = prepare_kind[cmd->kind](c, cmd);
 	for (struct device_work *w = cmd->devices; w && p == PREPARED; w = w->link)
@@ -211,6 +212,21 @@ static void log_changes(const struct batch *b, const struct command *cmd)
 	}
 }
 
+/* The rollout whose attempt moves with this, NULL: none. */
+static struct rollout *moved_rollout(struct committer *c, const struct device_work *w)
+{
+	const struct attempt *was = w->device->state.attempt, *is = w->next.attempt;
+	const struct model *m;
+	struct rollout *r;
+
+	if (!was || !was->rollout_id || (is && is->id == was->id && is->state == was->state))
+		return NULL;
+	m = fleet_model(c->fleet, w->device->state.model);
+	for (r = m ? m->rollouts : NULL; r && r->id != was->rollout_id; r = r->next)
+		;
+	return r;
+}
+
 /* The fleet gets what is durable.  Cannot fail. */
 static void publish(struct committer *c, struct command *cmd)
 {
@@ -220,7 +236,11 @@ static void publish(struct committer *c, struct command *cmd)
 			fleet_remove(c->fleet, w->device);
 			continue;
 		}
+		/* Whoever counts how far a rollout is may count anew: after there is more. */
+		struct rollout *moved = moved_rollout(c, w);
 		fleet_publish(c->fleet, w->device, &w->next);
+		if (moved)
+			moved->moves++;
 		if (w->learns)
 			fleet_set_learnt(c->fleet, w->learns, w->learnt);
 	}
@@ -230,7 +250,7 @@ static void publish(struct committer *c, struct command *cmd)
 	if (p && p->new_rollout)
 		fleet_publish_rollout(c->fleet, p->model, p->new_rollout);
 	if (p && p->rollout)
-		fleet_set_active(c->fleet, p->rollout, p->active);
+		fleet_set_walk(c->fleet, p->rollout, &p->walk);
 	if (p && p->release)
 		fleet_set_deleted(c->fleet, p->release, p->deleted);
 	if (p && p->stops)

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "core/stage.h"
 #include "core/target.h"
 #include "fleet/state.h"
 
@@ -122,7 +123,6 @@ static bool load_target(struct target *t, const struct row_rollout *row)
 	for (int i = 0; i < 4; i++)
 		if (strcmp(row->target_type, words[i]) == 0)
 			t->type = (enum target_type)i;
-	t->percent = row->percent;
 	t->group = "";
 	if (ok)
 		t->device_ids = json_names(json_object_get(filter, "device_ids"), &ok);
@@ -130,6 +130,45 @@ static bool load_target(struct target *t, const struct row_rollout *row)
 	     state_set_string(&t->group, json_text(filter, "group"));
 	json_decref(filter);
 	return ok;
+}
+
+static bool load_stages(struct rollout *r, const struct row_rollout *row)
+{
+	json_t *list = json_loads(row->stages ? row->stages : "[]", 0, NULL);
+	size_t count = json_array_size(list);
+	char wrong[128];
+
+	r->stages = count ? calloc(count, sizeof *r->stages) : NULL;
+	for (size_t i = 0; i < count && r->stages; i++) {
+		const json_t *s = json_array_get(list, i),
+			     *proven = json_object_get(s, "min_proven");
+		r->stages[i] = (struct stage){
+			.percent = (int)json_integer_value(json_object_get(s, "percent")),
+			.min_duration_s = json_integer_value(json_object_get(s, "min_duration_s")),
+			.min_proven = proven ? json_integer_value(proven) : STAGE_MIN_PROVEN_AUTO,
+			.approve = json_is_true(json_object_get(s, "approve")),
+		};
+	}
+	json_decref(list);
+	r->stage_count = (int)count;
+	return r->stages && !stages_error(r->stages, count, wrong, sizeof wrong);
+}
+
+static bool load_walk(struct rollout *r, const struct row_rollout *row)
+{
+	struct walk *w = &r->walk;
+
+	w->state = rollout_state_from_name(row->state);
+	w->stage = row->stage - 1;
+	w->approved = row->approved;
+	w->state_since_us = time_or_zero(row->state_since);
+	w->stage_since_us = time_or_zero(row->stage_since);
+	w->held_us = row->held_us;
+	if (w->state == ROLLOUT_STATES || w->stage < 0 || w->stage >= r->stage_count)
+		return false;
+	r->active = rollout_state_offers(w->state);
+	r->target.percent = r->stages[w->stage].percent;
+	return state_set_string(&w->reason, row->state_reason ? row->state_reason : "");
 }
 
 static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, struct ota_err *err)
@@ -140,9 +179,10 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	json_t *meta = json_loads(row->metadata, 0, NULL);
 
 	if (r)
-		r->name = r->target.group = "";
+	r->name = r->target.group = r->requires = r->walk.reason = "";
 	if (!r || !meta || !rel || !state_set_string(&r->name, row->name) ||
-	    !load_target(&r->target, row)) {
+	    !load_target(&r->target, row) || !load_stages(r, row) || !load_walk(r, row) ||
+	    !state_set_string(&r->requires, row->requires ? row->requires : "")) {
 		json_decref(meta);
 		rollout_free(&r);
 		return ota_fail(err, OTA_EIO, "rollout %lld (%s) cannot be read",
@@ -150,7 +190,9 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	}
 	r->id = row->id;
 	r->release = (struct release *)(uintptr_t)rel;
-	r->active = row->active;
+	r->not_before_us = time_or_zero(row->not_before);
+	r->deadline_us = time_or_zero(row->deadline);
+	r->priority = row->priority;
 	r->created_active = json_is_true(json_object_get(meta, "created_active"));
 	r->allow_downgrade = row->allow_downgrade;
 	r->max_attempts = row->max_attempts;

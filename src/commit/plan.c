@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Releases and rollouts: made, deleted, switched on and off.  Each is a batch by itself. */
-#include "commit/batch.h"
+/* Releases made and deleted, and the great stop.  Each is a batch by itself. */
+#include "commit/plan.h"
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct plan_work *plan_work(struct committer *c, struct command *cmd)
+struct plan_work *plan_work(struct committer *c, struct command *cmd)
 {
 	struct plan_work *p = batch_alloc(&c->batch, sizeof *p);
 
@@ -22,8 +22,7 @@ static struct plan_work *plan_work(struct committer *c, struct command *cmd)
 	return p;
 }
 
-/* Copies a finished JSON text into the batch's memory; NULL when out of memory. */
-static char *batch_json(struct committer *c, struct buf *b)
+char *batch_json(struct committer *c, struct buf *b)
 {
 	char *copy = buf_ok(b) ? batch_alloc(&c->batch, b->len + 1) : NULL;
 
@@ -35,9 +34,7 @@ static char *batch_json(struct committer *c, struct buf *b)
 
 /* --- releases --- */
 
-/* The model's release of that version, deleted ones too: there is one, since a leading v counts for
- * nothing. */
-static const struct release *find_release(const struct model *m, const char *version)
+const struct release *find_release(const struct model *m, const char *version)
 {
 	const struct release *r = m ? m->releases : NULL;
 
@@ -192,15 +189,6 @@ enum prepared prepare_release_create(struct committer *c, struct command *cmd)
 	return PREPARED;
 }
 
-/* Visits the fleet for open attempts of one release or one rollout that have not begun. */
-struct withdrawal {
-	struct committer *c;
-	int64_t release_id, rollout_id; /* one of them; none: all */
-	bool begun;                     /* an attempt of the release has begun */
-	size_t count;
-	struct device **devices; /* NULL: only count */
-};
-
 static bool find_pending(const struct device *d, void *ctx)
 {
 	struct withdrawal *w = ctx;
@@ -219,11 +207,11 @@ static bool find_pending(const struct device *d, void *ctx)
 	return true;
 }
 
-/* Withdraws what waits; what has begun runs to its end. */
-static bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawal *w,
-			     const char *why)
+bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawal *w,
+		      const char *why)
 {
 	bool defer, ok = true;
+	const char *by = c->batch.by;
 	size_t count;
 
 	w->count = 0;
@@ -236,10 +224,13 @@ static bool withdraw_pending(struct committer *c, struct command *cmd, struct wi
 		return false;
 	w->count = 0;
 	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_pending, w);
+	/* That somebody did it stands once in the log, with why: not at each device. */
+	c->batch.by = NULL;
 	for (size_t i = 0; i < count && ok; i++) {
 		struct device_work *work = work_on_device(c, cmd, w->devices[i], &defer);
 		ok = work && attempt_withdraw(c, work, why) != STEPPED_NOMEM;
 	}
+	c->batch.by = by;
 	free(w->devices);
 	w->devices = NULL;
 	cmd->out.count = count;
@@ -256,7 +247,7 @@ enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
 		return prepare_fail(cmd, OTA_ENOTFOUND, "no release %s for %s",
 				    cmd->release_delete.version, cmd->release_delete.model);
 	for (const struct rollout *o = m->rollouts; o; o = o->next)
-		if (o->active && o->release == r)
+		if ((o->active || o->walk.state == ROLLOUT_SCHEDULED) && o->release == r)
 			return prepare_fail(
 				cmd, OTA_ECONFLICT,
 				"rollout %s (%lld) uses release %s; deactivate it first", o->name,
@@ -282,203 +273,6 @@ enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
 	return batch_event(&c->batch, "firmware_deleted", NULL, r->version, 0, NULL)
 		       ? PREPARED
 		       : prepare_fail_nomem(cmd);
-}
-
-/* --- rollouts --- */
-
-static int compare_macs(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static bool fill_target(struct target *t, const struct rollout_new *n)
-{
-	t->type = n->type;
-	t->percent = n->percent;
-	t->group = "";
-	if (!state_set_string(&t->group, n->group))
-		return false;
-	if (n->device_id_count &&
-	    !(t->device_ids = string_list_new(n->device_ids, n->device_id_count)))
-		return false;
-	if (n->mac_count) {
-		t->macs = malloc(n->mac_count * sizeof *t->macs);
-		if (!t->macs)
-			return false;
-		memcpy(t->macs, n->macs, n->mac_count * sizeof *t->macs);
-		qsort(t->macs, n->mac_count, sizeof *t->macs, compare_macs);
-		t->mac_count = n->mac_count;
-	}
-	return true;
-}
-
-static struct rollout *make_rollout(struct committer *c, const struct rollout_new *n,
-				    const struct release *rel)
-{
-	struct rollout *r = calloc(1, sizeof *r);
-
-	if (!r)
-		return NULL;
-	r->name = "";
-	r->target.group = "";
-	if (!state_set_string(&r->name, n->name) || !fill_target(&r->target, n)) {
-		rollout_free(&r);
-		return NULL;
-	}
-	r->release = (struct release *)(uintptr_t)rel;
-	r->active = r->created_active = n->active;
-	r->allow_downgrade = n->allow_downgrade;
-	r->max_attempts = n->max_attempts;
-	r->max_parallel = n->max_parallel;
-	r->lowest_hash = UINT64_MAX;
-	r->id = c->store->ops->next_id(c->store, ID_ROLLOUT);
-	r->created_us = c->batch.now_us;
-	return r;
-}
-
-static bool same_lists(const struct target *a, const struct target *b)
-{
-	size_t na = a->device_ids ? a->device_ids->count : 0;
-	size_t nb = b->device_ids ? b->device_ids->count : 0;
-
-	if (na != nb || a->mac_count != b->mac_count)
-		return false;
-	for (size_t i = 0; i < na; i++)
-		if (strcmp(a->device_ids->items[i], b->device_ids->items[i]) != 0)
-			return false;
-	return a->mac_count == 0 || memcmp(a->macs, b->macs, a->mac_count * sizeof *a->macs) == 0;
-}
-
-static bool same_rollout(const struct rollout *a, const struct rollout *b)
-{
-	return a->release == b->release && a->target.type == b->target.type &&
-	       a->target.percent == b->target.percent &&
-	       strcmp(a->target.group, b->target.group) == 0 &&
-	       same_lists(&a->target, &b->target) && a->created_active == b->created_active &&
-	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts &&
-	       a->max_parallel == b->max_parallel;
-}
-
-static char *target_filter(struct committer *c, const struct target *t)
-{
-	struct buf b = BUF_INIT;
-	char mac[MAC_TEXT_SIZE];
-
-	json_open(&b, NULL, '{');
-	if (t->device_ids) {
-		json_open(&b, "device_ids", '[');
-		for (size_t i = 0; i < t->device_ids->count; i++)
-			json_str(&b, NULL, t->device_ids->items[i]);
-		json_close(&b, ']');
-	}
-	if (t->mac_count) {
-		json_open(&b, "mac_addresses", '[');
-		for (size_t i = 0; i < t->mac_count; i++) {
-			mac_format(t->macs[i], mac);
-			json_str(&b, NULL, mac);
-		}
-		json_close(&b, ']');
-	}
-	if (t->group[0])
-		json_str(&b, "group", t->group);
-	json_close(&b, '}');
-	return batch_json(c, &b);
-}
-
-/* Keeps the new rollout only as long as it is compared with the one of the same name. */
-static enum prepared rollout_again(struct command *cmd, const struct rollout *have,
-				   struct rollout *made)
-{
-	bool same = same_rollout(have, made);
-
-	rollout_free(&made);
-	if (!same)
-		return prepare_fail(
-			cmd, OTA_ECONFLICT,
-			"a rollout called %s exists (%lld) and is not the same; choose another "
-			"name",
-			have->name, (long long)have->id);
-	cmd->out.id = have->id;
-	cmd->out.existed = true;
-	return PREPARED;
-}
-
-enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
-{
-	const struct rollout_new *n = &cmd->rollout;
-	struct model *m = (struct model *)(uintptr_t)fleet_model(c->fleet, n->model);
-	const struct release *rel = find_release(m, n->version);
-	const struct rollout *have = fleet_rollout_named(c->fleet, n->name);
-
-	if (!rel || rel->deleted)
-		return prepare_fail(cmd, OTA_ENOTFOUND,
-				    "there is no release %s for model %s; upload it first",
-				    n->version, n->model);
-	struct rollout *made = make_rollout(c, n, rel);
-	if (!made)
-		return prepare_fail_nomem(cmd);
-	if (have)
-		return rollout_again(cmd, have, made);
-	struct plan_work *p = plan_work(c, cmd);
-	if (!p) {
-		rollout_free(&made);
-		return prepare_fail_nomem(cmd);
-	}
-	p->new_rollout = made;
-	p->model = m;
-	cmd->out.id = made->id;
-	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_INSERT);
-	if (!ch)
-		return prepare_fail_nomem(cmd);
-	ch->rollout.rollout = made;
-	ch->rollout.created_by = "api";
-	ch->rollout.metadata =
-		n->active ? "{\"created_active\":true}" : "{\"created_active\":false}";
-	ch->rollout.target_filter = target_filter(c, &made->target);
-	char *data = batch_printf(&c->batch, "{\"rollout_percentage\":%d,\"is_active\":%s}",
-				  n->percent, n->active ? "true" : "false");
-	if (!ch->rollout.target_filter || !data ||
-	    !batch_event(&c->batch, "rollout_created", NULL, n->version, made->id, data))
-		return prepare_fail_nomem(cmd);
-	return PREPARED;
-}
-
-enum prepared prepare_rollout_active(struct committer *c, struct command *cmd)
-{
-	bool active = cmd->rollout_active.active;
-	struct rollout *r =
-		(struct rollout *)(uintptr_t)fleet_rollout(c->fleet, cmd->rollout_active.id);
-	struct withdrawal w = {.c = c};
-
-	if (!r)
-		return prepare_fail(cmd, OTA_ENOTFOUND, "no rollout has the id %lld",
-				    (long long)cmd->rollout_active.id);
-	cmd->out.id = r->id;
-	cmd->out.existed = r->active == active;
-	if (r->active == active)
-		return PREPARED;
-	if (active && r->release->deleted)
-		return prepare_fail(cmd, OTA_ECONFLICT,
-				    "release %s was deleted; upload it again before activating %s",
-				    r->release->version, r->name);
-	struct plan_work *p = plan_work(c, cmd);
-	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_ACTIVE);
-	if (!p || !ch)
-		return prepare_fail_nomem(cmd);
-	ch->rollout_active.id = r->id;
-	ch->rollout_active.active = active;
-	ch->rollout_active.updated_us = c->batch.now_us;
-	p->rollout = r;
-	p->active = active;
-	w.rollout_id = r->id;
-	if (!active && !withdraw_pending(c, cmd, &w, "the rollout was deactivated"))
-		return prepare_fail_nomem(cmd);
-	if (!batch_event(&c->batch, "rollout_updated", NULL, r->release->version, r->id,
-			 active ? "{\"is_active\":true}" : "{\"is_active\":false}"))
-		return prepare_fail_nomem(cmd);
-	return PREPARED;
 }
 
 /* --- everything --- */

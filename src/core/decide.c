@@ -29,6 +29,21 @@ static enum reason decide_target(const struct device *d, const struct rollout *r
 	return r->target.type == TARGET_GROUP ? REASON_NOT_IN_GROUP : REASON_NOT_NAMED;
 }
 
+/* Whether a device that runs HAS may, where LEAST ("" any) is needed. */
+static enum reason decide_least(const char *has, const char *least, enum reason below,
+				enum reason incomparable)
+{
+	if (!least[0])
+		return REASON_OFFER;
+	switch (version_compare(has, least)) {
+	case VERSION_LOWER: return below;
+	case VERSION_INCOMPARABLE: return incomparable;
+	case VERSION_SAME:
+	case VERSION_HIGHER: break;
+	}
+	return REASON_OFFER;
+}
+
 static enum reason decide_version(const struct device *d, const struct rollout *r)
 {
 	const struct release *rel = r->release;
@@ -38,14 +53,13 @@ static enum reason decide_version(const struct device *d, const struct rollout *
 		return REASON_UP_TO_DATE;
 	if (!r->allow_downgrade && version_compare(has, rel->version) == VERSION_HIGHER)
 		return REASON_DOWNGRADE;
-	if (rel->min_version[0]) {
-		switch (version_compare(has, rel->min_version)) {
-		case VERSION_LOWER: return REASON_BELOW_MIN_VERSION;
-		case VERSION_INCOMPARABLE: return REASON_MIN_VERSION_INCOMPARABLE;
-		case VERSION_SAME:
-		case VERSION_HIGHER: break;
-		}
-	}
+	enum reason why = decide_least(has, rel->min_version, REASON_BELOW_MIN_VERSION,
+				       REASON_MIN_VERSION_INCOMPARABLE);
+	if (why == REASON_OFFER)
+		why = decide_least(has, r->requires, REASON_BELOW_REQUIRED,
+				   REASON_REQUIRED_INCOMPARABLE);
+	if (why != REASON_OFFER)
+		return why;
 	if (failures_at(d, rel->id) >= r->max_attempts)
 		return REASON_TOO_MANY_FAILURES;
 	return REASON_OFFER;
@@ -66,7 +80,9 @@ static int nearness(enum reason reason)
 	case REASON_TOO_MANY_FAILURES:
 	case REASON_DOWNGRADE:
 	case REASON_BELOW_MIN_VERSION:
-	case REASON_MIN_VERSION_INCOMPARABLE: return 3;
+	case REASON_MIN_VERSION_INCOMPARABLE:
+	case REASON_BELOW_REQUIRED:
+	case REASON_REQUIRED_INCOMPARABLE: return 3;
 	case REASON_OUTSIDE_PERCENT: return 2;
 	case REASON_NOT_IN_GROUP:
 	case REASON_NOT_NAMED: return 1;
@@ -169,6 +185,8 @@ static const char *const names[REASONS] = {
 	[REASON_DOWNGRADE] = "downgrade",
 	[REASON_BELOW_MIN_VERSION] = "below_min_version",
 	[REASON_MIN_VERSION_INCOMPARABLE] = "min_version_incomparable",
+	[REASON_BELOW_REQUIRED] = "below_required",
+	[REASON_REQUIRED_INCOMPARABLE] = "required_incomparable",
 	[REASON_TOO_MANY_FAILURES] = "too_many_failures",
 	[REASON_WAITS] = "waits_its_turn",
 	[REASON_STOPPED] = "stopped",
@@ -224,8 +242,9 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 		return;
 	case REASON_OUTSIDE_PERCENT:
 		snprintf(out, size,
-			 "Rollout %s reaches %d %% of the devices and this one is outside.", name,
-			 x->rollout->target.percent);
+			 "Rollout %s reaches %d %% of the devices%s and this one is outside.", name,
+			 x->rollout->target.percent,
+			 x->rollout->walk.stage + 1 < x->rollout->stage_count ? " so far" : "");
 		return;
 	case REASON_OTHER_MODEL:
 		snprintf(out, size, "Rollout %s is for model %s, this device is %s.", name,
@@ -247,6 +266,16 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 "with it.",
 			 rel, x->release->min_version, has);
 		return;
+	case REASON_BELOW_REQUIRED:
+		snprintf(out, size, "Rollout %s requires at least %s and the device runs %s.", name,
+			 x->rollout->requires, has);
+		return;
+	case REASON_REQUIRED_INCOMPARABLE:
+		snprintf(out, size,
+			 "Rollout %s requires at least %s, and the device's %s cannot be compared "
+			 "with it.",
+			 name, x->rollout->requires, has);
+		return;
 	case REASON_TOO_MANY_FAILURES:
 		snprintf(out, size,
 			 "It failed %d times in a row at %s (rollout %s allows %d); "
@@ -265,7 +294,10 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 has, rel, name);
 		return;
 	case REASON_NEWER_ROLLOUT_WINS:
-		snprintf(out, size, "A newer rollout decides for this device before %s.", name);
+		snprintf(out, size,
+			 "Another rollout, newer or of a higher priority, decides for this device "
+			 "before %s.",
+			 name);
 		return;
 	case REASONS: break;
 	}

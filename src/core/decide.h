@@ -2,9 +2,11 @@
 /*
  * What a device is to run, and why.  Pure: the clock comes in, nothing goes out.
  *
- * The newest active rollout that selects the device and whose release it may take wins.  A device
- * that runs the release of the newest rollout that includes it is up to date, whatever older
- * rollouts say: with incomparable versions it would else go to and fro between two of them.
+ * The active rollout of the highest priority, then the newest, that selects the device and whose
+ * release it may take wins.  A device that runs the release of the first rollout that includes it
+ * is up to date, whatever others say: with incomparable versions it would else go to and fro
+ * between two of them.  Where that first one requires a version that the device does not have yet,
+ * an older rollout may take it there: a stepping stone.
  */
 #pragma once
 
@@ -25,6 +27,8 @@ enum reason {
 	REASON_DOWNGRADE,
 	REASON_BELOW_MIN_VERSION,
 	REASON_MIN_VERSION_INCOMPARABLE,
+	REASON_BELOW_REQUIRED, /* the rollout's own least version */
+	REASON_REQUIRED_INCOMPARABLE,
 	REASON_TOO_MANY_FAILURES,
 	REASON_WAITS,              /* its turn comes when others are done */
 	REASON_STOPPED,            /* an operator stopped everything */

@@ -158,15 +158,56 @@ struct target {
 	uint64_t *macs; /* sorted */
 };
 
+/* The states of a rollout; core/stage.c says what leads from one to another. */
+enum rollout_state {
+	ROLLOUT_DRAFT,     /* made, and offered to nobody yet */
+	ROLLOUT_SCHEDULED, /* begins at not_before_us */
+	ROLLOUT_RUNNING,
+	ROLLOUT_PAUSED,    /* offers nothing, keeps what is done, goes on where it was */
+	ROLLOUT_HALTED,    /* the release was found bad: offers nothing, for good */
+	ROLLOUT_COMPLETED, /* its last stage has ended; latecomers are offered it still */
+	ROLLOUT_ABORTED,   /* a person ended it, for good */
+	ROLLOUT_STATES,
+};
+
+/* One step of a rollout: so many of its devices, for so long. */
+struct stage {
+	int percent;            /* 1..100, more than that of the stage before */
+	int64_t min_duration_s; /* it lasts so long at least */
+	int64_t min_proven;     /* so many of its devices; -1: 80 % of those seen within a day */
+	bool approve;           /* and a person must say that it may end */
+};
+
+/* Where a rollout stands.  Replaced whole, by fleet_set_walk() alone. */
+struct walk {
+	enum rollout_state state;
+	int stage;              /* index into the stages */
+	bool approved;          /* a person said that this stage may end */
+	int64_t state_since_us; /* in this state */
+	int64_t stage_since_us; /* in this stage; 0: it has not begun */
+	int64_t held_us;        /* so long of it the rollout was paused */
+	const char *reason;     /* of the state, in a person's or our words; interned, "" none */
+};
+
 struct rollout {
 	int64_t id;
 	const char *name; /* interned */
 	struct release *release;
-	struct target target;
-	bool active, allow_downgrade;
+	struct target target; /* its percent is that of the stage */
+	bool active;          /* it offers its release: by walk.state */
+	bool allow_downgrade;
 	bool created_active; /* as its creator said: a CI job that runs again says the same */
 	int max_attempts;
-	int max_parallel; /* devices at a time; 0: no limit of its own */
+	int max_parallel;      /* devices at a time; 0: no limit of its own */
+	int priority;          /* where several would offer, the highest does; 0 usually */
+	const char *requires;  /* a device must run at least this; interned, "" any */
+	int64_t not_before_us; /* 0: at once */
+	int64_t deadline_us;   /* it pauses then; 0: never */
+	struct stage *stages;  /* owned; never change */
+	int stage_count;       /* 1 or more */
+	struct walk walk;
+	_Atomic uint64_t moves; /* of attempts of it, told or seen: somebody may want to count anew
+				 */
 	_Atomic int busy; /* attempts that take a place now, as the committer counted last ... */
 	int busy_next;    /* ... and counts: its own */
 	int64_t created_us;
@@ -180,6 +221,6 @@ struct model {
 	_Atomic size_t device_count; /* changes with devices, not with the plan */
 	enum chip chip;              /* by name, else by the first release; CHIP_NONE: not fixed */
 	struct release *releases;    /* newest first */
-	struct rollout *rollouts;    /* newest first */
+	struct rollout *rollouts;    /* the highest priority first, then the newest */
 	struct model *next, *previous, *bucket_next; /* fleet's */
 };

@@ -82,7 +82,8 @@ struct model *fleet_model_ensure(struct fleet *f, const char *name); /* NULL: ou
 void fleet_drop_empty_models(struct fleet *f);
 void fleet_publish_release(struct fleet *f, struct model *m, struct release *r);
 void fleet_publish_rollout(struct fleet *f, struct model *m, struct rollout *r);
-void fleet_set_active(struct fleet *f, struct rollout *r, bool active);
+/* Where the rollout stands from now on: whether it offers, and to whom.  Takes the reason. */
+void fleet_set_walk(struct fleet *f, struct rollout *r, struct walk *w);
 void fleet_set_deleted(struct fleet *f, struct release *r, bool deleted);
 /* Another name of the release; takes LEARNT, frees the list before. */
 void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *learnt);

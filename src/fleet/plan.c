@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "core/runs.h"
+#include "core/stage.h"
 #include "core/target.h"
 #include "fleet/intern.h"
 #include "fleet/state.h"
@@ -40,8 +41,11 @@ void rollout_free(struct rollout **rp)
 		return;
 	intern_put(r->name);
 	intern_put(r->target.group);
+	intern_put(r->requires);
+	intern_put(r->walk.reason);
 	string_list_free(&r->target.device_ids);
 	free(r->target.macs);
+	free(r->stages);
 	free(r);
 	*rp = NULL;
 }
@@ -267,7 +271,8 @@ void fleet_publish_rollout(struct fleet *f, struct model *m, struct rollout *r)
 	fleet_rescan_lowest(f, r);
 	pthread_rwlock_wrlock(&f->plan_lock);
 	struct rollout **p = &m->rollouts;
-	while (*p && (*p)->id > r->id)
+	while (*p && ((*p)->priority > r->priority ||
+		      ((*p)->priority == r->priority && (*p)->id > r->id)))
 		p = &(*p)->next;
 	r->next = *p;
 	*p = r;
@@ -275,12 +280,18 @@ void fleet_publish_rollout(struct fleet *f, struct model *m, struct rollout *r)
 	f->plan_number++;
 }
 
-void fleet_set_active(struct fleet *f, struct rollout *r, bool active)
+void fleet_set_walk(struct fleet *f, struct rollout *r, struct walk *w)
 {
+	const char *old = r->walk.reason;
+
 	pthread_rwlock_wrlock(&f->plan_lock);
-	r->active = active;
+	r->walk = *w;
+	r->active = rollout_state_offers(w->state);
+	r->target.percent = r->stages[w->stage].percent;
 	pthread_rwlock_unlock(&f->plan_lock);
 	f->plan_number++;
+	intern_put(old);
+	w->reason = "";
 }
 
 void fleet_set_stop(struct fleet *f, char *reason, int64_t since_us)

@@ -32,6 +32,30 @@ bool request_json(struct request *r)
 	return false;
 }
 
+bool request_json_if_any(struct request *r)
+{
+	if (r->body.len > 0)
+		return request_json(r);
+	r->json = json_object();
+	if (!r->json)
+		respond_error(r, OTA_ENOMEM, "out of memory");
+	return r->json != NULL;
+}
+
+bool request_rollout_id(struct request *r, int64_t *id)
+{
+	char *end;
+
+	errno = 0;
+	*id = strtoll(r->args[0], &end, 10);
+	if (errno == 0 && *id > 0 && *end == '\0' && r->args[0][0] >= '0' && r->args[0][0] <= '9')
+		return true;
+	field_errors_add(&r->errors, "path", "rollout_id", FIELD_TYPE_INTEGER,
+			 "must be the whole number that rollout/create answered");
+	respond_fields(r);
+	return false;
+}
+
 bool request_device_id(struct request *r, const char *id)
 {
 	const char *wrong = name_device_id_error(id);

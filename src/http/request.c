@@ -155,6 +155,7 @@ static void submit_suspended(struct request *r)
 
 enum next request_submit(struct request *r, handler_fn *resume)
 {
+	r->command.by = r->route->admin ? ADMIN_NAME : NULL;
 	suspend(r, resume);
 	submit_suspended(r);
 	return NEXT_SUSPENDED;

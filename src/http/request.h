@@ -25,6 +25,11 @@
 #define IMAGE_TOO_LARGE                                                                            \
 	"the image is too large: at most %lld bytes are taken (OTA_MAX_FIRMWARE_BYTES)"
 
+/* Who did it, in the log: the one key that there is. */
+#define ADMIN_NAME "api"
+/* Characters of a reason that a person gives for the log. */
+#define REASON_MAX 500
+
 struct auth;
 
 /* What handlers work with.  Constant after the start, but for what its members guard themselves. */
@@ -168,6 +173,10 @@ int status_of(enum ota_code code);
 
 /* The body as a JSON object into r->json; false: the answer is made. */
 bool request_json(struct request *r);
+/* The same where a request may come without a body. */
+bool request_json_if_any(struct request *r);
+/* The whole number at {id} of the path; false: the answer is made. */
+bool request_rollout_id(struct request *r, int64_t *id);
 /* Checks a device id of the path; false: the answer is made. */
 bool request_device_id(struct request *r, const char *id);
 /* A list query with limit and id cursor, kept in r->memory; NULL: the answer is made. */
@@ -205,7 +214,9 @@ const char *request_header(struct request *r, const char *name);
 handler_fn device_check, device_report;
 handler_fn firmware_download;
 handler_fn firmware_upload, releases_list, release_delete;
-handler_fn rollout_create, rollout_activate, rollout_deactivate, rollouts_list, rollout_show;
+handler_fn rollout_create, rollouts_list, rollout_show;
+handler_fn rollout_activate, rollout_deactivate, rollout_pause, rollout_resume, rollout_promote,
+	rollout_approve, rollout_abort;
 handler_fn devices_list, device_show, device_delete, device_explain, device_retry;
 handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_delete, notes_put,
 	notes_delete, devices_import;

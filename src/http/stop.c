@@ -6,8 +6,6 @@
 
 #include <stdio.h>
 
-#define REASON_MAX 500 /* characters */
-
 static enum next after_stop(struct request *r)
 {
 	const struct command *cmd = &r->command;

@@ -301,6 +301,7 @@ static void fill_command(struct request *r)
 	struct release_new *n = &r->command.release;
 
 	r->command.kind = COMMAND_RELEASE_CREATE;
+	r->command.by = ADMIN_NAME;
 	n->version = parameter(r, F_VERSION);
 	n->model = parameter(r, F_MODEL);
 	n->min_version = parameter(r, F_MIN_VERSION);

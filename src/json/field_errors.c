@@ -35,6 +35,8 @@ static void add(struct field_errors *fe, const struct field_loc *loc, const char
 	json_str(b, NULL, loc->where);
 	if (loc->under)
 		json_str(b, NULL, loc->under);
+	if (loc->item)
+		json_int(b, NULL, (int64_t)loc->item - 1);
 	if (loc->name)
 		json_str(b, NULL, loc->name);
 	if (loc->index >= 0)

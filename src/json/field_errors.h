@@ -49,6 +49,7 @@ void field_errors_add(struct field_errors *fe, const char *where, const char *na
 struct field_loc {
 	const char *where, *under, *name;
 	int64_t index;
+	size_t item; /* UNDER is a list, and this the item in it, from 1; 0: it is an object */
 };
 
 void field_errors_add_at(struct field_errors *fe, const struct field_loc *loc, const char *type,

@@ -223,7 +223,8 @@ out:
 
 static struct field_loc loc_of(const struct json_fields *f, const char *name)
 {
-	return (struct field_loc){.where = "body", .under = f->under, .name = name, .index = -1};
+	return (struct field_loc){
+		.where = "body", .under = f->under, .name = name, .index = -1, .item = f->item};
 }
 
 /* The value, or NULL after saying, where it is required, that it is missing. */
@@ -352,6 +353,37 @@ bool json_field_strings(const struct json_fields *f, const char *name, bool requ
 			continue;
 		}
 		field_errors_add_at(f->errors, &loc, FIELD_TYPE_STRING, "must be a string, not %s",
+				    type_word(item));
+		good = false;
+	}
+	if (good)
+		*out = v;
+	return good;
+}
+
+bool json_field_objects(const struct json_fields *f, const char *name, bool required,
+			size_t max_items, const json_t **out)
+{
+	const json_t *v = value_of(f, name, required);
+	struct field_loc loc = loc_of(f, name);
+	bool good = true;
+
+	if (!v)
+		return false;
+	if (!json_is_array(v))
+		return wrong_type(f, name, FIELD_TYPE_LIST, "a list of objects", v);
+	if (json_array_size(v) > max_items) {
+		field_errors_add_at(f->errors, &loc, FIELD_TYPE_ITEMS,
+				    "must have at most %zu items (it has %zu)", max_items,
+				    json_array_size(v));
+		return false;
+	}
+	for (size_t i = 0; i < json_array_size(v); i++) {
+		const json_t *item = json_array_get(v, i);
+		loc.index = (int64_t)i;
+		if (json_is_object(item))
+			continue;
+		field_errors_add_at(f->errors, &loc, FIELD_TYPE_OBJECT, "must be an object, not %s",
 				    type_word(item));
 		good = false;
 	}

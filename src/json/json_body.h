@@ -30,6 +30,7 @@ struct json_fields {
 	const json_t *object;
 	const char *under;
 	struct field_errors *errors;
+	size_t item; /* UNDER is a list: the number of this item, from 1 */
 };
 
 /*
@@ -49,5 +50,8 @@ bool json_field_word(const struct json_fields *f, const char *name, bool require
 /* An array of strings of MIN..MAX characters each; every wrong element is named by its index. */
 bool json_field_strings(const struct json_fields *f, const char *name, bool required,
 			size_t max_items, size_t min, size_t max, const json_t **out);
+/* An array of objects. */
+bool json_field_objects(const struct json_fields *f, const char *name, bool required,
+			size_t max_items, const json_t **out);
 bool json_field_object(const struct json_fields *f, const char *name, bool required,
 		       const json_t **out);

@@ -111,7 +111,31 @@ static const char migration_3[] = "ALTER TABLE devices DROP COLUMN result_hash;"
 				  "ALTER TABLE devices ADD COLUMN heard BLOB;"
 				  "ALTER TABLE devices ADD COLUMN heard_at TEXT;";
 
-static const char *const migrations[] = {migration_1, migration_2, migration_3};
+/* How a rollout walks.  What was there is one stage, at once; where it is inactive, paused. */
+static const char migration_4[] =
+	"ALTER TABLE rollout_configurations ADD COLUMN state TEXT NOT NULL DEFAULT 'running'"
+	" CHECK (state IN"
+	"  ('draft','scheduled','running','paused','halted','completed','aborted'));"
+	"ALTER TABLE rollout_configurations ADD COLUMN state_since TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN state_reason TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN stages TEXT NOT NULL DEFAULT '[]';"
+	"ALTER TABLE rollout_configurations ADD COLUMN stage INTEGER NOT NULL DEFAULT 1;"
+	"ALTER TABLE rollout_configurations ADD COLUMN stage_since TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN stage_held_us INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE rollout_configurations ADD COLUMN approved INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE rollout_configurations ADD COLUMN not_before TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN deadline TEXT;"
+	"ALTER TABLE rollout_configurations ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE rollout_configurations ADD COLUMN requires TEXT;"
+	"CREATE INDEX events_by_somebody ON ota_events (id) WHERE created_by IS NOT NULL;"
+	"UPDATE rollout_configurations SET"
+	" state = CASE WHEN is_active THEN 'running'"
+	"  WHEN updated_at = created_at THEN 'draft' ELSE 'paused' END,"
+	" state_since = updated_at,"
+	" stages = json_array(json_object('percent', rollout_percentage, 'min_duration_s', 0));"
+	"UPDATE rollout_configurations SET stage_since = created_at WHERE state <> 'draft';";
+
+static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4};
 
 const char *const *sqlite_migrations(int *count)
 {

@@ -43,6 +43,15 @@ enum ota_code sqlite_find_attempt(struct store *base, const char *token, const c
 				  const char *version, struct stored_attempt *out,
 				  struct ota_err *err);
 
+/* A rollout's row as sqlite_rollout() reads it. */
+#define ROLLOUT_COLUMNS                                                                            \
+	"id, name, firmware_version, device_model, target_type, target_filter,"                    \
+	" rollout_percentage, is_active, created_at, updated_at, created_by, metadata, "           \
+	"release_id,"                                                                              \
+	" allow_downgrade, max_attempts, max_parallel, state, state_reason, state_since, stages,"  \
+	" stage, stage_since, stage_held_us, approved, not_before, deadline, priority, requires"
+struct row_rollout sqlite_rollout(sqlite3_stmt *st);
+
 enum ota_code sqlite_list_updates(struct store *, const struct list_query *,
 				  bool (*visit)(void *, const struct row_update *), void *ctx,
 				  struct ota_err *err);

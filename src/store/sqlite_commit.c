@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "core/stage.h"
 #include "core/target.h"
 
 #include <string.h>
@@ -35,7 +36,7 @@ enum statement {
 	ST_RELEASE_DELETED,
 	ST_RELEASE_LEARNT,
 	ST_ROLLOUT_INSERT,
-	ST_ROLLOUT_ACTIVE,
+	ST_ROLLOUT_WALK,
 	ST_REJECTED,
 	ST_REJECTED_PRUNE,
 	ST_STATE_PUT,
@@ -118,10 +119,15 @@ static const char *const sql[STATEMENTS] = {
 		"INSERT INTO rollout_configurations (id, name, firmware_version, device_model,"
 		" target_type, target_filter, rollout_percentage, is_active, created_at, "
 		"updated_at,"
-		" created_by, metadata, release_id, allow_downgrade, max_attempts, max_parallel)"
-		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10,?11,?12,?13,?14,?15)",
-	[ST_ROLLOUT_ACTIVE] =
-		"UPDATE rollout_configurations SET is_active=?2, updated_at=?3 WHERE id=?1",
+		" created_by, metadata, release_id, allow_downgrade, max_attempts, max_parallel,"
+		" stages, not_before, deadline, priority, requires, state, stage, state_since,"
+		" stage_since)"
+		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,"
+		"?20,?21,?22,?23,?24)",
+	[ST_ROLLOUT_WALK] =
+		"UPDATE rollout_configurations SET is_active=?2, updated_at=?3,"
+		" rollout_percentage=?4, state=?5, state_reason=?6, state_since=?7, stage=?8,"
+		" stage_since=?9, stage_held_us=?10, approved=?11 WHERE id=?1",
 	[ST_REJECTED] = "INSERT INTO ota_rejected_messages (device_id, topic, payload, reason,"
 			" detail, created_at) VALUES (?1,?2,?3,?4,?5,?6)",
 	[ST_REJECTED_PRUNE] = "DELETE FROM ota_rejected_messages WHERE id <="
@@ -452,6 +458,36 @@ static bool write_rollout(struct sqlite_store *s, const struct change *c)
 	sqlite3_bind_int(st, 13, r->allow_downgrade);
 	sqlite3_bind_int(st, 14, r->max_attempts);
 	sqlite3_bind_int(st, 15, r->max_parallel);
+	bind_text(st, 16, c->rollout.stages);
+	bind_time(st, 17, r->not_before_us);
+	bind_time(st, 18, r->deadline_us);
+	sqlite3_bind_int(st, 19, r->priority);
+	bind_known(st, 20, r->requires);
+	bind_text(st, 21, rollout_state_name(r->walk.state));
+	sqlite3_bind_int(st, 22, r->walk.stage + 1);
+	bind_time(st, 23, r->walk.state_since_us);
+	bind_time(st, 24, r->walk.stage_since_us);
+	return run(st);
+}
+
+static bool write_walk(struct sqlite_store *s, const struct change *c)
+{
+	const struct walk *w = c->rollout_walk.walk;
+	sqlite3_stmt *st = statement(s, ST_ROLLOUT_WALK);
+
+	if (!st)
+		return false;
+	sqlite3_bind_int64(st, 1, c->rollout_walk.rollout->id);
+	sqlite3_bind_int(st, 2, c->rollout_walk.active);
+	bind_time(st, 3, c->rollout_walk.updated_us);
+	sqlite3_bind_int(st, 4, c->rollout_walk.percent);
+	bind_text(st, 5, rollout_state_name(w->state));
+	bind_known(st, 6, w->reason);
+	bind_time(st, 7, w->state_since_us);
+	sqlite3_bind_int(st, 8, w->stage + 1);
+	bind_time(st, 9, w->stage_since_us);
+	sqlite3_bind_int64(st, 10, w->held_us);
+	sqlite3_bind_int(st, 11, w->approved);
 	return run(st);
 }
 
@@ -461,7 +497,6 @@ static bool write_small(struct sqlite_store *s, const struct change *c)
 		[CHANGE_DEVICE_SEEN] = ST_DEVICE_SEEN,
 		[CHANGE_RELEASE_DELETED] = ST_RELEASE_DELETED,
 		[CHANGE_RELEASE_LEARNT] = ST_RELEASE_LEARNT,
-		[CHANGE_ROLLOUT_ACTIVE] = ST_ROLLOUT_ACTIVE,
 	};
 	sqlite3_stmt *st = statement(s, which[c->kind]);
 
@@ -476,14 +511,9 @@ static bool write_small(struct sqlite_store *s, const struct change *c)
 		sqlite3_bind_int64(st, 1, c->release_deleted.id);
 		bind_time(st, 2, c->release_deleted.deleted_us);
 		break;
-	case CHANGE_RELEASE_LEARNT:
+	default:
 		sqlite3_bind_int64(st, 1, c->release_learnt.id);
 		bind_text(st, 2, c->release_learnt.names);
-		break;
-	default:
-		sqlite3_bind_int64(st, 1, c->rollout_active.id);
-		sqlite3_bind_int(st, 2, c->rollout_active.active);
-		bind_time(st, 3, c->rollout_active.updated_us);
 	}
 	return run(st);
 }
@@ -548,12 +578,12 @@ static bool write_change(struct sqlite_store *s, const struct change *c)
 	case CHANGE_EVENT: return write_event(s, c);
 	case CHANGE_RELEASE_INSERT: return write_release(s, c);
 	case CHANGE_ROLLOUT_INSERT: return write_rollout(s, c);
+	case CHANGE_ROLLOUT_WALK: return write_walk(s, c);
 	case CHANGE_REJECTED: return write_rejected(s, c);
 	case CHANGE_STATE: return write_state(s, c);
 	case CHANGE_DEVICE_SEEN:
 	case CHANGE_RELEASE_DELETED:
-	case CHANGE_RELEASE_LEARNT:
-	case CHANGE_ROLLOUT_ACTIVE: return write_small(s, c);
+	case CHANGE_RELEASE_LEARNT: return write_small(s, c);
 	}
 	return false;
 }

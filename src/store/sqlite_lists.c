@@ -221,10 +221,9 @@ struct rollout_visit {
 	void *ctx;
 };
 
-static bool rollout_row(sqlite3_stmt *st, void *ctx)
+struct row_rollout sqlite_rollout(sqlite3_stmt *st)
 {
-	struct rollout_visit *v = ctx;
-	struct row_rollout row = {
+	return (struct row_rollout){
 		.id = sqlite3_column_int64(st, 0),
 		.name = sqlite_text(st, 1),
 		.firmware_version = sqlite_text(st, 2),
@@ -241,7 +240,26 @@ static bool rollout_row(sqlite3_stmt *st, void *ctx)
 		.allow_downgrade = sqlite3_column_int(st, 13),
 		.max_attempts = sqlite3_column_int(st, 14),
 		.max_parallel = sqlite3_column_int(st, 15),
+		.state = sqlite_text(st, 16),
+		.state_reason = sqlite_text(st, 17),
+		.state_since = sqlite_text(st, 18),
+		.stages = sqlite_text(st, 19),
+		.stage = sqlite3_column_int(st, 20),
+		.stage_since = sqlite_text(st, 21),
+		.held_us = sqlite3_column_int64(st, 22),
+		.approved = sqlite3_column_int(st, 23),
+		.not_before = sqlite_text(st, 24),
+		.deadline = sqlite_text(st, 25),
+		.priority = sqlite3_column_int(st, 26),
+		.requires = sqlite_text(st, 27),
 	};
+}
+
+static bool rollout_row(sqlite3_stmt *st, void *ctx)
+{
+	struct rollout_visit *v = ctx;
+	struct row_rollout row = sqlite_rollout(st);
+
 	return v->visit(v->ctx, &row);
 }
 
@@ -252,11 +270,7 @@ enum ota_code sqlite_list_rollouts(struct store *base, const struct list_query *
 	struct rollout_visit v = {visit, ctx};
 	struct select sel;
 
-	select_begin(&sel,
-		     "SELECT id, name, firmware_version, device_model, target_type, target_filter,"
-		     " rollout_percentage, is_active, created_at, updated_at, created_by, metadata,"
-		     " release_id, allow_downgrade, max_attempts, max_parallel"
-		     " FROM rollout_configurations");
+	select_begin(&sel, "SELECT " ROLLOUT_COLUMNS " FROM rollout_configurations");
 	where_text(&sel, "device_model = ?", q->device_model);
 	where_text(&sel, "firmware_version = ?", q->version);
 	where_id(&sel, "id = ?", q->rollout_id);
@@ -357,6 +371,7 @@ enum ota_code sqlite_list_events(struct store *base, const struct list_query *q,
 	where_text(&sel, "event_type = ?", q->event_type);
 	where_text(&sel, "firmware_version = ?", q->version);
 	where_id(&sel, "rollout_id = ?", q->rollout_id);
+	where_id(&sel, "created_by IS NOT NULL AND ? = 1", q->operations);
 	where_id(&sel, "id < ?", q->before_id);
 	select_limit(&sel, "id DESC", q->limit);
 	return run_select((struct sqlite_store *)base, &sel, event_row, &v, err);

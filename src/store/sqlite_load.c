@@ -56,20 +56,8 @@ static enum ota_code load_release(sqlite3_stmt *st, const struct store_loader *l
 static enum ota_code load_rollout(sqlite3_stmt *st, const struct store_loader *l,
 				  struct ota_err *err)
 {
-	struct row_rollout row = {
-		.id = sqlite3_column_int64(st, 0),
-		.name = sqlite_text(st, 1),
-		.release_id = sqlite3_column_int64(st, 2),
-		.target_type = sqlite_text(st, 3),
-		.target_filter = sqlite_text(st, 4),
-		.percent = sqlite3_column_int(st, 5),
-		.active = sqlite3_column_int(st, 6),
-		.allow_downgrade = sqlite3_column_int(st, 7),
-		.max_attempts = sqlite3_column_int(st, 8),
-		.created_at = sqlite_text(st, 9),
-		.metadata = sqlite_text(st, 10),
-		.max_parallel = sqlite3_column_int(st, 11),
-	};
+	struct row_rollout row = sqlite_rollout(st);
+
 	return l->rollout(l->ctx, &row, err);
 }
 
@@ -202,11 +190,7 @@ enum ota_code sqlite_load(struct store *base, const struct store_loader *l, stru
 		 " release_notes, created_at, metadata, learnt_versions, deleted_at"
 		 " FROM firmware_releases ORDER BY id",
 		 load_release},
-		{"SELECT id, name, release_id, target_type, target_filter, rollout_percentage, "
-		 "is_active,"
-		 " allow_downgrade, max_attempts, created_at, metadata, max_parallel"
-		 " FROM rollout_configurations"
-		 " ORDER BY id",
+		{"SELECT " ROLLOUT_COLUMNS " FROM rollout_configurations ORDER BY id",
 		 load_rollout},
 		{"SELECT id, device_id, mac_address, device_model, current_firmware_version, "
 		 "last_seen,"

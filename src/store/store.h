@@ -31,7 +31,7 @@ enum change_kind {
 	CHANGE_RELEASE_DELETED, /* marks or unmarks */
 	CHANGE_RELEASE_LEARNT,
 	CHANGE_ROLLOUT_INSERT,
-	CHANGE_ROLLOUT_ACTIVE,
+	CHANGE_ROLLOUT_WALK,
 	CHANGE_REJECTED, /* keeps the newest REJECTED_KEPT */
 	CHANGE_STATE,    /* a fact about the service as a whole */
 };
@@ -106,12 +106,15 @@ struct change {
 		struct {
 			const struct rollout *rollout;
 			const char *target_filter, *created_by, *metadata;
+			const char *stages; /* JSON array */
 		} rollout;
 		struct {
-			int64_t id;
+			const struct rollout *rollout; /* as it was, but for ... */
+			const struct walk *walk;       /* ... where it stands now, and ... */
+			int percent;                   /* ... whom it reaches */
 			bool active;
 			int64_t updated_us;
-		} rollout_active;
+		} rollout_walk;
 		struct {
 			const char *device_id, *topic, *reason, *detail; /* device_id may be NULL */
 			const void *payload; /* the first REJECTED_PAYLOAD_MAX bytes */
@@ -163,8 +166,12 @@ struct row_rollout {
 	int64_t id, release_id;
 	const char *name, *firmware_version, *device_model, *target_type, *target_filter;
 	const char *created_at, *updated_at, *created_by, *metadata;
-	int percent, max_attempts, max_parallel;
-	bool active, allow_downgrade;
+	const char *state, *state_reason, *state_since, *stages, *stage_since;
+	const char *not_before, *deadline, *requires;
+	int percent, max_attempts, max_parallel, priority;
+	int stage; /* from 1 */
+	int64_t held_us;
+	bool active, allow_downgrade, approved;
 };
 
 struct row_device {
@@ -191,7 +198,8 @@ struct row_event {
 struct list_query {
 	const char *device_id, *device_model, *version, *status, *event_type, *group;
 	int64_t rollout_id;
-	int active; /* -1: any */
+	int active;      /* -1: any */
+	bool operations; /* events: only what somebody did, not what devices did */
 	int limit;
 	int64_t before_id;       /* rows with a lower id only; 0: from the newest */
 	const char *before_time; /* devices: last_seen below, or equal and id below; NULL: from the

@@ -207,6 +207,20 @@ def test_answers_fit(call):
     call(404, "GET", rollout, [99])
     call(422, "GET", rollout, ["x"])
 
+    # a rollout that walks
+    walk = call(200, "POST", create, json=dict(body, name="walk", requires="1.0.0", stages=[
+        {"percent": 10, "min_duration_s": 3600, "approve": True, "min_proven": 1},
+        {"percent": 100}], not_before="2027-01-01T00:00:00Z",
+        deadline="2099-01-01T00:00:00+01:00")).json()["rollout_id"]
+    lead = "/api/admin/rollout/{id}/"
+    for verb in ("promote", "approve", "pause", "resume", "abort"):
+        call(200, "POST", lead + verb, [walk], json={"reason": "to see", "stage": 1})
+        call(409, "POST", lead + verb, [walk], json={"stage": 2})
+        call(404, "POST", lead + verb, [99])
+        call(422, "POST", lead + verb, [walk], json={"stage": "two"})
+        call(413, "POST", lead + verb, [walk], data=b" " * (1024 * 1024 + 1))
+        assert call(200, "GET", rollout, [walk]).json()["next"]["sentence"]
+
     # everything
     stop, resume = "/api/admin/stop-all", "/api/admin/resume-all"
     for wrong in ({}, {"reason": ""}, {"reason": "x" * 501}, {"reason": 1}):

@@ -221,6 +221,26 @@ def test_attempts_are_those_of_the_source():
     assert [cells[1:] for cells in page_rows[first + 1:first + 1 + len(want)]] == want
 
 
+def test_states_of_a_rollout_are_those_of_the_source():
+    """The table of docs/rollouts.md is table[][] of src/core/stage.c."""
+    text = source("core", "stage.c")
+    rows = re.findall(r"\[ROLLOUT_(\w+)\]\s*= \{([A-Z, ]+)\}", text)
+    names = re.findall(r'\[ROLLOUT_\w+\] = "(\w+)"', text[:text.index("event_names")])
+    states = [n[:2].upper() for n in names]
+    want = [[event.lower()] + ["" if to == "NO" else "." if to == states[i]
+                               else names[states.index(to)]
+                               for i, to in enumerate(re.split(r",\s+", cells))]
+            for event, cells in rows]
+    assert len(want) == 11 and len(names) == 7
+    page_rows = list(table_rows(page("docs/rollouts.md")))
+    first = next(i for i, cells in enumerate(page_rows) if cells[0] == "event")
+    assert page_rows[first][1:] == names
+    assert page_rows[first + 1:first + 1 + len(want)] == want
+    words = [w for w in re.findall(r'\[WAIT_\w+\] = "(\w+)"', text)]
+    told = re.search(r"^\| `waits_for`.*?\n\n", page("docs/rollouts.md"), re.M | re.S).group(0)
+    assert len(words) == 10 and not [w for w in words if "`%s`" % w not in told]
+
+
 # --- docs/mqtt.md ---
 
 def source(*path):

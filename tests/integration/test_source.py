@@ -10,6 +10,7 @@ SRC = os.path.join(ROOT, "src")
 MAY = {
     "base": set(), "json": {"base"}, "core": {"base"}, "fleet": {"base", "core"}, "store": {"base", "core"},
     "firmware": {"base", "core"}, "commit": {"base", "core", "fleet", "store", "firmware"},
+    "conductor": {"base", "core", "fleet", "store", "commit"},
     "http": {"base", "json", "core", "fleet", "store", "firmware", "commit", "config"},
     "mqtt": {"base", "json", "core", "fleet", "store", "commit", "config"},
 }

@@ -161,6 +161,17 @@ static inline void dump_rollout(struct buf *b, const struct rollout *r)
 		   (int)r->target.type, r->target.percent, r->target.group, r->active,
 		   r->created_active, r->allow_downgrade, r->max_attempts, r->max_parallel,
 		   (long long)r->created_us, (unsigned long long)r->lowest_hash);
+	buf_printf(b,
+		   " %s stage=%d/%d since=%lld,%lld held=%lld approved=%d why=%s priority=%d "
+		   "requires=%s not_before=%lld deadline=%lld ",
+		   rollout_state_name(r->walk.state), r->walk.stage, r->stage_count,
+		   (long long)r->walk.state_since_us, (long long)r->walk.stage_since_us,
+		   (long long)r->walk.held_us, r->walk.approved, r->walk.reason, r->priority,
+		   r->requires, (long long)r->not_before_us, (long long)r->deadline_us);
+	for (int i = 0; i < r->stage_count; i++)
+		buf_printf(b, "%d:%lld:%lld:%d,", r->stages[i].percent,
+			   (long long)r->stages[i].min_duration_s,
+			   (long long)r->stages[i].min_proven, r->stages[i].approve);
 	for (size_t i = 0; i < r->target.mac_count; i++)
 		buf_printf(b, "%llx,", (unsigned long long)r->target.macs[i]);
 	dump_names(b, "ids", r->target.device_ids);
@@ -506,7 +517,10 @@ static inline int64_t roll_out(struct bench *b, const char *version)
 
 static inline enum ota_code set_active(struct bench *b, int64_t id, bool active)
 {
-	struct command cmd = {.kind = COMMAND_ROLLOUT_ACTIVE, .rollout_active = {id, active}};
+	struct command cmd = {.kind = COMMAND_ROLLOUT_WALK,
+			      .walk = {.id = id,
+				       .event = active ? ROLLOUT_RESUME : ROLLOUT_PAUSE,
+				       .off_is_fine = !active}};
 
 	return committer_run(b->c, &cmd);
 }

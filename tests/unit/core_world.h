@@ -66,7 +66,7 @@ static inline struct rollout *world_rollout(struct world *w, struct release *r,
 	o->release = r;
 	o->target.type = type;
 	o->target.percent = 100;
-	o->target.group = "";
+	o->target.group = o->requires = o->walk.reason = "";
 	o->active = true;
 	o->max_attempts = 3;
 	o->lowest_hash = UINT64_MAX;

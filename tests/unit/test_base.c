@@ -79,6 +79,54 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
 	return rc;
 }
 
+static void times_as_people_write_them(void **state)
+{
+	static const struct {
+		const char *text, *same; /* NULL: not a time */
+	} cases[] = {
+		{"2027-03-01T02:00:00Z", "2027-03-01T02:00:00.000000Z"},
+		{"2027-03-01T02:00Z", "2027-03-01T02:00:00.000000Z"},
+		{"2027-03-01 02:00:01.25z", "2027-03-01T02:00:01.250000Z"},
+		{"2027-03-01T02:00:00.1234567Z", "2027-03-01T02:00:00.123456Z"},
+		{"2027-03-01T02:00:00+02:00", "2027-03-01T00:00:00.000000Z"},
+		{"2027-03-01T00:30:00+0200", "2027-02-28T22:30:00.000000Z"},
+		{"2026-12-31T23:30-03:30", "2027-01-01T03:00:00.000000Z"},
+		{"2028-02-29T00:00:00Z", "2028-02-29T00:00:00.000000Z"},
+		{"2027-02-29T00:00:00Z", NULL},
+		{"2027-13-01T00:00:00Z", NULL},
+		{"2027-00-01T00:00:00Z", NULL},
+		{"2027-03-01T24:00:00Z", NULL},
+		{"2027-03-01T02:60:00Z", NULL},
+		{"2027-03-01T02:00:61Z", NULL},
+		{"2027-03-01T02:00:00", NULL},
+		{"2027-03-01T02:00:0Z", NULL},
+		{"2027-03-01T02:00:00.Z", NULL},
+		{"2027-03-01T02:00:00+2", NULL},
+		{"2027-03-01T02:00:00+02:0", NULL},
+		{"2027-03-01T02:00:00+02:00x", NULL},
+		{"2027-03-01T02:00:00+15:00", NULL},
+		{"1970-01-01T00:00:00+01:00", NULL}, /* before there is time */
+		{"2027-03-01", NULL},
+		{"", NULL},
+		{"tomorrow, at noon or so", NULL},
+		{"2027-03-01T02:00:00.00000000000000000000000000000000000000000000000Z", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char text[TIME_TEXT_SIZE];
+		int64_t us;
+		bool ok = time_parse_human(cases[i].text, &us);
+
+		if (ok != (cases[i].same != NULL))
+			fail_msg("%s", cases[i].text);
+		if (!ok)
+			continue;
+		time_format(us, text);
+		assert_string_equal(text, cases[i].same);
+	}
+}
+
 static void service_time_keeps_to_the_wall(void **state)
 {
 	(void)state;
@@ -110,8 +158,11 @@ static void hashes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(err_sentences), cmocka_unit_test(json_escapes),
-		cmocka_unit_test(times),         cmocka_unit_test(service_time_keeps_to_the_wall),
+		cmocka_unit_test(err_sentences),
+		cmocka_unit_test(json_escapes),
+		cmocka_unit_test(times),
+		cmocka_unit_test(times_as_people_write_them),
+		cmocka_unit_test(service_time_keeps_to_the_wall),
 		cmocka_unit_test(hashes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,6 +35,8 @@ static void check_sentence(const struct device *d, const struct decision *x)
 	case REASON_WAITS:
 	case REASON_STOPPED:
 	case REASON_TOO_MANY_FAILURES: assert_non_null(strstr(text, x->release->version)); break;
+	case REASON_BELOW_REQUIRED:
+	case REASON_REQUIRED_INCOMPARABLE:
 	case REASON_INACTIVE:
 	case REASON_NOT_NAMED:
 	case REASON_OUTSIDE_PERCENT:
@@ -113,7 +115,16 @@ static void each_reason(void **state)
 	expect(&d, &w, REASON_OFFER, o);
 	d.state.version = "1.1.0-rc.1"; /* before 1.1.0 */
 	expect(&d, &w, REASON_BELOW_MIN_VERSION, o);
+	/* The rollout's own least version, besides the release's. */
+	r->min_version = "1.0.0";
+	o->requires = "1.1.0";
+	expect(&d, &w, REASON_BELOW_REQUIRED, o);
+	d.state.version = "foo";
 	r->min_version = "";
+	expect(&d, &w, REASON_REQUIRED_INCOMPARABLE, o);
+	d.state.version = "1.1.0";
+	expect(&d, &w, REASON_OFFER, o);
+	o->requires = "";
 	failures[0] = (struct failure_count){r->id, 3};
 	d.state.failures = failures;
 	expect(&d, &w, REASON_TOO_MANY_FAILURES, o);
@@ -172,6 +183,25 @@ static void newest_wins(void **state)
 	rb->target.type = TARGET_GROUP;
 	rb->target.group = "x";
 	expect(&d, &w, REASON_MIN_VERSION_INCOMPARABLE, rc);
+}
+
+/* A rollout that requires a version, and an older one that brings devices there. */
+static void stepping_stones(void **state)
+{
+	struct world w;
+	struct device d = world_device("esp32_001", "1.0.0");
+
+	(void)state;
+	world_init(&w);
+	struct release *stone = world_release(&w, "1.5.0"), *r = world_release(&w, "2.0.0");
+	struct rollout *first = world_rollout(&w, stone, TARGET_ALL),
+		       *then = world_rollout(&w, r, TARGET_ALL);
+	then->requires = "1.5.0";
+	expect(&d, &w, REASON_OFFER, first);
+	d.state.version = "1.5.0";
+	expect(&d, &w, REASON_OFFER, then);
+	d.state.version = "2.0.0";
+	expect(&d, &w, REASON_UP_TO_DATE, then);
 }
 
 static void in_progress(void **state)
@@ -399,6 +429,7 @@ static void random_world(struct world *w, struct list_of *group)
 		/* The service lets nobody activate what was deleted. */
 		o->active = !r->deleted && random_below(4) > 0;
 		o->allow_downgrade = random_below(3) == 0;
+		o->requires = random_below(4) ? "" : "1.1.0";
 	}
 }
 
@@ -466,10 +497,10 @@ static void random_fleets(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_reason),   cmocka_unit_test(newest_wins),
-		cmocka_unit_test(in_progress),   cmocka_unit_test(names_of_releases),
-		cmocka_unit_test(digests),       cmocka_unit_test(after_success),
-		cmocka_unit_test(random_fleets),
+		cmocka_unit_test(each_reason),       cmocka_unit_test(newest_wins),
+		cmocka_unit_test(stepping_stones),   cmocka_unit_test(in_progress),
+		cmocka_unit_test(names_of_releases), cmocka_unit_test(digests),
+		cmocka_unit_test(after_success),     cmocka_unit_test(random_fleets),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -174,9 +174,23 @@ static struct rollout *make_rollout(int64_t id, struct release *r)
 		o->target.macs[0] = (uint64_t)(1 + random_below(4));
 		o->target.mac_count = 1;
 	}
+	o->requires = o->walk.reason = "";
+	o->stage_count = 1;
+	o->stages = calloc(1, sizeof *o->stages);
+	assert_non_null(o->stages);
+	o->stages[0].percent = o->target.percent;
 	o->active = true;
 	o->lowest_hash = UINT64_MAX;
 	return o;
+}
+
+static void set_active(struct fleet *f, struct rollout *o, bool active)
+{
+	struct walk w = {.state = active ? ROLLOUT_RUNNING : ROLLOUT_PAUSED,
+			 .reason = intern_get("why")};
+
+	fleet_set_walk(f, o, &w);
+	assert_int_equal(o->active, active);
 }
 
 static struct release *make_release(int64_t id, const char *model)
@@ -340,7 +354,7 @@ static void random_operations(void **state)
 			assert_ptr_equal(fleet_rollout(f, o->id), o);
 			assert_ptr_equal(fleet_rollout_named(f, o->name), o);
 			assert_ptr_equal(fleet_release_of(m, r->version), r);
-			fleet_set_active(f, o, random_below(2));
+			set_active(f, o, random_below(2));
 			fleet_set_deleted(f, r, random_below(2));
 			if (random_below(2)) {
 				const char *learnt[] = {"x", "y"};
@@ -527,7 +541,7 @@ static void readers_and_writer(void **state)
 			fleet_publish_release(t.f, m, r);
 			struct rollout *o = make_rollout(plan_id, r);
 			fleet_publish_rollout(t.f, m, o);
-			fleet_set_active(t.f, o, step % 3);
+			set_active(t.f, o, step % 3);
 			fleet_set_deleted(t.f, r, step % 2);
 		} else if (random_below(5) == 0) {
 			name_of(i, name);

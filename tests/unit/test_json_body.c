@@ -276,6 +276,40 @@ static void wrong_fields(void **state)
 	json_decref(root);
 }
 
+static void lists_of_objects(void **state)
+{
+	struct ota_err err = {0};
+	struct field_errors fe = FIELD_ERRORS_INIT;
+	const char *text = "{\"good\":[{\"n\":1},{\"n\":\"x\"}],\"bad\":[{},3],\"word\":\"w\"}";
+	const json_t *list = NULL;
+	json_t *root;
+	int64_t n = 0;
+
+	(void)state;
+	assert_int_equal(json_body_parse(text, strlen(text), &root, &err), OTA_OK);
+	const struct json_fields f = {.object = root, .errors = &fe};
+	assert_true(json_field_objects(&f, "good", true, 2, &list));
+	assert_int_equal(json_array_size(list), 2);
+	assert_false(json_field_objects(&f, "absent", false, 2, &list));
+	assert_false(field_errors_any(&fe));
+	/* The place of a wrong field names the item that it is in. */
+	const struct json_fields in = {
+		.object = json_array_get(list, 1), .under = "good", .item = 2, .errors = &fe};
+	assert_false(json_field_int(&in, "n", true, 0, 9, &n));
+	assert_non_null(strstr(field_errors_text(&fe), "[\"body\",\"good\",1,\"n\"]"));
+	field_errors_fini(&fe);
+	fe = (struct field_errors)FIELD_ERRORS_INIT;
+	assert_false(json_field_objects(&f, "good", true, 1, &list));
+	assert_non_null(strstr(field_errors_text(&fe), "at most 1 items (it has 2)"));
+	assert_false(json_field_objects(&f, "bad", true, 9, &list));
+	assert_non_null(strstr(field_errors_text(&fe), "[\"body\",\"bad\",1]"));
+	assert_false(json_field_objects(&f, "word", true, 9, &list));
+	assert_false(json_field_objects(&f, "absent", true, 9, &list));
+	assert_int_equal(fe.count, 4);
+	field_errors_fini(&fe);
+	json_decref(root);
+}
+
 static void errors_as_a_sentence(void **state)
 {
 	json_t *root = parse_ok("{\"n\": \"5\", \"o\": {\"l\": [1, \"\"]}, \"k\\n\": 1}");
@@ -376,6 +410,7 @@ int main(void)
 		cmocka_unit_test(memory_runs_out),
 		cmocka_unit_test(good_fields),
 		cmocka_unit_test(wrong_fields),
+		cmocka_unit_test(lists_of_objects),
 		cmocka_unit_test(errors_as_a_sentence),
 		cmocka_unit_test(query_fields),
 		cmocka_unit_test(only_so_many_are_told),

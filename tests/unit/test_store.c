@@ -191,6 +191,45 @@ static void migrates_and_keeps(void **state)
 	assert_int_equal(number(p, "PRAGMA user_version"), count);
 }
 
+/* Rollouts from before there were stages: one stage each, and a state that says what they did. */
+static void rollouts_get_stages(void **state)
+{
+	struct place *p = *state;
+	int count;
+	const char *const *m = sqlite_migrations(&count);
+
+	assert_true(sql(p, "DROP TABLE ota_rejected_messages; DROP TABLE service_state;"
+			   "DROP TABLE ota_events; DROP TABLE attempt_failures;"
+			   "DROP TABLE device_update_status; DROP TABLE rollout_configurations;"
+			   "DROP TABLE device_groups; DROP TABLE devices;"
+			   "DROP TABLE firmware_releases"));
+	assert_true(sql(p, m[0]) && sql(p, m[1]) && sql(p, "PRAGMA user_version=2"));
+	assert_true(sql(p, "INSERT INTO firmware_releases (id, version, device_model, file_path,"
+			   " file_size, checksum_sha256, created_at)"
+			   " VALUES (1, '1', 'm', 'x', 1, 'ab', 't0');"
+			   "INSERT INTO rollout_configurations (id, name, firmware_version,"
+			   " device_model, target_type, rollout_percentage, is_active, created_at,"
+			   " updated_at, release_id) VALUES"
+			   " (1, 'on', '1', 'm', 'all', 25, 1, 't0', 't1', 1),"
+			   " (2, 'off', '1', 'm', 'all', 100, 0, 't0', 't1', 1),"
+			   " (3, 'never', '1', 'm', 'all', 100, 0, 't0', 't0', 1)"));
+	p->s->ops->close(&p->s);
+	open_store(p);
+	assert_int_equal(number(p, "PRAGMA user_version"), count);
+	assert_int_equal(number(p,
+				"SELECT count(*) FROM rollout_configurations WHERE"
+				" id=1 AND state='running' AND stage=1 AND stage_since='t0'"
+				" AND state_since='t1' AND json_extract(stages,'$[0].percent')=25"
+				" AND json_array_length(stages)=1"),
+			 1);
+	assert_int_equal(number(p, "SELECT count(*) FROM rollout_configurations WHERE"
+				   " id=2 AND state='paused' AND stage_since='t0'"),
+			 1);
+	assert_int_equal(number(p, "SELECT count(*) FROM rollout_configurations WHERE"
+				   " id=3 AND state='draft' AND stage_since IS NULL"),
+			 1);
+}
+
 static void expect_refusal(struct place *p, enum ota_code want, const char *a, const char *b)
 {
 	struct ota_err err = {0};
@@ -328,12 +367,17 @@ static enum ota_code got_release(void *ctx, const struct row_release *r, const c
 static enum ota_code got_rollout(void *ctx, const struct row_rollout *r, struct ota_err *err)
 {
 	(void)err;
-	buf_printf(
-		ctx,
-		"rollout %lld %s release=%lld %s %s %d%% active=%d down=%d max=%d at=%s meta=%s\n",
-		(long long)r->id, r->name, (long long)r->release_id, r->target_type,
-		r->target_filter, r->percent, r->active, r->allow_downgrade, r->max_attempts,
-		r->created_at, r->metadata);
+	buf_printf(ctx,
+		   "rollout %lld %s release=%lld %s %s %d%% active=%d down=%d max=%d at=%s meta=%s"
+		   " %s since=%s why=%s stage=%d since=%s held=%lld approved=%d of %s from=%s to=%s"
+		   " priority=%d requires=%s\n",
+		   (long long)r->id, r->name, (long long)r->release_id, r->target_type,
+		   r->target_filter, r->percent, r->active, r->allow_downgrade, r->max_attempts,
+		   r->created_at, r->metadata, r->state, r->state_since,
+		   r->state_reason ? r->state_reason : "-", r->stage,
+		   r->stage_since ? r->stage_since : "-", (long long)r->held_us, r->approved,
+		   r->stages, r->not_before ? r->not_before : "-", r->deadline ? r->deadline : "-",
+		   r->priority, r->requires ? r->requires : "-");
 	return OTA_OK;
 }
 
@@ -421,6 +465,7 @@ static void add_rollout(struct batch_of *x, const struct rollout *o, const char 
 	c->rollout.target_filter = filter;
 	c->rollout.created_by = "api";
 	c->rollout.metadata = "{}";
+	c->rollout.stages = "[{\"percent\":25}]";
 }
 
 static void each_change(void **state)
@@ -433,14 +478,20 @@ static void each_change(void **state)
 			    .file_size = 77,
 			    .created_us = T0,
 			    .sha256 = {0xAB}};
-	struct rollout o = {.id = 1,
-			    .name = "all \"of\" it",
-			    .release = &r,
-			    .active = true,
-			    .allow_downgrade = true,
-			    .max_attempts = 5,
-			    .created_us = T0,
-			    .target = {.type = TARGET_GROUP, .percent = 25}};
+	struct rollout o = {
+		.id = 1,
+		.name = "all \"of\" it",
+		.release = &r,
+		.active = true,
+		.allow_downgrade = true,
+		.max_attempts = 5,
+		.created_us = T0,
+		.priority = -3,
+		.requires = "1.5.0",
+		.not_before_us = T0 + 3,
+		.deadline_us = T0 + 4,
+		.walk = {.state = ROLLOUT_SCHEDULED, .state_since_us = T0, .reason = ""},
+		.target = {.type = TARGET_GROUP, .percent = 25}};
 	struct device_digests g = {
 		.has_firmware = true, .has_elf = true, .firmware = {0x12}, .elf = {[31] = 0x34}};
 	struct device d = device_of(1, "d1"), e = device_of(2, "d2"), gone = device_of(3, "d3");
@@ -503,7 +554,11 @@ static void each_change(void **state)
 			    " meta={\"a\":1} learnt=- deleted=-\n"
 			    "rollout 1 all \"of\" it release=1 group {\"group\":\"beta\"} 25% "
 			    "active=1 down=1 max=5"
-			    " at=2027-01-15T08:00:00.000000Z meta={}\n"
+			    " at=2027-01-15T08:00:00.000000Z meta={}"
+			    " scheduled since=2027-01-15T08:00:00.000000Z why=- stage=1 since=-"
+			    " held=0 approved=0 of [{\"percent\":25}]"
+			    " from=2027-01-15T08:00:00.000003Z to=2027-01-15T08:00:00.000004Z"
+			    " priority=-3 requires=1.5.0\n"
 			    "device 1 d1 seen=2027-01-15T08:00:00.000001Z "
 			    "made=2027-01-15T08:00:00.000000Z model=m version=1 hw=rev 2"
 			    " booted=1799999999999995 bootseen=1799999999999996 "
@@ -550,9 +605,18 @@ static void each_change(void **state)
 	c = add(&x, CHANGE_RELEASE_DELETED);
 	c->release_deleted.id = 1;
 	c->release_deleted.deleted_us = T0 + 1;
-	c = add(&x, CHANGE_ROLLOUT_ACTIVE);
-	c->rollout_active.id = 1;
-	c->rollout_active.updated_us = T0 + 2;
+	const struct walk paused = {.state = ROLLOUT_PAUSED,
+				    .stage = 1,
+				    .approved = true,
+				    .state_since_us = T0 + 2,
+				    .stage_since_us = T0 + 1,
+				    .held_us = 7,
+				    .reason = "a 'reason'"};
+	c = add(&x, CHANGE_ROLLOUT_WALK);
+	c->rollout_walk.rollout = &o;
+	c->rollout_walk.walk = &paused;
+	c->rollout_walk.percent = 25;
+	c->rollout_walk.updated_us = T0 + 2;
 	a.state = ATTEMPT_INSTALLING;
 	a.percent = 40;
 	a.installing_us = T0 + 3;
@@ -573,7 +637,12 @@ static void each_change(void **state)
 			    " meta={\"a\":1} learnt=[\"x\"] deleted=2027-01-15T08:00:00.000001Z\n"
 			    "rollout 1 all \"of\" it release=1 group {\"group\":\"beta\"} 25% "
 			    "active=0 down=1 max=5"
-			    " at=2027-01-15T08:00:00.000000Z meta={}\n"
+			    " at=2027-01-15T08:00:00.000000Z meta={}"
+			    " paused since=2027-01-15T08:00:00.000002Z why=a 'reason' stage=2"
+			    " since=2027-01-15T08:00:00.000001Z held=7 approved=1 of "
+			    "[{\"percent\":25}]"
+			    " from=2027-01-15T08:00:00.000003Z to=2027-01-15T08:00:00.000004Z"
+			    " priority=-3 requires=1.5.0\n"
 			    "device 1 d1 seen=2027-01-15T08:00:00.000001Z "
 			    "made=2027-01-15T08:00:00.000000Z model= version=1 hw="
 			    " booted=1799999999999995 bootseen=1799999999999996 "
@@ -1118,11 +1187,22 @@ static void lists_use_indexes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(migrates_and_keeps), T(newer_schema),    T(no_database),
-		T(damaged_inside),     T(read_only),       T(locked_by_another),
-		T(each_change),        T(find_attempts),   T(refused_among_others),
-		T(one_open_attempt),   T(events_are_kept), T(pages),
-		T(device_pages),       T(other_lists),     T(lists_use_indexes),
+		T(migrates_and_keeps),
+		T(rollouts_get_stages),
+		T(newer_schema),
+		T(no_database),
+		T(damaged_inside),
+		T(read_only),
+		T(locked_by_another),
+		T(each_change),
+		T(find_attempts),
+		T(refused_among_others),
+		T(one_open_attempt),
+		T(events_are_kept),
+		T(pages),
+		T(device_pages),
+		T(other_lists),
+		T(lists_use_indexes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

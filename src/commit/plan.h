@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* Inside the committer: what commands that change the plan share (plan.c, rollouts.c). */
+#pragma once
+
+#include "base/buf.h"
+#include "commit/batch.h"
+
+/* The command changes the plan from now on; NULL: out of memory. */
+struct plan_work *plan_work(struct committer *c, struct command *cmd);
+/* Copies a finished JSON text into the batch's memory; NULL when out of memory. */
+char *batch_json(struct committer *c, struct buf *b);
+/* The model's release of that version, deleted ones too: there is one, since a leading v counts for
+ * nothing. */
+const struct release *find_release(const struct model *m, const char *version);
+
+/* Visits the fleet for open attempts of one release or one rollout that have not begun. */
+struct withdrawal {
+	struct committer *c;
+	int64_t release_id, rollout_id; /* one of them; none: all */
+	bool begun;                     /* an attempt of the release has begun */
+	size_t count;
+	struct device **devices; /* NULL: only count */
+};
+/* Withdraws what waits; what has begun runs to its end. */
+OTA_MUST_USE bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawal *w,
+				   const char *why);

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+#include "commit/progress.h"
+
+#include "core/runs.h"
+#include "core/target.h"
+
+#include <string.h>
+
+struct count {
+	const struct rollout *rollout;
+	struct progress *out;
+};
+
+static bool count_device(const struct device *d, void *ctx)
+{
+	struct count *n = ctx;
+	struct stage_facts *f = &n->out->facts;
+
+	if (!target_includes(n->rollout, d))
+		return true;
+	f->devices++;
+	f->seen += d->last_seen_us > f->now_us - STAGE_SEEN_US;
+	if (!runs_release(d, n->rollout->release))
+		return true;
+	n->out->on_version++;
+	/* With an attempt still in memory it was not seen to run it yet: it says so, no more. */
+	f->proven += d->state.attempt == NULL;
+	return true;
+}
+
+void progress_count(struct fleet *f, const struct rollout *r, int64_t now_us, struct progress *out)
+{
+	struct count n = {r, out};
+
+	memset(out, 0, sizeof *out);
+	out->facts.now_us = now_us;
+	out->facts.stopped = fleet_is_stopped(f);
+	out->facts.evidence = 1; /* nothing weighs what fails: a person has to look */
+	fleet_visit(f, 0, FLEET_SHARDS, count_device, &n);
+}

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rollouts: made, and led from one state to another, by people and by the conductor alike.  Each is
+ * a batch by itself, so of two that cross the second finds what the first has made.
+ */
+#include "commit/plan.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "core/target.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int compare_macs(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static bool fill_target(struct target *t, const struct rollout_new *n)
+{
+	t->type = n->type;
+	t->group = "";
+	if (!state_set_string(&t->group, n->group))
+		return false;
+	if (n->device_id_count &&
+	    !(t->device_ids = string_list_new(n->device_ids, n->device_id_count)))
+		return false;
+	if (n->mac_count) {
+		t->macs = malloc(n->mac_count * sizeof *t->macs);
+		if (!t->macs)
+			return false;
+		memcpy(t->macs, n->macs, n->mac_count * sizeof *t->macs);
+		qsort(t->macs, n->mac_count, sizeof *t->macs, compare_macs);
+		t->mac_count = n->mac_count;
+	}
+	return true;
+}
+
+static bool fill_stages(struct rollout *r, const struct rollout_new *n)
+{
+	size_t count = n->stage_count ? n->stage_count : 1;
+
+	r->stages = calloc(count, sizeof *r->stages);
+	if (!r->stages)
+		return false;
+	r->stage_count = (int)count;
+	if (n->stage_count)
+		memcpy(r->stages, n->stages, count * sizeof *r->stages);
+	else
+		r->stages[0] =
+			(struct stage){.percent = n->percent, .min_proven = STAGE_MIN_PROVEN_AUTO};
+	r->target.percent = r->stages[0].percent;
+	return true;
+}
+
+static struct rollout *make_rollout(struct committer *c, const struct rollout_new *n,
+				    const struct release *rel)
+{
+	struct rollout *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return NULL;
+	r->name = r->target.group = r->requires = r->walk.reason = "";
+	if (!state_set_string(&r->name, n->name) || !fill_target(&r->target, n) ||
+	    !fill_stages(r, n) || !state_set_string(&r->requires, n->requires ? n->requires : "")) {
+		rollout_free(&r);
+		return NULL;
+	}
+	r->release = (struct release *)(uintptr_t)rel;
+	r->walk = walk_begin(n->active, n->not_before_us, c->batch.now_us);
+	r->active = rollout_state_offers(r->walk.state);
+	r->created_active = n->active;
+	r->priority = n->priority;
+	r->not_before_us = n->not_before_us;
+	r->deadline_us = n->deadline_us;
+	r->allow_downgrade = n->allow_downgrade;
+	r->max_attempts = n->max_attempts;
+	r->max_parallel = n->max_parallel;
+	r->lowest_hash = UINT64_MAX;
+	r->id = c->store->ops->next_id(c->store, ID_ROLLOUT);
+	r->created_us = c->batch.now_us;
+	return r;
+}
+
+static bool same_lists(const struct target *a, const struct target *b)
+{
+	size_t na = a->device_ids ? a->device_ids->count : 0;
+	size_t nb = b->device_ids ? b->device_ids->count : 0;
+
+	if (na != nb || a->mac_count != b->mac_count)
+		return false;
+	for (size_t i = 0; i < na; i++)
+		if (strcmp(a->device_ids->items[i], b->device_ids->items[i]) != 0)
+			return false;
+	return a->mac_count == 0 || memcmp(a->macs, b->macs, a->mac_count * sizeof *a->macs) == 0;
+}
+
+static bool same_stages(const struct rollout *a, const struct rollout *b)
+{
+	for (int i = 0; i < a->stage_count && a->stage_count == b->stage_count; i++) {
+		const struct stage *s = &a->stages[i], *t = &b->stages[i];
+		if (s->percent != t->percent || s->min_duration_s != t->min_duration_s ||
+		    s->min_proven != t->min_proven || s->approve != t->approve)
+			return false;
+	}
+	return a->stage_count == b->stage_count;
+}
+
+static bool same_rollout(const struct rollout *a, const struct rollout *b)
+{
+	return a->release == b->release && a->target.type == b->target.type && same_stages(a, b) &&
+	       a->priority == b->priority && a->not_before_us == b->not_before_us &&
+	       a->deadline_us == b->deadline_us && strcmp(a->requires, b->requires) == 0 &&
+	       strcmp(a->target.group, b->target.group) == 0 &&
+	       same_lists(&a->target, &b->target) && a->created_active == b->created_active &&
+	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts &&
+	       a->max_parallel == b->max_parallel;
+}
+
+static char *target_filter(struct committer *c, const struct target *t)
+{
+	struct buf b = BUF_INIT;
+	char mac[MAC_TEXT_SIZE];
+
+	json_open(&b, NULL, '{');
+	if (t->device_ids) {
+		json_open(&b, "device_ids", '[');
+		for (size_t i = 0; i < t->device_ids->count; i++)
+			json_str(&b, NULL, t->device_ids->items[i]);
+		json_close(&b, ']');
+	}
+	if (t->mac_count) {
+		json_open(&b, "mac_addresses", '[');
+		for (size_t i = 0; i < t->mac_count; i++) {
+			mac_format(t->macs[i], mac);
+			json_str(&b, NULL, mac);
+		}
+		json_close(&b, ']');
+	}
+	if (t->group[0])
+		json_str(&b, "group", t->group);
+	json_close(&b, '}');
+	return batch_json(c, &b);
+}
+
+static char *stages_json(struct committer *c, const struct rollout *r)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '[');
+	for (int i = 0; i < r->stage_count; i++) {
+		const struct stage *s = &r->stages[i];
+		json_open(&b, NULL, '{');
+		json_int(&b, "percent", s->percent);
+		json_int(&b, "min_duration_s", s->min_duration_s);
+		if (s->min_proven != STAGE_MIN_PROVEN_AUTO)
+			json_int(&b, "min_proven", s->min_proven);
+		if (s->approve)
+			json_bool(&b, "approve", true);
+		json_close(&b, '}');
+	}
+	json_close(&b, ']');
+	return batch_json(c, &b);
+}
+
+static void json_time(struct buf *b, const char *key, int64_t us)
+{
+	char text[TIME_TEXT_SIZE];
+
+	if (!us)
+		return;
+	time_format(us, text);
+	json_str(b, key, text);
+}
+
+static char *created_data(struct committer *c, const struct rollout *r, const char *stages,
+			  const char *reason)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_int(&b, "rollout_percentage", r->target.percent);
+	json_bool(&b, "is_active", r->active);
+	json_str(&b, "state", rollout_state_name(r->walk.state));
+	json_raw(&b, "stages", stages);
+	json_time(&b, "not_before", r->not_before_us);
+	json_time(&b, "deadline", r->deadline_us);
+	if (reason)
+		json_str(&b, "reason", reason);
+	json_close(&b, '}');
+	return batch_json(c, &b);
+}
+
+/* Keeps the new rollout only as long as it is compared with the one of the same name. */
+static enum prepared rollout_again(struct command *cmd, const struct rollout *have,
+				   struct rollout *made)
+{
+	bool same = same_rollout(have, made);
+
+	rollout_free(&made);
+	if (!same)
+		return prepare_fail(
+			cmd, OTA_ECONFLICT,
+			"a rollout called %s exists (%lld) and is not the same; choose another "
+			"name",
+			have->name, (long long)have->id);
+	cmd->out.id = have->id;
+	cmd->out.existed = true;
+	return PREPARED;
+}
+
+enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
+{
+	const struct rollout_new *n = &cmd->rollout;
+	struct model *m = (struct model *)(uintptr_t)fleet_model(c->fleet, n->model);
+	const struct release *rel = find_release(m, n->version);
+	const struct rollout *have = fleet_rollout_named(c->fleet, n->name);
+
+	if (!rel || rel->deleted)
+		return prepare_fail(cmd, OTA_ENOTFOUND,
+				    "there is no release %s for model %s; upload it first",
+				    n->version, n->model);
+	struct rollout *made = make_rollout(c, n, rel);
+	if (!made)
+		return prepare_fail_nomem(cmd);
+	if (have)
+		return rollout_again(cmd, have, made);
+	if (n->deadline_us && n->deadline_us <= c->batch.now_us) {
+		rollout_free(&made);
+		return prepare_fail(cmd, OTA_EUNPROCESSABLE, "the deadline has passed already");
+	}
+	struct plan_work *p = plan_work(c, cmd);
+	if (!p) {
+		rollout_free(&made);
+		return prepare_fail_nomem(cmd);
+	}
+	p->new_rollout = made;
+	p->model = m;
+	cmd->out.id = made->id;
+	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_INSERT);
+	if (!ch)
+		return prepare_fail_nomem(cmd);
+	ch->rollout.rollout = made;
+	ch->rollout.created_by = "api";
+	ch->rollout.metadata =
+		n->active ? "{\"created_active\":true}" : "{\"created_active\":false}";
+	ch->rollout.target_filter = target_filter(c, &made->target);
+	ch->rollout.stages = stages_json(c, made);
+	char *data = created_data(c, made, ch->rollout.stages, n->reason);
+	if (!ch->rollout.target_filter || !ch->rollout.stages || !data ||
+	    !batch_event(&c->batch, "rollout_created", NULL, n->version, made->id, data))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
+}
+
+/* --- from one state to another --- */
+
+static const char *event_type(const struct walk *was, const struct walk *is)
+{
+	if (is->state == was->state)
+		return is->stage != was->stage ? "rollout_stage" : "rollout_approved";
+	switch (is->state) {
+	case ROLLOUT_SCHEDULED: return "rollout_scheduled";
+	case ROLLOUT_RUNNING:
+		return was->state == ROLLOUT_PAUSED && was->stage_since_us ? "rollout_resumed"
+									   : "rollout_started";
+	case ROLLOUT_PAUSED: return "rollout_paused";
+	case ROLLOUT_HALTED: return "rollout_halted";
+	case ROLLOUT_COMPLETED: return "rollout_completed";
+	case ROLLOUT_ABORTED: return "rollout_aborted";
+	case ROLLOUT_DRAFT:
+	case ROLLOUT_STATES: break;
+	}
+	return "rollout_updated";
+}
+
+static void json_walk(struct buf *b, const char *key, const struct walk *w)
+{
+	json_open(b, key, '{');
+	json_str(b, "state", rollout_state_name(w->state));
+	json_int(b, "stage", w->stage + 1);
+	json_bool(b, "approved", w->approved);
+	json_close(b, '}');
+}
+
+/* The log tells what was, what is, and why: the state can be told from it alone. */
+static bool walk_events(struct committer *c, const struct rollout *r, const struct walk *is,
+			const char *reason)
+{
+	struct buf b = BUF_INIT;
+	bool active = rollout_state_offers(is->state);
+	int percent = r->stages[is->stage].percent;
+
+	json_open(&b, NULL, '{');
+	json_walk(&b, "before", &r->walk);
+	json_walk(&b, "after", is);
+	if (reason)
+		json_str(&b, "reason", reason);
+	json_close(&b, '}');
+	const char *data = batch_json(c, &b);
+	if (!data || !batch_event(&c->batch, event_type(&r->walk, is), NULL, r->release->version,
+				  r->id, data))
+		return false;
+	if (active == r->active && percent == r->target.percent)
+		return true;
+	data = batch_printf(&c->batch, "{\"is_active\":%s,\"rollout_percentage\":%d}",
+			    active ? "true" : "false", percent);
+	return data &&
+	       batch_event(&c->batch, "rollout_updated", NULL, r->release->version, r->id, data);
+}
+
+static enum prepared write_walk(struct committer *c, struct command *cmd, struct rollout *r,
+				const struct walk *is)
+{
+	struct plan_work *p = plan_work(c, cmd);
+	struct withdrawal w = {.c = c, .rollout_id = r->id};
+
+	if (!p)
+		return prepare_fail_nomem(cmd);
+	p->rollout = r;
+	p->walk = *is;
+	if (cmd->walk.reason && !state_set_string(&p->walk.reason, cmd->walk.reason))
+		return prepare_fail_nomem(cmd);
+	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_WALK);
+	if (!ch)
+		return prepare_fail_nomem(cmd);
+	ch->rollout_walk.rollout = r;
+	ch->rollout_walk.walk = &p->walk;
+	ch->rollout_walk.percent = r->stages[is->stage].percent;
+	ch->rollout_walk.active = rollout_state_offers(is->state);
+	ch->rollout_walk.updated_us = c->batch.now_us;
+	if (r->active && !rollout_state_offers(is->state)) {
+		const char *why = batch_printf(
+			&c->batch, "the rollout was %s",
+			cmd->walk.off_is_fine ? "deactivated" : rollout_state_name(is->state));
+		if (!why || !withdraw_pending(c, cmd, &w, why))
+			return prepare_fail_nomem(cmd);
+	}
+	cmd->out.state = is->state;
+	cmd->out.stage = is->stage + 1;
+	return walk_events(c, r, is, cmd->walk.reason) ? PREPARED : prepare_fail_nomem(cmd);
+}
+
+static bool is_expected(const struct command *cmd, const struct walk *w)
+{
+	return (!cmd->walk.expect_states || cmd->walk.expect_states >> w->state & 1) &&
+	       (!cmd->walk.expect_stage || cmd->walk.expect_stage == w->stage + 1);
+}
+
+enum prepared prepare_rollout_walk(struct committer *c, struct command *cmd)
+{
+	struct rollout *r = (struct rollout *)(uintptr_t)fleet_rollout(c->fleet, cmd->walk.id);
+	enum rollout_event event = cmd->walk.event;
+	int64_t now_us = c->batch.now_us;
+	char why[sizeof cmd->err.msg];
+	struct walk is;
+
+	if (!r)
+		return prepare_fail(cmd, OTA_ENOTFOUND, "no rollout has the id %lld",
+				    (long long)cmd->walk.id);
+	cmd->out.id = r->id;
+	cmd->out.state = r->walk.state;
+	cmd->out.stage = r->walk.stage + 1;
+	if (!is_expected(cmd, &r->walk))
+		return prepare_fail(cmd, OTA_ECONFLICT,
+				    "rollout %s is %s in stage %d of %d by now, which is not what "
+				    "the request expects",
+				    r->name, rollout_state_name(r->walk.state), r->walk.stage + 1,
+				    r->stage_count);
+	cmd->out.existed = true;
+	if (cmd->walk.off_is_fine && !r->active && r->walk.state != ROLLOUT_SCHEDULED)
+		return PREPARED;
+	switch (walk_step(r, event, now_us, &is)) {
+	case WALK_STAYS: return PREPARED;
+	case WALK_REFUSED:
+		walk_refusal(r, event, now_us, why, sizeof why);
+		return prepare_fail(cmd, OTA_ECONFLICT, "%s", why);
+	case WALK_STEPS: break;
+	}
+	cmd->out.existed = false;
+	bool begins =
+		!r->active && (rollout_state_offers(is.state) || is.state == ROLLOUT_SCHEDULED);
+	if (begins && r->release->deleted)
+		return prepare_fail(cmd, OTA_ECONFLICT,
+				    "release %s was deleted; upload it again before activating %s",
+				    r->release->version, r->name);
+	return write_walk(c, cmd, r, &is);
+}

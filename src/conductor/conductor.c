@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+#include "conductor/conductor.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "commit/progress.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A rollout that waits for devices is looked at so often when they move, ... */
+#define LOOK_US US_PER_S
+/* ... so often when nothing is heard of them (who was seen within a day changes by itself), ... */
+#define RECOUNT_US (60 * US_PER_S)
+/* ... and so seldom that counting, a tenth of a microsecond for each device of the fleet, takes
+ * about a hundredth of the time. */
+#define COUNT_DEVICE_US 10
+/* The thread looks at least so often whether the plan has changed. */
+#define NAP_US US_PER_S
+
+/* No clock before this code was written is right: 2026-11-01. */
+#define EARLIEST_US (INT64_C(1793491200) * US_PER_S)
+/* A clock that is set right may step back so far. */
+#define STEP_BACK_US (60 * US_PER_S)
+
+struct entry {
+	int64_t rollout_id;
+	int64_t due_us;     /* nothing comes before */
+	int64_t counted_us; /* when its devices were counted last; 0: not since the plan changed */
+	uint64_t moves;     /* of its attempts, at that time */
+};
+
+struct conductor {
+	struct fleet *fleet;
+	struct committer *committer;
+	/* By due_us, ascending. */
+	struct entry *entries;
+	size_t count, cap;
+	uint64_t plan_number;
+	bool plan_read;
+	/* The thread's. */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	bool stopping; /* under lock */
+	bool distrusts;
+};
+
+/* --- what waits --- */
+
+static void insert(struct conductor *k, struct entry e)
+{
+	size_t at = k->count++;
+
+	for (; at > 0 && k->entries[at - 1].due_us > e.due_us; at--)
+		k->entries[at] = k->entries[at - 1];
+	k->entries[at] = e;
+}
+
+static int by_due(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+
+	return (x->due_us > y->due_us) - (x->due_us < y->due_us);
+}
+
+static size_t count_rollouts(struct fleet *f)
+{
+	size_t n = 0;
+
+	for (const struct model *m = fleet_models(f); m; m = m->next)
+		for (const struct rollout *r = m->rollouts; r; r = r->next)
+			n++;
+	return n;
+}
+
+static bool make_room(struct conductor *k, size_t wanted)
+{
+	if (wanted <= k->cap)
+		return true;
+	struct entry *p = realloc(k->entries, wanted * sizeof *p);
+	if (!p)
+		return false; /* another time */
+	k->entries = p;
+	k->cap = wanted;
+	return true;
+}
+
+static void read_plan(struct conductor *k)
+{
+	uint64_t number = fleet_plan_number(k->fleet);
+
+	if (k->plan_read && number == k->plan_number)
+		return;
+	fleet_plan_read(k->fleet);
+	k->plan_read = make_room(k, count_rollouts(k->fleet));
+	if (k->plan_read) {
+		k->count = 0;
+		for (const struct model *m = fleet_models(k->fleet); m; m = m->next)
+			for (const struct rollout *r = m->rollouts; r; r = r->next)
+				if (walk_due_us(r) != INT64_MAX)
+					k->entries[k->count++] = (struct entry){
+						.rollout_id = r->id, .due_us = walk_due_us(r)};
+		k->plan_number = number;
+	}
+	fleet_plan_done(k->fleet);
+	if (k->count > 1)
+		qsort(k->entries, k->count, sizeof *k->entries, by_due);
+}
+
+/* --- one rollout --- */
+
+/* Its devices were counted, and nothing was heard of them since. */
+static bool is_counted(const struct entry *e, const struct rollout *r, int64_t now_us)
+{
+	return e->counted_us && e->moves == r->moves && now_us - e->counted_us < RECOUNT_US &&
+	       !(r->deadline_us && now_us >= r->deadline_us);
+}
+
+/* What is due, with the plan held; and when to look again when nothing is. */
+static struct walk_next look(struct conductor *k, struct entry *e, const struct rollout *r,
+			     int64_t now_us)
+{
+	struct progress p = {.facts = {.now_us = now_us, .stopped = fleet_is_stopped(k->fleet)}};
+	struct walk_next n = walk_judge(r, &p.facts);
+
+	/* Only where the devices decide are they counted. */
+	if (r->walk.state == ROLLOUT_RUNNING && n.event != ROLLOUT_PAUSE && n.wait != WAIT_TIME &&
+	    n.wait != WAIT_RESUME_ALL) {
+		e->moves = r->moves;
+		e->counted_us = now_us;
+		progress_count(k->fleet, r, now_us, &p);
+		n = walk_judge(r, &p.facts);
+	}
+	int64_t pause_us = (int64_t)fleet_device_count(k->fleet) * COUNT_DEVICE_US;
+	e->due_us = walk_due_us(r);
+	if (e->due_us <= now_us)
+		e->due_us = now_us + (pause_us > LOOK_US ? pause_us : LOOK_US);
+	if (r->deadline_us > now_us && r->deadline_us < e->due_us)
+		e->due_us = r->deadline_us;
+	return n;
+}
+
+static void say_why(const struct walk_next *n, char *out, size_t size)
+{
+	switch (n->event) {
+	case ROLLOUT_START: snprintf(out, size, "its time has come"); return;
+	case ROLLOUT_PAUSE: snprintf(out, size, "its deadline has passed"); return;
+	default:
+		snprintf(out, size,
+			 "its time has passed, and %" PRId64 " devices run it well (%" PRId64
+			 " needed)",
+			 n->have, n->need);
+	}
+}
+
+static bool lead(struct conductor *k, struct command *cmd)
+{
+	enum ota_code rc = committer_run(k->committer, cmd);
+	char subject[64];
+
+	if (rc == OTA_OK)
+		return true;
+	/* Somebody was faster: the plan has changed, and is read anew.  Or the store is ill. */
+	snprintf(subject, sizeof subject, "rollout/%lld", (long long)cmd->walk.id);
+	log_event(rc == OTA_ECONFLICT ? LOG_DEBUG : LOG_WARNING, subject, "not_led", "%s: %s",
+		  rollout_event_name(cmd->walk.event), cmd->err.msg);
+	return false;
+}
+
+static void judge(struct conductor *k, struct entry *e, int64_t now_us)
+{
+	struct command cmd = {.kind = COMMAND_ROLLOUT_WALK, .by = "conductor"};
+	struct walk_next n = {.wait = WAIT_OVER};
+	char why[200];
+
+	fleet_plan_read(k->fleet);
+	const struct rollout *r = fleet_rollout(k->fleet, e->rollout_id);
+	if (r && is_counted(e, r, now_us)) {
+		e->due_us = now_us + LOOK_US;
+	} else if (r) {
+		n = look(k, e, r, now_us);
+		cmd.walk.id = r->id;
+		cmd.walk.event = n.event;
+		cmd.walk.expect_states = 1u << r->walk.state;
+		cmd.walk.expect_stage = r->walk.stage + 1;
+	} else {
+		e->due_us = INT64_MAX;
+	}
+	fleet_plan_done(k->fleet);
+	if (n.wait != WAIT_NOTHING)
+		return;
+	say_why(&n, why, sizeof why);
+	cmd.walk.reason = why;
+	if (!lead(k, &cmd))
+		e->counted_us = 0; /* it is due still */
+}
+
+int64_t conductor_tick(struct conductor *k, int64_t now_us)
+{
+	for (;;) {
+		read_plan(k);
+		if (k->count == 0)
+			return k->plan_read ? INT64_MAX : now_us + LOOK_US;
+		if (k->entries[0].due_us > now_us)
+			return k->entries[0].due_us;
+		struct entry e = k->entries[0];
+		memmove(k->entries, k->entries + 1, --k->count * sizeof *k->entries);
+		judge(k, &e, now_us);
+		if (e.due_us != INT64_MAX)
+			insert(k, e);
+	}
+}
+
+/* --- the thread --- */
+
+bool conductor_trusts(int64_t wall_us, int64_t now_us)
+{
+	return wall_us >= EARLIEST_US && wall_us >= now_us - STEP_BACK_US;
+}
+
+/* What a clock says that is behind what was stored, or before this program was written, is no time
+ * to end a stage by. */
+static bool trusts_clock(struct conductor *k, int64_t now_us)
+{
+	int64_t wall_us = clock_wall_us();
+	bool trusts = conductor_trusts(wall_us, now_us);
+	char wall[TIME_TEXT_SIZE], now[TIME_TEXT_SIZE];
+
+	time_format(wall_us, wall);
+	time_format(now_us, now);
+	if (!trusts && !k->distrusts)
+		log_event(LOG_WARNING, "conductor", "waits_for_the_clock",
+			  "the clock says %s, but it is %s or later: no stage begins or ends until "
+			  "the clock is right",
+			  wall, now_us < EARLIEST_US ? "2026-11-01" : now);
+	if (trusts && k->distrusts)
+		log_event(LOG_INFO, "conductor", "goes_on", "the clock says %s", wall);
+	k->distrusts = !trusts;
+	return trusts;
+}
+
+/* False when it is time to end. */
+static bool nap(struct conductor *k, int64_t us)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += us / US_PER_S;
+	until.tv_nsec += us % US_PER_S * 1000;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&k->lock);
+	while (!k->stopping && pthread_cond_timedwait(&k->wake, &k->lock, &until) == 0)
+		;
+	bool goes_on = !k->stopping;
+	pthread_mutex_unlock(&k->lock);
+	return goes_on;
+}
+
+static void *conductor_thread(void *arg)
+{
+	struct conductor *k = arg;
+	int64_t wait_us;
+
+	do {
+		int64_t now_us = clock_service_us();
+		wait_us = NAP_US;
+		if (trusts_clock(k, now_us)) {
+			int64_t next_us = conductor_tick(k, now_us);
+			if (next_us - now_us < wait_us)
+				wait_us = next_us - now_us;
+		}
+	} while (nap(k, wait_us));
+	return NULL;
+}
+
+struct conductor *conductor_new(struct fleet *f, struct committer *c)
+{
+	struct conductor *k = calloc(1, sizeof *k);
+	pthread_condattr_t attr;
+
+	if (!k)
+		return NULL;
+	k->fleet = f;
+	k->committer = c;
+	pthread_mutex_init(&k->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&k->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	return k;
+}
+
+void conductor_free(struct conductor **kp)
+{
+	struct conductor *k = *kp;
+
+	if (!k)
+		return;
+	pthread_mutex_destroy(&k->lock);
+	pthread_cond_destroy(&k->wake);
+	free(k->entries);
+	free(k);
+	*kp = NULL;
+}
+
+enum ota_code conductor_start(struct fleet *f, struct committer *c, struct conductor **out,
+			      struct ota_err *err)
+{
+	struct conductor *k = conductor_new(f, c);
+
+	if (!k)
+		return ota_fail_nomem(err);
+	int rc = pthread_create(&k->thread, NULL, conductor_thread, k);
+	if (rc != 0) {
+		conductor_free(&k);
+		return ota_fail_errno(err, rc, "starting the conductor");
+	}
+	*out = k;
+	return OTA_OK;
+}
+
+void conductor_stop(struct conductor **kp)
+{
+	struct conductor *k = *kp;
+
+	if (!k)
+		return;
+	pthread_mutex_lock(&k->lock);
+	k->stopping = true;
+	pthread_cond_signal(&k->wake);
+	pthread_mutex_unlock(&k->lock);
+	pthread_join(k->thread, NULL);
+	conductor_free(kp);
+}
