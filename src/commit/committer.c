@@ -15,8 +15,10 @@
 
 #define BATCH_MAX 1000
 #define TICK_MS   1000
-/* So many devices are looked at in a tick: for lapsed offers, and for the places that are taken. */
-#define LOOKS_PER_TICK  100000
+/* So many devices are looked at in a step: for lapsed offers, and for the places that are taken.
+ * Commits wait for it: the steps of a round are short, and far apart. */
+#define LOOKS_PER_STEP  10000
+#define STEP_MS         100
 #define LAPSES_PER_TICK 500
 
 struct command_list {
@@ -37,7 +39,7 @@ struct committer_queue {
 	_Atomic int plan_fd;   /* rung when the plan changes; -1: nobody's */
 	/* the committer's: */
 	struct command_list deferred;
-	int64_t started_ms, next_tick_ms, sick_since_us;
+	int64_t started_ms, next_tick_ms, next_look_ms, sick_since_us;
 	int tick_shard; /* of the flush */
 	int look_shard; /* of the look at all devices */
 };
@@ -417,7 +419,7 @@ static void look(struct committer *c, struct command_list *out)
 {
 	struct committer_queue *q = c->queue;
 	size_t count = fleet_device_count(c->fleet);
-	int step = count > LOOKS_PER_TICK ? (int)(FLEET_SHARDS * LOOKS_PER_TICK / count) + 1
+	int step = count > LOOKS_PER_STEP ? (int)(FLEET_SHARDS * LOOKS_PER_STEP / count) + 1
 					  : FLEET_SHARDS;
 	int from = q->look_shard, to = from + step < FLEET_SHARDS ? from + step : FLEET_SHARDS;
 	int64_t patience_us = 3 * c->cfg.poll_interval_s * US_PER_S;
@@ -431,6 +433,7 @@ static void look(struct committer *c, struct command_list *out)
 	c->in_round = q->look_shard != 0;
 	if (q->look_shard == 0)
 		end_round(c);
+	q->next_look_ms = clock_mono_ms() + (step < FLEET_SHARDS ? STEP_MS : TICK_MS);
 }
 
 static void tick(struct committer *c, struct command_list *out)
@@ -439,7 +442,6 @@ static void tick(struct committer *c, struct command_list *out)
 	int step = (int)((FLEET_SHARDS + c->cfg.last_seen_flush_s - 1) / c->cfg.last_seen_flush_s);
 	int from = q->tick_shard, to = from + step < FLEET_SHARDS ? from + step : FLEET_SHARDS;
 
-	look(c, out);
 	struct command *flush = calloc(1, sizeof *flush);
 	if (flush) {
 		flush->kind = COMMAND_FLUSH_SEEN;
@@ -460,6 +462,11 @@ static void tick(struct committer *c, struct command_list *out)
 
 /* --- the thread --- */
 
+static int64_t next_work_ms(const struct committer_queue *q)
+{
+	return q->next_look_ms < q->next_tick_ms ? q->next_look_ms : q->next_tick_ms;
+}
+
 /* Takes what waits; false when it is time to end and nothing is left. */
 static bool take(struct committer *c, struct command_list *out)
 {
@@ -471,8 +478,8 @@ static bool take(struct committer *c, struct command_list *out)
 	pthread_mutex_lock(&q->lock);
 	q->deferred_count = q->deferred.count;
 	while (!q->waiting.first && !q->deferred.first && !q->stopping &&
-	       clock_mono_ms() < q->next_tick_ms) {
-		int64_t wait_ms = q->next_tick_ms - clock_mono_ms();
+	       clock_mono_ms() < next_work_ms(q)) {
+		int64_t wait_ms = next_work_ms(q) - clock_mono_ms();
 		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec += wait_ms / 1000;
 		until.tv_nsec += (wait_ms % 1000) * 1000000;
@@ -495,6 +502,8 @@ static void *committer_thread(void *arg)
 	struct command_list taken;
 
 	while (take(c, &taken)) {
+		if (clock_mono_ms() >= c->queue->next_look_ms)
+			look(c, &taken);
 		if (clock_mono_ms() >= c->queue->next_tick_ms) {
 			tick(c, &taken);
 			c->queue->next_tick_ms = clock_mono_ms() + TICK_MS;
@@ -557,7 +566,7 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	list_init(&q->deferred);
 	q->plan_fd = -1;
 	q->started_ms = clock_mono_ms();
-	q->next_tick_ms = q->started_ms + TICK_MS;
+	q->next_tick_ms = q->next_look_ms = q->started_ms + TICK_MS;
 	count_places(c);
 	int rc = pthread_create(&q->thread, NULL, committer_thread, c);
 	if (rc != 0) {
