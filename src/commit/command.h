@@ -49,7 +49,7 @@ struct report {
 	/* Over MQTT besides: the version may be NULL (it is the open attempt's), the event
 	 * EVENT_NONE (a sign of life). */
 	struct via via;
-	bool accepted;        /* it has the command */
+	bool accepted; /* it has the command */
 	uint64_t hash; /* of topic and payload: another copy has the same; 0: over HTTP */
 	bool stamped;  /* a time is in the payload: no two messages are the same by chance */
 };
