@@ -74,7 +74,7 @@ def test_a_difference_is_found(fleet, services):
 
 def test_a_version_that_was_not_said_is_found(fleet, services):
     service = services()
-    process = fleet.start("run", "--http", "--devices", 3, "--poll", 60, "--until", "time",
+    process = fleet.start("run", "--http", "--devices", 3, "--poll", 5, "--until", "time",
                           "--duration", 60, "--settle", 0, "--json", service=service)
     wait_until_seen(service, 3)
     service.check("fleet-1-1", version="7.0.0", model="sample")

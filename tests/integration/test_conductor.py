@@ -204,6 +204,16 @@ def test_pause_keeps_what_is_done(loaded):
     assert same_as_explained(loaded, number)["state"] == "paused"
     loaded.ok("POST", "/api/admin/rollout/%d/activate" % number)
     assert same_as_explained(loaded, number)["stage"]["index"] == 2
+    # What people and the conductor did, and nothing that devices did or that follows for them.
+    done = loaded.list("events", operations="true", limit=1000)
+    assert {e["event_type"] for e in done} == {
+        "firmware_uploaded", "rollout_created", "rollout_updated", "rollout_paused",
+        "rollout_resumed", "rollout_stage"}
+    assert {e["created_by"] for e in done} == {"api", "conductor"}
+    rest = [e for e in loaded.list("events", limit=1000) if e not in done]
+    assert rest and {e["created_by"] for e in rest} == {None}
+    assert "update_withdrawn" in {e["event_type"] for e in rest}
+    assert loaded.get("/api/admin/events", params={"operations": "perhaps"}).status_code == 422
     by = {e["event_type"]: e for e in events(loaded, number)}
     assert by["rollout_paused"]["created_by"] == "api"
     reasons = [e["event_data"].get("reason") for e in events(loaded, number)

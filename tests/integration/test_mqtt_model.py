@@ -221,7 +221,7 @@ def same(a, b):
 class World:
     """Devices that speak on one connection, the model of them, and the service that hears them."""
 
-    def __init__(self, service, dice, tmp):
+    def __init__(self, service, dice):
         self.service, self.dice = service, dice
         self.line = Client(service.broker_port())
         self.line.subscribe("+/+/+/cmd/ota")
@@ -236,6 +236,7 @@ class World:
         self.target = self.rollout = None
         self.clock, self.marks, self.taken = 1790000000, 0, 0
         self.only_stamped = False
+        self.log = []
         self.db = sqlite3.connect("file:%s?mode=ro" % os.path.join(service.data, "paku-ota.db"),
                                   uri=True)
 
@@ -439,8 +440,6 @@ class World:
     def told_of(self, i):
         return "what %s said:\n%s" % (i, "\n".join(line for line in self.log if "/%s/" % i in line))
 
-    log = []
-
 
 def talk(world, dice, messages):
     for _ in range(messages):
@@ -450,17 +449,25 @@ def talk(world, dice, messages):
             world.speak(i)
 
 
-@pytest.mark.parametrize("round_", range(ROUNDS))
-def test_random_words_leave_what_the_contract_says(tmp_path, round_):
-    dice = random.Random(SEED * 1000 + round_)
-    print("PAKU_SEED=%d round %d" % (SEED, round_))
+@pytest.fixture
+def service(tmp_path):
     broker = Broker(tmp_path)
     # Nothing happens by the clock alone.
     service = FarService(tmp_path / "service", env={
         "MQTT_HOST": "127.0.0.1", "MQTT_PORT": broker.port, "OTA_COMMAND_TIMEOUT_S": 3600,
-        "OTA_POLL_INTERVAL_S": 86400, "OTA_DISPATCH_PER_SECOND": 1000}).start()
-    world = World(service, dice, tmp_path)
-    world.log = []
+        "OTA_POLL_INTERVAL_S": 86400, "OTA_DISPATCH_PER_SECOND": 1000})
+    try:
+        yield service.start()
+    finally:
+        service.stop()
+        broker.close()
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_random_words_leave_what_the_contract_says(service, round_):
+    dice = random.Random(SEED * 1000 + round_)
+    print("PAKU_SEED=%d round %d" % (SEED, round_))
+    world = World(service, dice)
     for i in world.devices:
         if i != "stranger":
             world.birth(i, "1.0.0", retain=True)
@@ -506,5 +513,3 @@ def test_random_words_leave_what_the_contract_says(tmp_path, round_):
         world.take_commands()
         world.compare()
     world.line.close()
-    service.stop()
-    broker.close()
