@@ -55,7 +55,6 @@ struct http_server {
 	_Atomic bool closing;  /* no handler begins any more */
 	_Atomic int64_t active_requests, active_downloads;
 	_Atomic int64_t working; /* requests from the start of their handler to its answer */
-	_Atomic uint64_t request_number;
 	uint64_t id_prefix;
 	_Atomic int64_t recent_updates,
 		recent_updates_ms; /* health.c: the count, and when it was made */
@@ -93,6 +92,7 @@ struct request {
 	char *target; /* as received */
 	struct query query;
 	const char *args[4]; /* the {} of the route, decoded */
+	uint64_t chance; /* of this request alone */
 	char id[40];
 	char client[64]; /* address: of the peer, or what a trusted proxy tells */
 
@@ -127,7 +127,7 @@ struct request {
 	int retry_after_s;
 	struct MHD_Response *response; /* instead of out: a download */
 	bool answered, counted_work, counted_download, counted_address;
-	int64_t begun_mono_ms;
+	int64_t begun_ms; /* clock_coarse_ms() */
 };
 
 /* --- what libmicrohttpd calls (request.c); their shapes are its --- */

@@ -163,9 +163,16 @@ static enum ota_code split_params(struct query *q, char *text, struct ota_err *e
 	return OTA_OK;
 }
 
+/* What lies behind the counts is never looked at. */
+static void clear(struct query *q)
+{
+	q->segment_count = q->param_count = 0;
+	q->arena = NULL;
+}
+
 enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 {
-	*q = (struct query){0};
+	clear(q);
 	enum ota_code code = check_raw(raw, err);
 	if (code)
 		return code;
@@ -173,7 +180,7 @@ enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 	if (!path)
 		return ota_fail(err, OTA_EINVAL,
 				"the request target must begin with \"/\" or \"http://\"");
-	q->arena = strndup(path, strcspn(path, "#"));
+	q->arena = strndup(path, (size_t)(strchrnul(path, '#') - path));
 	if (!q->arena)
 		return ota_fail_nomem(err);
 	char *params = strchr(q->arena, '?');
@@ -190,7 +197,7 @@ enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 void query_fini(struct query *q)
 {
 	free(q->arena);
-	*q = (struct query){0};
+	clear(q);
 }
 
 const struct query_param *query_find(const struct query *q, const char *name)
