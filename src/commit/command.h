@@ -32,6 +32,9 @@ enum command_kind {
 	COMMAND_DISPATCH,
 	COMMAND_REJECTED,
 	COMMAND_STOP,
+	COMMAND_SENT,
+	COMMAND_GATE_LOOK,
+	COMMAND_GATE_HALT,
 	COMMAND_KINDS,
 };
 
@@ -52,6 +55,7 @@ struct report {
 	struct via via;
 	bool accepted;        /* it has the command */
 	uint64_t result_hash; /* of the payload of a result; 0: no result */
+	int code;             /* the result's, where one was told; 0: none */
 };
 
 /* A device's word about itself over MQTT: its birth message, or its last will. */
@@ -96,6 +100,8 @@ struct rollout_new {
 	const struct stage *stages;         /* checked; none: one of PERCENT */
 	size_t stage_count;
 	const char *reason; /* for the log; may be NULL */
+	struct guard guard; /* its params: checked where given, else the default */
+	bool override_suspect;
 	const char *const *device_ids;
 	size_t device_id_count;
 	const uint64_t *macs;
@@ -106,6 +112,8 @@ struct rollout_new {
 
 struct device_work;
 struct plan_work;
+struct gate_work;
+struct watch;
 
 struct command {
 	enum command_kind kind;
@@ -161,6 +169,11 @@ struct command {
 		struct {
 			const char *reason; /* NULL: go on */
 		} stop;
+		struct {
+			const char
+				*token; /* of the attempt whose image was sent to its last byte */
+		} sent;
+		struct watch *halt; /* the committer's own */
 	};
 
 	const char *by; /* who asks for it, for the log; NULL: a device, or the service */
@@ -189,5 +202,6 @@ struct command {
 	struct command *next;
 	struct device_work *devices; /* what becomes of devices at publication */
 	struct plan_work *plan;
+	struct gate_work *gates; /* in the order of their events */
 	size_t first_change, change_count;
 };

@@ -40,6 +40,7 @@ struct conductor {
 	size_t count, cap;
 	uint64_t plan_number;
 	bool plan_read;
+	int64_t next_look_us; /* at those that have met a release */
 	/* The thread's. */
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -131,7 +132,7 @@ static struct walk_next look(struct conductor *k, struct entry *e, const struct 
 	    n.wait != WAIT_RESUME_ALL) {
 		e->moves = r->moves;
 		e->counted_us = now_us;
-		progress_count(k->fleet, r, now_us, &p);
+		progress_count(k->committer, r, now_us, &p);
 		n = walk_judge(r, &p.facts);
 	}
 	int64_t pause_us = p.facts.devices * COUNT_DEVICE_US;
@@ -196,7 +197,22 @@ static void judge(struct conductor *k, struct entry *e, int64_t now_us)
 	lead(k, &cmd);
 }
 
-int64_t conductor_tick(struct conductor *k, int64_t now_us)
+/* Asks what became of the devices that have met a release; when to ask again. */
+static int64_t look_at_trials(struct conductor *k, int64_t now_us)
+{
+	struct command cmd = {.kind = COMMAND_GATE_LOOK, .by = "conductor"};
+
+	if (committer_on_trial(k->committer) == 0)
+		return INT64_MAX;
+	if (now_us >= k->next_look_us || now_us < k->next_look_us - LOOK_US) {
+		k->next_look_us = now_us + LOOK_US;
+		if (committer_run(k->committer, &cmd) != OTA_OK)
+			log_event(LOG_WARNING, "conductor", "not_looked", "%s", cmd.err.msg);
+	}
+	return k->next_look_us;
+}
+
+static int64_t tick_rollouts(struct conductor *k, int64_t now_us)
 {
 	for (;;) {
 		read_plan(k);
@@ -210,6 +226,13 @@ int64_t conductor_tick(struct conductor *k, int64_t now_us)
 		if (e.due_us != INT64_MAX)
 			insert(k, e);
 	}
+}
+
+int64_t conductor_tick(struct conductor *k, int64_t now_us)
+{
+	int64_t looks_us = look_at_trials(k, now_us), due_us = tick_rollouts(k, now_us);
+
+	return looks_us < due_us ? looks_us : due_us;
 }
 
 /* --- the thread --- */
