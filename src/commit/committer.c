@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include "commit/batch.h"
+
 #include "commit/gates.h"
 
 #include "base/clock.h"

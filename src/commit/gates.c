@@ -178,11 +178,14 @@ bool watch_reserve(struct watch *k)
 }
 
 static void expose(struct gates *g, struct watch *k, const struct gate_event *e, struct device *d,
-		   int64_t rollout_id, int64_t now_us)
+		   int64_t rollout_id, int64_t at_us)
 {
 	k->reserved--;
-	k->open[k->open_count++] = (struct on_trial){
-		.device = d, .number = e->number, .rollout_id = rollout_id, .heard_us = now_us};
+	k->open[k->open_count++] = (struct on_trial){.device = d,
+						     .number = e->number,
+						     .rollout_id = rollout_id,
+						     .since_us = at_us,
+						     .heard_us = at_us};
 	slot_put(k, &(struct exposed){.device_id = d->id,
 				      .number = e->number,
 				      .open = (uint32_t)k->open_count});
@@ -215,7 +218,7 @@ static void forget_outcomes(struct watch *k)
 }
 
 void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, struct device *d,
-		 int64_t rollout_id, int64_t now_us)
+		 int64_t rollout_id, int64_t at_us)
 {
 	if (e->kind == GATE_EVENT_OVERRIDDEN) {
 		if (k->cap)
@@ -226,7 +229,7 @@ void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, s
 	if (!d || e->kind == GATE_EVENT_STAGE)
 		return;
 	if (e->kind == GATE_EVENT_EXPOSED) {
-		expose(g, k, e, d, rollout_id, now_us);
+		expose(g, k, e, d, rollout_id, at_us);
 		return;
 	}
 	struct exposed *x = watch_exposed(k, d->id);
@@ -235,7 +238,7 @@ void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, s
 		return;
 	if (e->kind == GATE_EVENT_AT_RISK) {
 		t->at_risk = true;
-		t->heard_us = now_us;
+		t->since_us = t->heard_us = at_us;
 		return;
 	}
 	end_trial(g, k, x);
@@ -316,6 +319,20 @@ void gates_see(struct committer *c, const struct device *d, const struct device_
 		if (t && t->trial.state == GATE_TRIAL_RUNS)
 			gate_trial_see(&t->trial, GATE_SIGHT_BOOT, c->batch.now_us,
 				       k->gate.params.prove_s);
+	}
+}
+
+void gates_forget(struct committer *c, const struct device *d)
+{
+	for (struct watch *k = c->gates.first; k; k = k->next) {
+		struct exposed *x = watch_exposed(k, d->id);
+		if (!x)
+			continue;
+		pthread_mutex_lock(&c->gates.lock);
+		if (x->open)
+			end_trial(&c->gates, k, x);
+		slot_remove(k, x);
+		pthread_mutex_unlock(&c->gates.lock);
 	}
 }
 

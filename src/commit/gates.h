@@ -28,6 +28,7 @@ struct exposed {
 struct on_trial {
 	struct device *device;
 	int64_t number, rollout_id;
+	int64_t since_us; /* it is exposed, or at risk */
 	int64_t heard_us; /* silence counts from here, or from its last word: the later */
 	struct gate_trial trial;
 	bool at_risk;
@@ -72,9 +73,9 @@ struct exposed *watch_exposed(const struct watch *k, int64_t device_id);
 struct on_trial *watch_on_trial(const struct watch *k, const struct exposed *e);
 /* Memory for one more; false: there is none. */
 OTA_MUST_USE bool watch_reserve(struct watch *k);
-/* The gate has the change already: whose it is. */
+/* The gate has the change, which is of the time AT: whose it is. */
 void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, struct device *d,
-		 int64_t rollout_id, int64_t now_us);
+		 int64_t rollout_id, int64_t at_us);
 
 /* decide()'s question; CTX is the committer.  Any thread. */
 struct gate_word gates_ask(void *ctx, const struct device *d, const struct rollout *r);
@@ -102,6 +103,8 @@ void gates_publish(struct committer *c, struct command *cmd);
 void gates_undo(struct committer *c, struct command *cmd);
 /* The device gets NEXT: it may have booted. */
 void gates_see(struct committer *c, const struct device *d, const struct device_state *next);
+/* The device is no more; it has its outcome, or gave its place back. */
+void gates_forget(struct committer *c, const struct device *d);
 /* A gate that has halted, while its rollouts do not say so yet; NULL: none. */
 struct watch *gates_halted(const struct gates *g);
 

@@ -59,22 +59,28 @@ static enum ota_code apply(struct load *l, const struct row_event *row, const js
 		.hw = text_of(data, "hw"),
 		.from = text_of(data, "from"),
 	};
+	int64_t at_us;
 	bool made;
 
+	if (!row->created_at || !time_parse(row->created_at, &at_us))
+		at_us = l->now_us;
 	if (!r || r->guard.off || !read_kind(row->type, &e.kind))
 		return OTA_OK;
 	if (e.kind == GATE_EVENT_OVERRIDDEN && r->guard.given)
 		e.params = &r->guard.params;
 	struct watch *k = gates_ensure(c, r, &made);
-	/* One that was deleted since is in the evidence, and nowhere else. */
+	/* One that was deleted since is in the evidence, and nowhere else; another may be called as
+	 * it was. */
 	struct device *d = row->device_id ? fleet_find(c->fleet, row->device_id) : NULL;
+	if (d && at_us < d->created_us)
+		d = NULL;
 	if (!k || (d && e.kind == GATE_EVENT_EXPOSED && !watch_reserve(k)))
 		return ota_fail_nomem(err);
 	enum ota_code rc = gate_replay(&k->gate, &e, err);
 	if (e.number > l->last)
 		l->last = e.number;
 	if (rc == OTA_OK)
-		watch_apply(&c->gates, k, &e, d, row->rollout_id, l->now_us);
+		watch_apply(&c->gates, k, &e, d, row->rollout_id, at_us);
 	return rc;
 }
 
@@ -106,6 +112,30 @@ static bool is_live(const struct model *m, const struct release *rel, int64_t no
 	return false;
 }
 
+static bool see_latest(const struct device *d, void *ctx)
+{
+	int64_t *latest_us = ctx;
+
+	if (d->last_seen_us > *latest_us)
+		*latest_us = d->last_seen_us;
+	return true;
+}
+
+/* While the service stood still nobody could be heard. */
+static void go_on(struct committer *c, int64_t now_us)
+{
+	int64_t latest_us = 0;
+
+	if (c->gates.open == 0)
+		return;
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, see_latest, &latest_us);
+	if (latest_us)
+		gate_clock_tick(&c->gates.clock, latest_us, true);
+	for (struct watch *k = c->gates.first; k; k = k->next)
+		for (size_t i = 0; i < k->open_count; i++)
+			k->open[i].heard_us = now_us;
+}
+
 enum ota_code gates_load(struct committer *c, struct ota_err *err)
 {
 	struct load l = {.c = c, .now_us = clock_service_us()};
@@ -119,6 +149,7 @@ enum ota_code gates_load(struct committer *c, struct ota_err *err)
 			if (rc != OTA_OK)
 				return ota_wrap(err, "reading what the gates saw");
 		}
+	go_on(c, l.now_us);
 	/* Not all numbers are those of rows: they must rise all the same. */
 	while (l.last && c->store->ops->next_id(c->store, ID_ATTEMPT) < l.last)
 		;

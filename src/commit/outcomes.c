@@ -151,7 +151,10 @@ bool gates_note_open(struct committer *c, struct device_work *w, const struct ro
 	struct watch *k = gates_ensure(c, by, &made);
 	if (!k)
 		return false;
-	return watch_exposed(k, w->device->id) ||
+	/* Not in the breath in which it failed: the next one knows what that means. */
+	for (const struct gate_work *g = c->batch.gates; g; g = g->next)
+		*refused |= g->watch == k && g->event.kind == GATE_EVENT_FAILED;
+	return *refused || watch_exposed(k, w->device->id) ||
 	       take(c, k, w, a->id, by, a->from_version, by->guard.bounded, made, refused);
 }
 
@@ -395,7 +398,9 @@ static enum gate_hearing judge_silence(struct look *l, struct on_trial *t, int64
 	struct gate_silence s = {.heard_us = quiet_us,
 				 .habit_us = habit_of(c, t->device),
 				 .silence_s = l->watch->gate.params.silence_s};
-	struct control control = {.look = l, .from_us = quiet_us};
+	int64_t seen_us = t->device->last_seen_us;
+	struct control control = {.look = l,
+				  .from_us = seen_us > t->since_us ? seen_us : t->since_us};
 
 	if (gate_silence_judge(&s, &c->gates.clock, l->now_us) == GATE_HEARD ||
 	    l->silent >= SILENT_MAX)

@@ -75,6 +75,7 @@ void publish(struct committer *c, struct command *cmd)
 	gates_publish(c, cmd);
 	for (struct device_work *w = cmd->devices; w; w = w->link) {
 		if (w->removed) {
+			gates_forget(c, w->device);
 			state_fini(&w->next);
 			fleet_remove(c->fleet, w->device);
 			continue;

@@ -90,6 +90,14 @@ static int nearness(enum reason reason)
 	}
 }
 
+/* It includes the device, or would in a later stage. */
+static bool would_reach(const struct device *d, const struct rollout *r)
+{
+	enum reason why = decide_target(d, r);
+
+	return why == REASON_OFFER || why == REASON_OUTSIDE_PERCENT;
+}
+
 static struct decision decide_by_rollouts(const struct device *d, const struct model *m)
 {
 	struct decision refused = {.reason = REASON_NO_ROLLOUT};
@@ -98,8 +106,7 @@ static struct decision decide_by_rollouts(const struct device *d, const struct m
 		enum reason why = decide_rollout(d, r);
 		if (why == REASON_INACTIVE)
 			continue;
-		/* Nothing is nearer than that, where no other includes it. */
-		if (why == REASON_HALTED && decide_target(d, r) != REASON_OFFER)
+		if (why == REASON_HALTED && !would_reach(d, r))
 			continue;
 		if (why == REASON_OFFER || why == REASON_UP_TO_DATE)
 			return (struct decision){
