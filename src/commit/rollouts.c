@@ -120,6 +120,7 @@ static bool same_rollout(const struct rollout *a, const struct rollout *b)
 	       same_lists(&a->target, &b->target) && a->created_active == b->created_active &&
 	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts &&
 	       a->max_parallel == b->max_parallel && a->guard.off == b->guard.off &&
+	       a->guard.bounded == b->guard.bounded &&
 	       a->guard.given == b->guard.given &&
 	       (!a->guard.given || gate_params_equal(&a->guard.params, &b->guard.params));
 }
