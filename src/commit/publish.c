@@ -19,7 +19,9 @@ void publish_log(const struct batch *b, const struct command *cmd)
 		bool goes_on = strcmp(ch->event.type, "update_progressed") == 0 ||
 			       strcmp(ch->event.type, "update_offered") == 0 ||
 			       strcmp(ch->event.type, "update_accepted") == 0 ||
-			       strcmp(ch->event.type, "update_started") == 0;
+			       strcmp(ch->event.type, "update_started") == 0 ||
+			       strcmp(ch->event.type, "device_exposed") == 0 ||
+			       strcmp(ch->event.type, "device_at_risk") == 0;
 		enum log_level level = goes_on ? LOG_DEBUG : LOG_INFO;
 		if (!log_enabled(level))
 			continue;
