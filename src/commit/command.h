@@ -32,6 +32,9 @@ enum command_kind {
 	COMMAND_DISPATCH,
 	COMMAND_REJECTED,
 	COMMAND_STOP,
+	COMMAND_SENT,
+	COMMAND_GATE_LOOK,
+	COMMAND_GATE_HALT,
 	COMMAND_KINDS,
 };
 
@@ -53,6 +56,7 @@ struct report {
 	bool accepted; /* it has the command */
 	uint64_t hash; /* of topic and payload: another copy has the same; 0: over HTTP */
 	bool stamped;  /* a time is in the payload: no two messages are the same by chance */
+	int code;      /* the result's, where one was told; 0: none */
 };
 
 /* A device's word about itself over MQTT: its birth message, or its last will. */
@@ -97,6 +101,8 @@ struct rollout_new {
 	const struct stage *stages;         /* checked; none: one of PERCENT */
 	size_t stage_count;
 	const char *reason; /* for the log; may be NULL */
+	struct guard guard; /* its params: checked where given, else the default */
+	bool override_suspect;
 	const char *const *device_ids;
 	size_t device_id_count;
 	const uint64_t *macs;
@@ -107,6 +113,8 @@ struct rollout_new {
 
 struct device_work;
 struct plan_work;
+struct gate_work;
+struct watch;
 
 struct command {
 	enum command_kind kind;
@@ -162,6 +170,11 @@ struct command {
 		struct {
 			const char *reason; /* NULL: go on */
 		} stop;
+		struct {
+			const char
+				*token; /* of the attempt whose image was sent to its last byte */
+		} sent;
+		struct watch *halt; /* the committer's own */
 	};
 
 	const char *by; /* who asks for it, for the log; NULL: a device, or the service */
@@ -188,6 +201,7 @@ struct command {
 	struct command *next;
 	struct device_work *devices; /* what becomes of devices at publication */
 	struct plan_work *plan;
+	struct gate_work *gates; /* in the order of their events */
 	size_t first_change, change_count;
 
 	/* More of the outcome; last, since who makes a command need not clear them. */

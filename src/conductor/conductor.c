@@ -47,6 +47,7 @@ struct conductor {
 	int64_t may_count_us; /* not before */
 	uint64_t plan_number;
 	bool plan_read;
+	int64_t next_look_us; /* at those that have met a release */
 	/* The thread's. */
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -182,7 +183,7 @@ static struct walk_next look(struct conductor *k, struct entry *e, const struct 
 	if (n.wait == WAIT_PROOF && may_count(k, e, r, now_us)) {
 		e->moves = r->moves;
 		e->counted_us = now_us;
-		progress_count(k->fleet, r, now_us, &p);
+		progress_count(k->committer, r, now_us, &p);
 		n = walk_judge(r, &p.facts);
 		k->may_count_us = now_us + (int64_t)fleet_device_count(k->fleet) * COUNT_DEVICE_US;
 		e->due_us = now_us + LOOK_US;
@@ -246,7 +247,22 @@ static void judge(struct conductor *k, struct entry *e, int64_t now_us)
 		e->counted_us = 0; /* it is due still */
 }
 
-int64_t conductor_tick(struct conductor *k, int64_t now_us)
+/* Asks what became of the devices that have met a release; when to ask again. */
+static int64_t look_at_trials(struct conductor *k, int64_t now_us)
+{
+	struct command cmd = {.kind = COMMAND_GATE_LOOK, .by = "conductor"};
+
+	if (committer_on_trial(k->committer) == 0)
+		return INT64_MAX;
+	if (now_us >= k->next_look_us || now_us < k->next_look_us - LOOK_US) {
+		k->next_look_us = now_us + LOOK_US;
+		if (committer_run(k->committer, &cmd) != OTA_OK)
+			log_event(LOG_WARNING, "conductor", "not_looked", "%s", cmd.err.msg);
+	}
+	return k->next_look_us;
+}
+
+static int64_t tick_rollouts(struct conductor *k, int64_t now_us)
 {
 	for (;;) {
 		read_plan(k);
@@ -260,6 +276,13 @@ int64_t conductor_tick(struct conductor *k, int64_t now_us)
 		if (e.due_us != INT64_MAX)
 			insert(k, e);
 	}
+}
+
+int64_t conductor_tick(struct conductor *k, int64_t now_us)
+{
+	int64_t looks_us = look_at_trials(k, now_us), due_us = tick_rollouts(k, now_us);
+
+	return looks_us < due_us ? looks_us : due_us;
 }
 
 /* --- the thread --- */

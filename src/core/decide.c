@@ -68,7 +68,7 @@ static enum reason decide_version(const struct device *d, const struct rollout *
 enum reason decide_rollout(const struct device *d, const struct rollout *r)
 {
 	if (!r->active)
-		return REASON_INACTIVE;
+		return r->walk.state == ROLLOUT_HALTED ? REASON_HALTED : REASON_INACTIVE;
 	enum reason why = decide_target(d, r);
 	return why == REASON_OFFER ? decide_version(d, r) : why;
 }
@@ -90,6 +90,14 @@ static int nearness(enum reason reason)
 	}
 }
 
+/* It includes the device, or would in a later stage. */
+static bool would_reach(const struct device *d, const struct rollout *r)
+{
+	enum reason why = decide_target(d, r);
+
+	return why == REASON_OFFER || why == REASON_OUTSIDE_PERCENT;
+}
+
 static struct decision decide_by_rollouts(const struct device *d, const struct model *m)
 {
 	struct decision refused = {.reason = REASON_NO_ROLLOUT};
@@ -98,10 +106,14 @@ static struct decision decide_by_rollouts(const struct device *d, const struct m
 		enum reason why = decide_rollout(d, r);
 		if (why == REASON_INACTIVE)
 			continue;
+		if (why == REASON_HALTED && !would_reach(d, r))
+			continue;
 		if (why == REASON_OFFER || why == REASON_UP_TO_DATE)
-			return (struct decision){why, r->release, r};
+			return (struct decision){
+				.reason = why, .release = r->release, .rollout = r};
 		if (refused.reason == REASON_NO_ROLLOUT || nearness(why) > nearness(refused.reason))
-			refused = (struct decision){why, r->release, r};
+			refused = (struct decision){
+				.reason = why, .release = r->release, .rollout = r};
 	}
 	return refused;
 }
@@ -122,9 +134,31 @@ static const struct rollout *find_rollout(const struct model *m, int64_t id)
 	return NULL;
 }
 
-/* What is not begun waits while everything is stopped or taken. */
-static struct decision hold(struct decision x, const struct decide_params *p)
+/* The gate's word of what is offered for the first time, or (AGAIN) is not begun yet. */
+static struct decision ask_gate(struct decision x, const struct device *d,
+				const struct decide_params *p, bool again)
 {
+	if (!p->ask || !x.rollout)
+		return x;
+	x.gate = p->ask(p->ask_ctx, d, x.rollout);
+	switch (x.gate.answer) {
+	case GATE_FREE: break;
+	case GATE_HALTED: x.reason = REASON_HALTED; break;
+	case GATE_VARIANT_HELD: x.reason = REASON_VARIANT_HELD; break;
+	case GATE_FULL:
+	case GATE_VARIANT_FULL:
+	case GATE_CLOGGED: x.reason = again ? x.reason : REASON_NO_PLACE; break;
+	}
+	return x;
+}
+
+/* What is not begun waits while everything is stopped or taken. */
+static struct decision hold(struct decision x, const struct device *d,
+			    const struct decide_params *p)
+{
+	if (x.reason != REASON_OFFER)
+		return x;
+	x = ask_gate(x, d, p, false);
 	if (x.reason != REASON_OFFER)
 		return x;
 	if (p->stopped)
@@ -142,7 +176,7 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 		return (struct decision){.reason = REASON_MODEL_UNKNOWN};
 	const struct release *trying = a ? find_release(m, a->release_id) : NULL;
 	if (!trying)
-		return hold(decide_by_rollouts(d, m), p);
+		return hold(decide_by_rollouts(d, m), d, p);
 
 	struct decision same = {.release = trying, .rollout = find_rollout(m, a->rollout_id)};
 	if (a->state == ATTEMPT_INSTALLING || (a->state == ATTEMPT_SUCCESS && !a->settled)) {
@@ -151,13 +185,13 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 	}
 	struct decision fresh = decide_by_rollouts(d, m);
 	if (!attempt_is_open(a->state))
-		return hold(fresh, p);
+		return hold(fresh, d, p);
 	if (decision_offers(&fresh) && fresh.release == trying && a->state == ATTEMPT_PENDING) {
 		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER)
 			fresh.rollout = same.rollout;
 		if (p->stopped)
 			fresh.reason = REASON_STOPPED;
-		return fresh;
+		return ask_gate(fresh, d, p, true);
 	}
 	/* What has begun runs to its end, unless it stopped and something else takes its place. */
 	if (a->state != ATTEMPT_PENDING &&
@@ -167,7 +201,7 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 		same.reason = REASON_IN_PROGRESS;
 		return same;
 	}
-	return hold(fresh, p);
+	return hold(fresh, d, p);
 }
 
 static const char *const names[REASONS] = {
@@ -189,6 +223,9 @@ static const char *const names[REASONS] = {
 	[REASON_REQUIRED_INCOMPARABLE] = "required_incomparable",
 	[REASON_TOO_MANY_FAILURES] = "too_many_failures",
 	[REASON_WAITS] = "waits_its_turn",
+	[REASON_NO_PLACE] = "waits_for_a_place",
+	[REASON_VARIANT_HELD] = "variant_held_back",
+	[REASON_HALTED] = "halted",
 	[REASON_STOPPED] = "stopped",
 	[REASON_NEWER_ROLLOUT_WINS] = "newer_rollout_wins",
 };
@@ -287,6 +324,25 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 "It runs %s and gets %s by rollout %s when one of those that download now "
 			 "is done.",
 			 has, rel, name);
+		return;
+	case REASON_NO_PLACE:
+		snprintf(out, size,
+			 "It runs %s and waits for a free place at %s (rollout %s): %lld of the "
+			 "%lld "
+			 "devices that may try it at a time are not proven yet.",
+			 has, rel, name, (long long)x->gate.unproven, (long long)x->gate.bound);
+		return;
+	case REASON_VARIANT_HELD:
+		snprintf(
+			out, size,
+			"Release %s is held back from devices of hardware %s that run %s: too many "
+			"of them failed (rollout %s); others go on.",
+			rel, d->state.hw[0] ? d->state.hw : "unknown", has, name);
+		return;
+	case REASON_HALTED:
+		snprintf(out, size, "Release %s was found bad and rollout %s is halted%s%s.", rel,
+			 name, x->rollout && x->rollout->walk.reason[0] ? ": " : "",
+			 x->rollout ? x->rollout->walk.reason : "");
 		return;
 	case REASON_STOPPED:
 		snprintf(out, size,

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "core/domain.h"
+#include "core/gate.h"
 
 enum reason {
 	REASON_OFFER,       /* it is (still) offered a release */
@@ -31,9 +32,18 @@ enum reason {
 	REASON_REQUIRED_INCOMPARABLE,
 	REASON_TOO_MANY_FAILURES,
 	REASON_WAITS,              /* its turn comes when others are done */
+	REASON_NO_PLACE,           /* as many as may be have not proven the release yet */
+	REASON_VARIANT_HELD,       /* the release is bad for devices like this one */
+	REASON_HALTED,             /* the release was found bad */
 	REASON_STOPPED,            /* an operator stopped everything */
 	REASON_NEWER_ROLLOUT_WINS, /* only in a list of all rollouts */
 	REASONS,
+};
+
+/* What the gate says of a device that would be offered a release. */
+struct gate_word {
+	enum gate_answer answer;
+	int64_t unproven, bound; /* where no place is free */
 };
 
 struct decision {
@@ -41,6 +51,7 @@ struct decision {
 	const struct release
 		*release; /* offered, installing or up to date with; else the one refused */
 	const struct rollout *rollout; /* whose doing it is; NULL: none */
+	struct gate_word gate;         /* of REASON_NO_PLACE */
 };
 
 struct decide_params {
@@ -48,6 +59,9 @@ struct decide_params {
 	int64_t stale_us; /* a begun download without a word for so long may be superseded */
 	bool stopped;     /* nothing new is offered to anybody */
 	bool full;        /* as many are downloading as may: nobody new */
+	/* Asks the gate whether D may be offered what R has.  NULL: there is none. */
+	struct gate_word (*ask)(void *ctx, const struct device *d, const struct rollout *r);
+	void *ask_ctx;
 };
 
 /* MODEL may be NULL: unknown. */

@@ -137,6 +137,7 @@ static void make_report(struct inbound *in, const struct mosquitto_message *m)
 		.attempt_token = say->attempt_token,
 		.event = say->event,
 		.percent = say->percent,
+		.code = say->code,
 		.via = {in->topic.site, in->topic.form},
 		.accepted = say->accepted,
 		.hash = (hash64(m->payload, (size_t)m->payloadlen) + in->topic.kind) | 1,

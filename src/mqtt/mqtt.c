@@ -56,6 +56,7 @@ static void note_state(struct mqtt *m)
 	if (m->up && a->since_us > b->since_us)
 		m->since_us = a->since_us;
 	snprintf(m->problem, sizeof m->problem, "%s", tells->problem);
+	committer_hears(m->committer, m->up);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -108,6 +109,7 @@ static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, stru
 		.command_timeout_s = p->cfg->command_timeout_s,
 		.wake_fd = m->wake_fd,
 	};
+	m->committer = p->committer;
 	enum ota_code rc = dispatcher_new(&dc, &m->dispatcher, err);
 
 	return rc == OTA_OK ? collector_new(&cc, &m->collector, err) : rc;
@@ -123,7 +125,6 @@ enum ota_code mqtt_new(const struct mqtt_parts *p, struct mqtt **out, struct ota
 	mosquitto_lib_init();
 	pthread_mutex_init(&m->lock, NULL);
 	m->since_us = clock_service_us();
-	m->committer = p->committer;
 	m->broker = (struct client_config){
 		.ca_file = p->cfg->mqtt_tls ? p->cfg->mqtt_ca : NULL,
 		.stopping = &m->stopping,

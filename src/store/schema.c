@@ -135,7 +135,13 @@ static const char migration_4[] =
 	" stages = json_array(json_object('percent', rollout_percentage, 'min_duration_s', 0));"
 	"UPDATE rollout_configurations SET stage_since = created_at WHERE state <> 'draft';";
 
-static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4};
+/* What the gate needs: releases found bad, and how often devices are heard of. */
+static const char migration_5[] =
+	"ALTER TABLE firmware_releases ADD COLUMN suspect_at TEXT;"
+	"ALTER TABLE devices ADD COLUMN habit_us INTEGER NOT NULL DEFAULT 0;";
+
+static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4,
+					 migration_5};
 
 const char *const *sqlite_migrations(int *count)
 {

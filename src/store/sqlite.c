@@ -207,6 +207,7 @@ static const struct store_ops sqlite_ops = {
 	.list_events = sqlite_list_events,
 	.list_rejected = sqlite_list_rejected,
 	.rollout_counts = sqlite_rollout_counts,
+	.gate_events = sqlite_gate_events,
 	.updates_since = sqlite_updates_since,
 	.name = store_name,
 };

@@ -35,6 +35,7 @@ enum statement {
 	ST_RELEASE_INSERT,
 	ST_RELEASE_DELETED,
 	ST_RELEASE_LEARNT,
+	ST_RELEASE_SUSPECT,
 	ST_ROLLOUT_INSERT,
 	ST_ROLLOUT_WALK,
 	ST_REJECTED,
@@ -68,12 +69,13 @@ static const char *const sql[STATEMENTS] = {
 		" current_firmware_version, last_seen, created_at, hw, boot_hash, booted_at,"
 		" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as, site,"
 		" topic_form, online, presence_at, other_site, conflict_at, heard,"
-		" heard_at, silent_at, retry_at)"
+		" heard_at, silent_at, retry_at, habit_us)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,"
-		"?21,?22,?23,?24,?25)"
-		" ON CONFLICT (id) DO UPDATE SET device_model=?4, last_seen=?6," DEVICE_FACTS,
+		"?21,?22,?23,?24,?25,?26)"
+		" ON CONFLICT (id) DO UPDATE SET device_model=?4, last_seen=?6, "
+		"habit_us=?26," DEVICE_FACTS,
 	[ST_DEVICE_SAME] = "UPDATE devices SET" DEVICE_FACTS " WHERE id=?1",
-	[ST_DEVICE_SEEN] = "UPDATE devices SET last_seen=?2 WHERE id=?1",
+	[ST_DEVICE_SEEN] = "UPDATE devices SET last_seen=?2, habit_us=?3 WHERE id=?1",
 	[ST_DEVICE_LABEL] = "UPDATE devices SET label=?2 WHERE device_id=?1",
 	[ST_DEVICE_NOTES] = "UPDATE devices SET notes=?2 WHERE device_id=?1",
 	[ST_GROUPS_CLEAR] = "DELETE FROM device_groups WHERE device_id=?1",
@@ -115,6 +117,7 @@ static const char *const sql[STATEMENTS] = {
 		" metadata) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
 	[ST_RELEASE_DELETED] = "UPDATE firmware_releases SET deleted_at=?2 WHERE id=?1",
 	[ST_RELEASE_LEARNT] = "UPDATE firmware_releases SET learnt_versions=?2 WHERE id=?1",
+	[ST_RELEASE_SUSPECT] = "UPDATE firmware_releases SET suspect_at=?2 WHERE id=?1",
 	[ST_ROLLOUT_INSERT] =
 		"INSERT INTO rollout_configurations (id, name, firmware_version, device_model,"
 		" target_type, target_filter, rollout_percentage, is_active, created_at, "
@@ -269,6 +272,7 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 		bind_known(st, 4, n->model);
 		bind_time(st, 6, d->last_seen_us);
 		bind_time(st, 7, d->created_us);
+		sqlite3_bind_int64(st, 26, d->habit_us);
 	}
 	bind_text(st, 3, n->mac ? mac : NULL);
 	bind_known(st, 5, n->version);
@@ -497,6 +501,7 @@ static bool write_small(struct sqlite_store *s, const struct change *c)
 		[CHANGE_DEVICE_SEEN] = ST_DEVICE_SEEN,
 		[CHANGE_RELEASE_DELETED] = ST_RELEASE_DELETED,
 		[CHANGE_RELEASE_LEARNT] = ST_RELEASE_LEARNT,
+		[CHANGE_RELEASE_SUSPECT] = ST_RELEASE_SUSPECT,
 	};
 	sqlite3_stmt *st = statement(s, which[c->kind]);
 
@@ -506,6 +511,11 @@ static bool write_small(struct sqlite_store *s, const struct change *c)
 	case CHANGE_DEVICE_SEEN:
 		sqlite3_bind_int64(st, 1, c->seen.id);
 		bind_time(st, 2, c->seen.last_seen_us);
+		sqlite3_bind_int64(st, 3, c->seen.habit_us);
+		break;
+	case CHANGE_RELEASE_SUSPECT:
+		sqlite3_bind_int64(st, 1, c->release_suspect.id);
+		bind_time(st, 2, c->release_suspect.suspect_us);
 		break;
 	case CHANGE_RELEASE_DELETED:
 		sqlite3_bind_int64(st, 1, c->release_deleted.id);
@@ -583,7 +593,8 @@ static bool write_change(struct sqlite_store *s, const struct change *c)
 	case CHANGE_STATE: return write_state(s, c);
 	case CHANGE_DEVICE_SEEN:
 	case CHANGE_RELEASE_DELETED:
-	case CHANGE_RELEASE_LEARNT: return write_small(s, c);
+	case CHANGE_RELEASE_LEARNT:
+	case CHANGE_RELEASE_SUSPECT: return write_small(s, c);
 	}
 	return false;
 }
