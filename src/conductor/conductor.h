@@ -5,6 +5,8 @@
  * and what it wants it asks the committer, as a person would: it says in which state and stage it
  * saw the rollout, and is refused where somebody was faster.
  *
+ * Where devices are on trial it has them looked at, once a second: what time makes of them.
+ *
  * One thread.  It keeps the rollouts that wait for something by the time at which that may come, so
  * a tick costs what is due, not the size of the fleet; a plan that changed is read anew.  While the
  * wall clock cannot be right nothing is done.

@@ -57,7 +57,7 @@ class Operation:
 
 
 class Checkin(Operation):
-    """A device's first: it registers, and its attempt opens."""
+    """A device's first: it registers, is exposed to the release, and its attempt opens."""
 
     def begin(self):
         self.must(self.s.rollout("everyone", "base", "1.0"))
@@ -77,7 +77,7 @@ class Checkin(Operation):
                  records.one("SELECT count(*) FROM device_update_status WHERE device_id=?"
                              " AND completed_at IS NULL", device),
                  records.one("SELECT count(*) FROM ota_events WHERE device_id=?", device))
-        return {(0, 0, 0): "none", (1, 1, 2): "all"}.get(found, found)
+        return {(0, 0, 0): "none", (1, 1, 3): "all"}.get(found, found)
 
 
 class Report(Checkin):

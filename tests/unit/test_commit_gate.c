@@ -4,6 +4,7 @@
  * do well, brick, fall silent, each by the clock, which is an argument.
  */
 #include "commit_bench.h"
+#include "failing_store.h"
 
 #include "conductor/conductor.h"
 
@@ -530,6 +531,42 @@ static void given_back(void **state)
 	bench_restart(b);
 }
 
+/* --- the end comes between the outcome and the halt --- */
+
+static void the_halt_is_made_good(void **state)
+{
+	struct bench *b = *state;
+	struct rollout_new n = watched("walk", NULL, 0);
+	struct box x[3] = {{.id = "d1"}, {.id = "d2"}, {.id = "d3"}};
+
+	bench_close(b);
+	b->wrap = wrap_failing;
+	bench_open(b);
+	make(b, &n);
+	for (int i = 0; i < 3; i++)
+		strcpy(x[i].token, ask(b, x[i].id, "1.0.0").token);
+	assert_int_equal(say(b, &x[0], "failed", 4), OTA_OK);
+	assert_true(ask(b, "d3", "1.0.0").offered);
+	/* The outcome is written, and nothing after it. */
+	atomic_store(&failures_in_all, -1);
+	atomic_store(&commits_until_failure, 2);
+	assert_int_equal(say(b, &x[1], "failed", 4), OTA_OK);
+	assert_string_equal(state_of(b), "running 1");
+	assert_int_equal(events_of(b, "device_failed"), 2);
+	/* What was offered before, and what would be, is not now. */
+	assert_false(ask(b, "d3", "1.0.0").offered);
+	assert_false(ask(b, "d4", "1.0.0").offered);
+	bench_close(b);
+	atomic_store(&commits_until_failure, 0);
+	bench_open(b);
+	assert_false(ask(b, "d3", "1.0.0").offered);
+	assert_string_equal(state_of(b), "halted 1");
+	assert_int_equal(events_of(b, "release_suspect"), 1);
+	nothing_after_the_halt(b);
+	bench_restart(b);
+	b->wrap = NULL;
+}
+
 /* --- parameters, and a trial by hand --- */
 
 static void by_hand(void **state)
@@ -607,6 +644,7 @@ int main(void)
 		T(an_outage_is_no_failure),
 		T(our_own_absence_is_no_silence),
 		T(given_back),
+		T(the_halt_is_made_good),
 		T(by_hand),
 		T(parameters),
 	};
