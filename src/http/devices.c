@@ -274,21 +274,6 @@ static void add_considered(struct buf *b, const struct device *d, const struct m
 	json_close(b, ']');
 }
 
-/* "40 s", "5 min", "3 h", "9 d" */
-static void duration_text(int64_t s, char *out, size_t size)
-{
-	static const struct {
-		int64_t below_s, unit_s;
-		const char *unit;
-	} steps[] = {
-		{60, 1, "s"}, {3600, 60, "min"}, {2 * 86400, 3600, "h"}, {INT64_MAX, 86400, "d"}};
-	size_t i = 0;
-
-	while (s >= steps[i].below_s)
-		i++;
-	snprintf(out, size, "%lld %s", (long long)(s > 0 ? s / steps[i].unit_s : 0), steps[i].unit);
-}
-
 static bool is_offline(const struct device *d)
 {
 	return d->state.link && d->state.link->presence == PRESENCE_OFFLINE;
