@@ -205,8 +205,10 @@ void duration_text(int64_t s, char *out, size_t size)
 	static const struct {
 		int64_t below_s, unit_s;
 		const char *unit;
-	} steps[] = {
-		{60, 1, "s"}, {3600, 60, "min"}, {2 * 86400, 3600, "h"}, {INT64_MAX, 86400, "d"}};
+	} steps[] = {{2 * 60, 1, "s"},
+		     {2 * 3600, 60, "min"},
+		     {2 * 86400, 3600, "h"},
+		     {INT64_MAX, 86400, "d"}};
 	size_t i = 0;
 
 	while (s >= steps[i].below_s)

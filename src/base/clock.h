@@ -37,5 +37,5 @@ bool time_parse(const char *text, int64_t *us);
 /* As people write it: RFC 3339 with Z or an offset, seconds and their fraction optional ("T" may be
  * a blank). */
 bool time_parse_human(const char *text, int64_t *us);
-/* "40 s", "5 min", "3 h", "9 d": rounded down; 0 s for what is past. */
+/* "40 s", "90 min", "3 h", "9 d": rounded down, two at least; 0 s for what is past. */
 void duration_text(int64_t s, char *out, size_t size);

@@ -68,18 +68,22 @@ static void rule_changes(const struct tz_rule *r, int64_t year, struct tz_change
 		day_of_rule(&r->ends, year) * DAY_S + r->ends.time_s - r->summer_s, r->standard_s};
 }
 
+/* A rule may end the summer of one year in the next, after that one's has begun: so the changes of
+ * the year, of two before, and of the next. */
+#define YEARS 4
+
 static int32_t rule_offset_s(const struct tz_rule *r, int64_t t_s, int64_t *until_s)
 {
-	struct tz_change c[6], last = {INT64_MIN, r->standard_s};
+	struct tz_change c[2 * YEARS], last = {INT64_MIN, r->standard_s};
 
 	if (!r->has_summer)
 		return r->standard_s;
 	int64_t local_s = t_s + r->standard_s;
 	int64_t year = year_of(local_s / DAY_S - (local_s % DAY_S < 0));
-	for (int i = 0; i < 3; i++)
-		rule_changes(r, year - 1 + i, &c[i], &c[3 + i]);
+	for (int i = 0; i < YEARS; i++)
+		rule_changes(r, year - 2 + i, &c[i], &c[YEARS + i]);
 	/* Where one summer ends as the next begins (all the year), the beginning comes later. */
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < 2 * YEARS; i++) {
 		if (c[i].at_s <= t_s && c[i].at_s >= last.at_s)
 			last = c[i];
 		if (c[i].at_s > t_s && c[i].at_s < *until_s)

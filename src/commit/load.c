@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/tzfile.h"
 #include "core/stage.h"
 #include "core/target.h"
 #include "fleet/state.h"
@@ -171,6 +172,26 @@ static bool load_walk(struct rollout *r, const struct row_rollout *row)
 	return state_set_string(&w->reason, row->state_reason ? row->state_reason : "");
 }
 
+/* Without its zone the window stays shut: too careful is better than not at all. */
+static bool load_window(struct rollout *r, const struct row_rollout *row)
+{
+	struct window w;
+	struct ota_err err;
+
+	if (!row->window)
+		return true;
+	if (window_parse(row->window, &w, &err) != OTA_OK)
+		return false;
+	if (tz_load(TZ_DIRECTORY, w.zone_name, &w.zone, &err) != OTA_OK)
+		log_event(LOG_WARNING, "daemon", "no_time_zone",
+			  "the window of rollout %s stays shut until this is mended and the "
+			  "service started anew: %s",
+			  r->name, err.msg);
+	r->window = window_copy(&w);
+	tz_free(&w.zone);
+	return r->window != NULL;
+}
+
 static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, struct ota_err *err)
 {
 	struct fleet *f = ctx;
@@ -182,7 +203,8 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	r->name = r->target.group = r->requires = r->walk.reason = "";
 	if (!r || !meta || !rel || !state_set_string(&r->name, row->name) ||
 	    !load_target(&r->target, row) || !load_stages(r, row) || !load_walk(r, row) ||
-	    !state_set_string(&r->requires, row->requires ? row->requires : "")) {
+	    !state_set_string(&r->requires, row->requires ? row->requires : "") ||
+	    !load_window(r, row)) {
 		json_decref(meta);
 		rollout_free(&r);
 		return ota_fail(err, OTA_EIO, "rollout %lld (%s) cannot be read",

@@ -4,6 +4,7 @@
 #include "core/runs.h"
 #include "core/target.h"
 #include "core/version.h"
+#include "core/window.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -99,9 +100,9 @@ static struct decision decide_by_rollouts(const struct device *d, const struct m
 		if (why == REASON_INACTIVE)
 			continue;
 		if (why == REASON_OFFER || why == REASON_UP_TO_DATE)
-			return (struct decision){why, r->release, r};
+			return (struct decision){why, r->release, r, 0};
 		if (refused.reason == REASON_NO_ROLLOUT || nearness(why) > nearness(refused.reason))
-			refused = (struct decision){why, r->release, r};
+			refused = (struct decision){why, r->release, r, 0};
 	}
 	return refused;
 }
@@ -122,19 +123,33 @@ static const struct rollout *find_rollout(const struct model *m, int64_t id)
 	return NULL;
 }
 
-/* What is not begun waits while everything is stopped or taken. */
-static struct decision hold(struct decision x, const struct decide_params *p)
+/* What is not begun waits while everything is stopped, and outside the window. */
+static struct decision hold_waiting(struct decision x, const struct decide_params *p)
 {
+	const struct window *w = x.rollout ? x.rollout->window : NULL;
+
 	if (x.reason != REASON_OFFER)
 		return x;
 	if (p->stopped)
 		x.reason = REASON_STOPPED;
-	else if (p->full || (x.rollout->max_parallel && x.rollout->busy >= x.rollout->max_parallel))
+	else if (w && !window_is_open(w, p->now_us))
+		x.reason = REASON_OUTSIDE_WINDOW;
+	return x;
+}
+
+/* What is new waits for a place besides. */
+static struct decision hold(struct decision x, const struct decide_params *p)
+{
+	x = hold_waiting(x, p);
+	if (x.reason != REASON_OFFER)
+		return x;
+	if (p->full || (x.rollout->max_parallel && x.rollout->busy >= x.rollout->max_parallel))
 		x.reason = REASON_WAITS;
 	return x;
 }
 
-struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p)
+static struct decision decide_now(const struct device *d, const struct model *m,
+				  const struct decide_params *p)
 {
 	const struct attempt *a = d->state.attempt;
 
@@ -155,9 +170,7 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 	if (decision_offers(&fresh) && fresh.release == trying && a->state == ATTEMPT_PENDING) {
 		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER)
 			fresh.rollout = same.rollout;
-		if (p->stopped)
-			fresh.reason = REASON_STOPPED;
-		return fresh;
+		return hold_waiting(fresh, p);
 	}
 	/* What has begun runs to its end, unless it stopped and something else takes its place. */
 	if (a->state != ATTEMPT_PENDING &&
@@ -168,6 +181,14 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 		return same;
 	}
 	return hold(fresh, p);
+}
+
+struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p)
+{
+	struct decision x = decide_now(d, m, p);
+
+	x.now_us = p->now_us;
+	return x;
 }
 
 static const char *const names[REASONS] = {
@@ -188,6 +209,7 @@ static const char *const names[REASONS] = {
 	[REASON_BELOW_REQUIRED] = "below_required",
 	[REASON_REQUIRED_INCOMPARABLE] = "required_incomparable",
 	[REASON_TOO_MANY_FAILURES] = "too_many_failures",
+	[REASON_OUTSIDE_WINDOW] = "outside_window",
 	[REASON_WAITS] = "waits_its_turn",
 	[REASON_STOPPED] = "stopped",
 	[REASON_NEWER_ROLLOUT_WINS] = "newer_rollout_wins",
@@ -204,6 +226,7 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 	const char *model = d->state.model[0] ? d->state.model : "(unknown)";
 	const char *rel = x->release ? x->release->version : "";
 	const char *name = x->rollout ? x->rollout->name : "(an ended rollout)";
+	char when[160];
 
 	switch (x->reason) {
 	case REASON_OFFER:
@@ -280,6 +303,12 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 "It failed %d times in a row at %s (rollout %s allows %d); "
 			 "allow another try with a retry.",
 			 failures_at(d, x->release->id), rel, name, x->rollout->max_attempts);
+		return;
+	case REASON_OUTSIDE_WINDOW:
+		window_sentence(x->rollout->window, x->now_us, when, sizeof when);
+		snprintf(out, size,
+			 "It runs %s and gets %s by rollout %s inside its window, which %s.", has,
+			 rel, name, when);
 		return;
 	case REASON_WAITS:
 		snprintf(out, size,

@@ -54,8 +54,11 @@ enum dispatch dispatch_judge(const struct device *d, const struct decision *x,
 	if (!l)
 		return DISPATCH_NOTHING;
 	if (a && attempt_is_open(a->state) && a->commanded_us) {
-		if (decision_offers(x) && x->release->id == a->release_id)
-			return judge_told(a, offline, p);
+		if (decision_keeps(x, a->release_id)) {
+			enum dispatch what = judge_told(a, offline, p);
+			return what == DISPATCH_AGAIN && !decision_offers(x) ? DISPATCH_NOTHING
+									     : what;
+		}
 		/* What is not meant any more is not told again. */
 		if (a->state != ATTEMPT_PENDING)
 			return DISPATCH_NOTHING;

@@ -16,6 +16,7 @@
 
 #include "core/attempt.h"
 #include "core/chip.h"
+#include "core/window.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -201,6 +202,7 @@ struct rollout {
 	const char *requires;  /* a device must run at least this; interned, "" any */
 	int64_t not_before_us; /* 0: at once */
 	int64_t deadline_us;   /* it pauses then; 0: never */
+	struct window *window; /* owned, never changes; NULL: at any hour */
 	struct stage *stages;  /* owned; never change */
 	int stage_count;       /* 1 or more */
 	struct walk walk;

@@ -257,11 +257,14 @@ static void add_considered(struct buf *b, const struct device *d, const struct m
 
 	json_open(b, "considered", '[');
 	for (const struct rollout *o = m ? m->rollouts : NULL; o; o = o->next) {
-		struct decision x = {decide_rollout(d, o), o->release, o};
+		struct decision x = {decide_rollout(d, o), o->release, o, 0};
 		if (decided && (x.reason == REASON_OFFER || x.reason == REASON_UP_TO_DATE))
 			x.reason = REASON_NEWER_ROLLOUT_WINS;
-		if (chosen->rollout == o)
+		if (chosen->rollout == o) {
 			decided = true;
+			if (x.reason == REASON_OFFER)
+				x = *chosen; /* which knows what holds it up */
+		}
 		reason_sentence(d, &x, sentence, sizeof sentence);
 		json_open(b, NULL, '{');
 		json_int(b, "rollout_id", o->id);
@@ -303,7 +306,7 @@ static void explain_sentence(const struct device *d, const struct decision *x, i
 			 x->release->version, x->rollout ? x->rollout->name : "(an ended rollout)",
 			 since);
 	else if (x->reason == REASON_IN_PROGRESS || x->reason == REASON_INSTALLING ||
-		 x->reason == REASON_WAITS)
+		 x->reason == REASON_WAITS || x->reason == REASON_OUTSIDE_WINDOW)
 		snprintf(out + used, size - used, " It is offline%s.", since);
 }
 

@@ -128,7 +128,11 @@ static const char migration_3[] =
 	" stages = json_array(json_object('percent', rollout_percentage, 'min_duration_s', 0));"
 	"UPDATE rollout_configurations SET stage_since = created_at WHERE state <> 'draft';";
 
-static const char *const migrations[] = {migration_1, migration_2, migration_3};
+/* When updates may begin. */
+static const char migration_4[] =
+	"ALTER TABLE rollout_configurations ADD COLUMN maintenance_window TEXT;";
+
+static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4};
 
 const char *const *sqlite_migrations(int *count)
 {

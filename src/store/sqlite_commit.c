@@ -109,9 +109,9 @@ static const char *const sql[STATEMENTS] = {
 		"updated_at,"
 		" created_by, metadata, release_id, allow_downgrade, max_attempts, max_parallel,"
 		" stages, not_before, deadline, priority, requires, state, stage, state_since,"
-		" stage_since)"
+		" stage_since, maintenance_window)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,"
-		"?20,?21,?22,?23,?24)",
+		"?20,?21,?22,?23,?24,?25)",
 	[ST_ROLLOUT_WALK] =
 		"UPDATE rollout_configurations SET is_active=?2, updated_at=?3,"
 		" rollout_percentage=?4, state=?5, state_reason=?6, state_since=?7, stage=?8,"
@@ -430,6 +430,7 @@ static bool write_rollout(struct sqlite_store *s, const struct change *c)
 	sqlite3_bind_int(st, 22, r->walk.stage + 1);
 	bind_time(st, 23, r->walk.state_since_us);
 	bind_time(st, 24, r->walk.stage_since_us);
+	bind_text(st, 25, r->window ? r->window->text : NULL);
 	return run(st);
 }
 

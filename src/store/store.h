@@ -157,7 +157,7 @@ struct row_rollout {
 	const char *name, *firmware_version, *device_model, *target_type, *target_filter;
 	const char *created_at, *updated_at, *created_by, *metadata;
 	const char *state, *state_reason, *state_since, *stages, *stage_since;
-	const char *not_before, *deadline, *requires;
+	const char *not_before, *deadline, *requires, *window;
 	int percent, max_attempts, max_parallel, priority;
 	int stage; /* from 1 */
 	int64_t held_us;
