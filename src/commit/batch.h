@@ -131,6 +131,7 @@ struct attempt_word {
 	enum attempt_event event;
 	int percent;       /* -1 */
 	const char *error; /* NULL */
+	int result_code;   /* with a failure; 0: none told */
 	const char *why;   /* for what the service ends: metadata.why */
 	bool accepted;     /* the device has the command */
 	bool coalesced;    /* progress alone is worth a row once a second */

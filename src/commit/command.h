@@ -47,6 +47,7 @@ struct report {
 		*attempt_token;   /* the last two may be NULL */
 	enum attempt_event event; /* one of EVENT_REPORT_* */
 	int percent;              /* -1: not told */
+	int result_code;          /* with a failure; 0: none told */
 	/* Over MQTT besides: the version may be NULL (it is the open attempt's), the event
 	 * EVENT_NONE (a sign of life). */
 	struct via via;

@@ -293,7 +293,7 @@ static enum ota_code load_group(void *ctx, const char *device_id, const char *gr
 	return end_change(ctx, d, &next, ok, err);
 }
 
-static enum ota_code load_failures(void *ctx, const char *device_id, int64_t release_id, int count,
+static enum ota_code load_failures(void *ctx, const char *device_id, const struct failure_count *f,
 				   struct ota_err *err)
 {
 	struct device_state next;
@@ -302,7 +302,7 @@ static enum ota_code load_failures(void *ctx, const char *device_id, int64_t rel
 
 	if (rc != OTA_OK)
 		return rc == OTA_ENOTFOUND ? OTA_OK : rc;
-	return end_change(ctx, d, &next, state_set_failures(&next, release_id, count), err);
+	return end_change(ctx, d, &next, state_set_failures(&next, f), err);
 }
 
 static enum ota_code load_attempt(void *ctx, const char *device_id, const struct attempt *a,

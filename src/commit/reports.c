@@ -185,6 +185,7 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	struct attempt_word word = {.event = r->event,
 				    .percent = r->percent,
 				    .error = r->error_message,
+				    .result_code = r->result_code,
 				    .accepted = r->accepted,
 				    .coalesced = r->via.site != NULL};
 	struct device *d = fleet_find(c->fleet, r->device_id);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "core/decide.h"
 
+#include "base/clock.h"
+#include "core/retry.h"
 #include "core/runs.h"
 #include "core/target.h"
 #include "core/version.h"
@@ -9,14 +11,14 @@
 #include <stdio.h>
 #include <string.h>
 
-static int failures_at(const struct device *d, int64_t release_id)
+static struct failure_count failures_at(const struct device *d, int64_t release_id)
 {
 	const struct failure_count *f = d->state.failures;
 
 	for (; f && f->release_id; f++)
 		if (f->release_id == release_id)
-			return f->count;
-	return 0;
+			return *f;
+	return (struct failure_count){.release_id = release_id};
 }
 
 static enum reason decide_target(const struct device *d, const struct rollout *r)
@@ -61,8 +63,12 @@ static enum reason decide_version(const struct device *d, const struct rollout *
 				   REASON_REQUIRED_INCOMPARABLE);
 	if (why != REASON_OFFER)
 		return why;
-	if (failures_at(d, rel->id) >= r->max_attempts)
-		return REASON_TOO_MANY_FAILURES;
+	struct failure_count f = failures_at(d, rel->id);
+	switch (retry_end(&f, r->max_attempts)) {
+	case RETRY_IN_VAIN: return REASON_IN_VAIN;
+	case RETRY_TOO_MANY: return REASON_TOO_MANY_FAILURES;
+	case RETRY_GOES_ON: break;
+	}
 	return REASON_OFFER;
 }
 
@@ -79,6 +85,7 @@ static int nearness(enum reason reason)
 {
 	switch (reason) {
 	case REASON_TOO_MANY_FAILURES:
+	case REASON_IN_VAIN:
 	case REASON_DOWNGRADE:
 	case REASON_BELOW_MIN_VERSION:
 	case REASON_MIN_VERSION_INCOMPARABLE:
@@ -137,13 +144,23 @@ static struct decision hold_waiting(struct decision x, const struct decide_param
 	return x;
 }
 
-/* What is new waits for a place besides. */
-static struct decision hold(struct decision x, const struct decide_params *p)
+static bool failed_at(const struct device *d, const struct release *r)
+{
+	struct failure_count f = failures_at(d, r->id);
+
+	return f.count + f.passing > 0;
+}
+
+/* What is new waits besides until it may be tried again, and for a place. */
+static struct decision hold(const struct device *d, struct decision x,
+			    const struct decide_params *p)
 {
 	x = hold_waiting(x, p);
 	if (x.reason != REASON_OFFER)
 		return x;
-	if (p->full || (x.rollout->max_parallel && x.rollout->busy >= x.rollout->max_parallel))
+	if (p->now_us < d->state.retry_us && failed_at(d, x.release))
+		x.reason = REASON_RETRY_LATER;
+	else if (p->full || (x.rollout->max_parallel && x.rollout->busy >= x.rollout->max_parallel))
 		x.reason = REASON_WAITS;
 	return x;
 }
@@ -157,7 +174,7 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 		return (struct decision){.reason = REASON_MODEL_UNKNOWN};
 	const struct release *trying = a ? find_release(m, a->release_id) : NULL;
 	if (!trying)
-		return hold(decide_by_rollouts(d, m), p);
+		return hold(d, decide_by_rollouts(d, m), p);
 
 	struct decision same = {.release = trying, .rollout = find_rollout(m, a->rollout_id)};
 	if (a->state == ATTEMPT_INSTALLING || (a->state == ATTEMPT_SUCCESS && !a->settled)) {
@@ -166,7 +183,7 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 	}
 	struct decision fresh = decide_by_rollouts(d, m);
 	if (!attempt_is_open(a->state))
-		return hold(fresh, p);
+		return hold(d, fresh, p);
 	if (decision_offers(&fresh) && fresh.release == trying && a->state == ATTEMPT_PENDING) {
 		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER)
 			fresh.rollout = same.rollout;
@@ -180,7 +197,7 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 		same.reason = REASON_IN_PROGRESS;
 		return same;
 	}
-	return hold(fresh, p);
+	return hold(d, fresh, p);
 }
 
 struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p)
@@ -209,6 +226,8 @@ static const char *const names[REASONS] = {
 	[REASON_BELOW_REQUIRED] = "below_required",
 	[REASON_REQUIRED_INCOMPARABLE] = "required_incomparable",
 	[REASON_TOO_MANY_FAILURES] = "too_many_failures",
+	[REASON_IN_VAIN] = "in_vain",
+	[REASON_RETRY_LATER] = "retry_later",
 	[REASON_OUTSIDE_WINDOW] = "outside_window",
 	[REASON_WAITS] = "waits_its_turn",
 	[REASON_STOPPED] = "stopped",
@@ -218,6 +237,34 @@ static const char *const names[REASONS] = {
 const char *reason_name(enum reason reason)
 {
 	return names[reason];
+}
+
+/* "8 insufficient space"; "an error" where no code was told. */
+static void failure_text(const struct failure_count *f, char *out, size_t size)
+{
+	if (f->code == RESULT_CODE_NONE)
+		snprintf(out, size, "an error");
+	else
+		snprintf(out, size, "%d %s", f->code, result_code_name(f->code));
+}
+
+static void sentence_failed(const struct device *d, const struct decision *x, char *out,
+			    size_t size)
+{
+	struct failure_count f = failures_at(d, x->release->id);
+	char why[40], wait[32];
+
+	failure_text(&f, why, sizeof why);
+	if (x->reason == REASON_IN_VAIN) {
+		snprintf(out, size,
+			 "It failed with %s at %s (rollout %s): not tried again until you say "
+			 "retry.",
+			 why, x->release->version, x->rollout->name);
+		return;
+	}
+	duration_text((d->state.retry_us - x->now_us) / US_PER_S, wait, sizeof wait);
+	snprintf(out, size, "It failed with %s at %s (rollout %s): tried again in %s.", why,
+		 x->release->version, x->rollout->name, wait);
 }
 
 void reason_sentence(const struct device *d, const struct decision *x, char *out, size_t size)
@@ -302,8 +349,10 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 		snprintf(out, size,
 			 "It failed %d times in a row at %s (rollout %s allows %d); "
 			 "allow another try with a retry.",
-			 failures_at(d, x->release->id), rel, name, x->rollout->max_attempts);
+			 failures_at(d, x->release->id).count, rel, name, x->rollout->max_attempts);
 		return;
+	case REASON_IN_VAIN:
+	case REASON_RETRY_LATER: sentence_failed(d, x, out, size); return;
 	case REASON_OUTSIDE_WINDOW:
 		window_sentence(x->rollout->window, x->now_us, when, sizeof when);
 		snprintf(out, size,

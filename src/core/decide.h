@@ -30,6 +30,8 @@ enum reason {
 	REASON_BELOW_REQUIRED, /* the rollout's own least version */
 	REASON_REQUIRED_INCOMPARABLE,
 	REASON_TOO_MANY_FAILURES,
+	REASON_IN_VAIN,            /* it failed in a way that another try would not mend */
+	REASON_RETRY_LATER,        /* it failed, and is tried again after a while */
 	REASON_OUTSIDE_WINDOW,     /* nothing begins until the rollout's window opens */
 	REASON_WAITS,              /* its turn comes when others are done */
 	REASON_STOPPED,            /* an operator stopped everything */

@@ -5,8 +5,6 @@
 static const int patience[] = {1, 5, 30, 1};
 #define COMMANDS_MAX (int)(sizeof patience / sizeof patience[0])
 
-#define RETRY_MOST_US (INT64_C(86400) * 1000000)
-
 static int64_t latest(int64_t a, int64_t b)
 {
 	return a > b ? a : b;
@@ -35,15 +33,6 @@ static enum dispatch judge_told(const struct attempt *a, bool offline,
 	return a->commands < COMMANDS_MAX ? DISPATCH_AGAIN : DISPATCH_LAPSE;
 }
 
-int64_t dispatch_retry_us(int failures, int64_t poll_interval_us)
-{
-	int64_t us = poll_interval_us;
-
-	for (int i = 1; i < failures && us < RETRY_MOST_US; i++)
-		us *= 2;
-	return us < RETRY_MOST_US ? us : RETRY_MOST_US;
-}
-
 enum dispatch dispatch_judge(const struct device *d, const struct decision *x,
 			     const struct dispatch_params *p)
 {
@@ -64,8 +53,7 @@ enum dispatch dispatch_judge(const struct device *d, const struct decision *x,
 			return DISPATCH_NOTHING;
 		return decision_offers(x) && !offline ? DISPATCH_OPEN : DISPATCH_LAPSE;
 	}
-	if (!decision_offers(x) || offline || (l->silent_us && d->last_seen_us <= l->silent_us) ||
-	    p->now_us < l->retry_us)
+	if (!decision_offers(x) || offline || (l->silent_us && d->last_seen_us <= l->silent_us))
 		return DISPATCH_NOTHING;
 	if (!a || !attempt_is_open(a->state))
 		return DISPATCH_OPEN;

@@ -66,7 +66,9 @@ struct device_digests {
 /* Failures in a row of one device at one release. */
 struct failure_count {
 	int64_t release_id;
-	int count;
+	int count;   /* towards max_attempts */
+	int passing; /* those that say nothing of the image; core/retry.h */
+	int code;    /* the last one's result code; 0: none told */
 };
 
 enum presence { PRESENCE_UNKNOWN, PRESENCE_ONLINE, PRESENCE_OFFLINE };
@@ -78,7 +80,6 @@ struct device_link {
 	enum presence presence;
 	int64_t presence_us;       /* since when; 0: unknown */
 	int64_t silent_us;         /* it answered no command by then; 0: never so */
-	int64_t retry_us;          /* after a failure: not told before; 0: none */
 	const char *other_site;    /* interned; "" but for an id that is live on two sites ... */
 	int64_t conflict_us;       /* ... as was last seen then */
 	uint64_t result_hash;      /* of the last result's payload ... */
@@ -101,6 +102,7 @@ struct device_state {
 	const struct failure_count *failures; /* owned, ended by release_id 0; NULL: none */
 	const struct string_list *groups;     /* owned, NULL: none */
 	const struct device_link *link;       /* owned, NULL: it was never heard over MQTT */
+	int64_t retry_us;                     /* what failed is not tried again before; 0: none */
 	int64_t ran_release_id;               /* the release of its last success, while it stands */
 	const char *ran_as;                   /* what it calls itself since; "" until it was seen */
 };

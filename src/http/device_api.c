@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "core/names.h"
+#include "core/retry.h"
 #include "core/target.h"
 
 #include <stdlib.h>
@@ -215,7 +216,7 @@ static bool read_report(struct request *r, struct report *rep)
 					    "success", "failed",      "rolled_back"};
 	struct json_fields f = {.object = r->json, .errors = &r->errors};
 	const char *device_id = NULL;
-	int64_t percent = -1;
+	int64_t percent = -1, code = 0;
 	size_t word = 0;
 
 	memset(rep, 0, sizeof *rep);
@@ -233,6 +234,8 @@ static bool read_report(struct request *r, struct report *rep)
 	json_field_string(&f, "error_message", false, 0, BODY_MAX, &rep->error_message);
 	json_field_int(&f, "progress_percent", false, 0, 100, &percent);
 	json_field_string(&f, "attempt_id", false, 0, 64, &rep->attempt_token);
+	json_field_int(&f, "result_code", false, 0, RESULT_CODE_LAST, &code);
+	rep->result_code = (int)code;
 	rep->percent = (int)percent;
 	return !field_errors_any(&r->errors);
 }

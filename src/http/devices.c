@@ -306,7 +306,8 @@ static void explain_sentence(const struct device *d, const struct decision *x, i
 			 x->release->version, x->rollout ? x->rollout->name : "(an ended rollout)",
 			 since);
 	else if (x->reason == REASON_IN_PROGRESS || x->reason == REASON_INSTALLING ||
-		 x->reason == REASON_WAITS || x->reason == REASON_OUTSIDE_WINDOW)
+		 x->reason == REASON_WAITS || x->reason == REASON_OUTSIDE_WINDOW ||
+		 x->reason == REASON_RETRY_LATER)
 		snprintf(out + used, size - used, " It is offline%s.", since);
 }
 

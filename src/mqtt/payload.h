@@ -17,6 +17,7 @@
 #include "core/checkin.h"
 #include "core/domain.h"
 #include "core/names.h"
+#include "core/retry.h"
 
 #include <jansson.h>
 
@@ -63,6 +64,7 @@ struct message {
 	enum attempt_event event;  /* EVENT_NONE: a sign of life that moves nothing */
 	bool accepted;             /* it has the command: no need to tell it again */
 	int percent;               /* 0..100; -1: not told */
+	int result_code;           /* of a result that failed, 1..11; 0: none told */
 	const char *version;       /* as told (target_version or version), never "" */
 	const char *attempt_token; /* as told, at most 64 characters, never "" */
 	/*
@@ -81,6 +83,3 @@ OTA_MUST_USE bool message_parse(const struct topic *topic, const void *payload, 
 				struct message *out, enum reject_reason *reason,
 				struct ota_err *err);
 void message_fini(struct message *m);
-
-/* The name of a result code 0..11 ("download failed"); NULL for any other. */
-const char *result_code_name(int64_t code);

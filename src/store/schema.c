@@ -128,9 +128,11 @@ static const char migration_3[] =
 	" stages = json_array(json_object('percent', rollout_percentage, 'min_duration_s', 0));"
 	"UPDATE rollout_configurations SET stage_since = created_at WHERE state <> 'draft';";
 
-/* When updates may begin. */
+/* When updates may begin, and when they are tried again. */
 static const char migration_4[] =
-	"ALTER TABLE rollout_configurations ADD COLUMN maintenance_window TEXT;";
+	"ALTER TABLE rollout_configurations ADD COLUMN maintenance_window TEXT;"
+	"ALTER TABLE attempt_failures ADD COLUMN passing INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE attempt_failures ADD COLUMN result_code INTEGER;";
 
 static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4};
 

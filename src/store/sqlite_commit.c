@@ -90,9 +90,10 @@ static const char *const sql[STATEMENTS] = {
 		"closed_why)), installing_at=?18, settled=?19,"
 		" commanded_at=?21, commands=?22, accepted_at=?23"
 		" WHERE id=?1",
-	[ST_FAILURES_PUT] =
-		"INSERT INTO attempt_failures (device_id, release_id, failures) VALUES (?1,?2,?3)"
-		" ON CONFLICT (device_id, release_id) DO UPDATE SET failures=?3",
+	[ST_FAILURES_PUT] = "INSERT INTO attempt_failures (device_id, release_id, failures, "
+			    "passing, result_code)"
+			    " VALUES (?1,?2,?3,?4,?5) ON CONFLICT (device_id, release_id)"
+			    " DO UPDATE SET failures=?3, passing=?4, result_code=?5",
 	[ST_FAILURES_REMOVE] = "DELETE FROM attempt_failures WHERE device_id=?1 AND release_id=?2",
 	[ST_EVENT] = "INSERT INTO ota_events (event_type, device_id, firmware_version, rollout_id,"
 		     " event_data, created_at, created_by) VALUES (?1,?2,?3,?4,?5,?6,?7)",
@@ -234,7 +235,6 @@ static void bind_link(sqlite3_stmt *st, const struct device_link *l)
 	sqlite3_bind_int64(st, 22, (int64_t)l->result_hash);
 	sqlite3_bind_int64(st, 23, l->result_attempt_id);
 	bind_time(st, 24, l->silent_us);
-	bind_time(st, 25, l->retry_us);
 }
 
 static bool write_device(struct sqlite_store *s, const struct change *c)
@@ -265,6 +265,7 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 	sqlite3_bind_int64(st, 14, n->ran_release_id);
 	bind_known(st, 15, n->ran_as);
 	bind_link(st, n->link);
+	bind_time(st, 25, n->retry_us);
 	return run(st);
 }
 
@@ -341,15 +342,19 @@ static bool write_attempt(struct sqlite_store *s, const struct change *c)
 
 static bool write_failures(struct sqlite_store *s, const struct change *c)
 {
-	bool put = c->failures.count > 0;
+	const struct failure_count *f = &c->failures.failures;
+	bool put = f->count + f->passing > 0;
 	sqlite3_stmt *st = statement(s, put ? ST_FAILURES_PUT : ST_FAILURES_REMOVE);
 
 	if (!st)
 		return false;
 	bind_text(st, 1, c->failures.device_id);
-	sqlite3_bind_int64(st, 2, c->failures.release_id);
-	if (put)
-		sqlite3_bind_int(st, 3, c->failures.count);
+	sqlite3_bind_int64(st, 2, f->release_id);
+	if (put) {
+		sqlite3_bind_int(st, 3, f->count);
+		sqlite3_bind_int(st, 4, f->passing);
+		bind_id(st, 5, f->code);
+	}
 	return run(st);
 }
 

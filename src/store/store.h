@@ -71,8 +71,7 @@ struct change {
 		} attempt;
 		struct {
 			const char *device_id;
-			int64_t release_id;
-			int count; /* 0 removes */
+			struct failure_count failures; /* without any: removes */
 		} failures;
 		struct {
 			const char *type, *device_id, *version; /* device_id, version may be NULL */
@@ -222,7 +221,7 @@ struct store_loader {
 				const struct device_state *state, struct ota_err *err);
 	enum ota_code (*group)(void *ctx, const char *device_id, const char *group,
 			       struct ota_err *err);
-	enum ota_code (*failures)(void *ctx, const char *device_id, int64_t release_id, int count,
+	enum ota_code (*failures)(void *ctx, const char *device_id, const struct failure_count *f,
 				  struct ota_err *err);
 	/* What CHANGE_STATE wrote. */
 	enum ota_code (*state)(void *ctx, const char *key, const char *value, struct ota_err *err);

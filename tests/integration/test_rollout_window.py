@@ -1,54 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Rollouts that keep to a window, on a service whose clock the test sets."""
 import datetime
-import os
-
-import pytest
 
 import images
 from mqtt import Device, MqttService
-from service import BUILD, wait_for
+from service import wait_for
 
 CREATE = "/api/admin/rollout/create"
-HOUR = 3600
 
 
-class Clock:
-    """Moves the service's clock; it never goes back."""
-
-    def __init__(self, path):
-        self.path, self.ahead_s = path, 0
-        self.set(0)
-        self.started = datetime.datetime.now(datetime.timezone.utc)
-
-    def set(self, ahead_s):
-        self.path.with_suffix(".new").write_text(str(int(ahead_s)))
-        self.path.with_suffix(".new").rename(self.path)
-        self.ahead_s = ahead_s
-
-    def now(self):
-        return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=self.ahead_s)
-
-    def set_to(self, when):
-        self.set((when - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
-
-    def window(self, begins_in_h=2, hours=2):
-        """From two hours on for two hours, by the clocks of UTC: its text, begin and end."""
-        begin = (self.now() + datetime.timedelta(hours=begins_in_h)).replace(second=0, microsecond=0)
-        end = begin + datetime.timedelta(hours=hours)
-        return "daily %s-%s UTC" % (begin.strftime("%H:%M"), end.strftime("%H:%M")), begin, end
-
-
-@pytest.fixture
-def clock(tmp_path):
-    return Clock(tmp_path / "shift")
-
-
-def with_clock(clock):
-    shim = os.path.join(BUILD, "tests", "integration", "libclockshift.so")
-    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), shim]))
-    asan = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
-    return {"LD_PRELOAD": preload, "CLOCK_SHIFT_FILE": str(clock.path), "ASAN_OPTIONS": asan}
+def window(clock, begins_in_h=2, hours=2):
+    """From two hours on for two hours, by the clocks of UTC: its text, begin and end."""
+    begin = (clock.now() + datetime.timedelta(hours=begins_in_h)).replace(second=0, microsecond=0)
+    end = begin + datetime.timedelta(hours=hours)
+    return "daily %s-%s UTC" % (begin.strftime("%H:%M"), end.strftime("%H:%M")), begin, end
 
 
 def offered(answer):
@@ -61,9 +26,9 @@ def minutes(count):
 
 
 def test_nothing_begins_outside_the_window(services, clock):
-    service = services(env=with_clock(clock))
+    service = services(env=clock.environment())
     service.release(images.esp32("2.0.0"), "2.0.0")
-    text, begin, end = clock.window()
+    text, begin, end = window(clock)
     number = service.rollout("2.0.0", name="nightly", window=text)
     answer = service.check("d1")
     assert not offered(answer) and answer["reason"] == "outside_window"
@@ -119,11 +84,11 @@ def test_nothing_begins_outside_the_window(services, clock):
 
 
 def test_the_dispatcher_waits_for_the_window(tmp_path, clock):
-    service = MqttService(tmp_path / "service", env={**with_clock(clock), "OTA_COMMAND_TIMEOUT_S": 3600})
+    service = MqttService(tmp_path / "service", env={**clock.environment(), "OTA_COMMAND_TIMEOUT_S": 3600})
     service.start()
     try:
         service.release(images.esp32("2.0.0"), "2.0.0")
-        text, begin, end = clock.window()
+        text, begin, end = window(clock)
         device = Device(service)
         wait_for(lambda: service.list("devices"), "the device")
         service.rollout("2.0.0", window=text)

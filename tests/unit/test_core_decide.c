@@ -32,6 +32,8 @@ static void check_sentence(const struct device *d, const struct decision *x)
 	case REASON_DOWNGRADE:
 	case REASON_BELOW_MIN_VERSION:
 	case REASON_MIN_VERSION_INCOMPARABLE:
+	case REASON_IN_VAIN:
+	case REASON_RETRY_LATER:
 	case REASON_OUTSIDE_WINDOW:
 	case REASON_WAITS:
 	case REASON_STOPPED:
@@ -70,7 +72,7 @@ static void each_reason(void **state)
 	struct world w;
 	struct device d = world_device("esp32_001", "1.0.0");
 	struct list_of nobody = {1, {"other"}};
-	struct failure_count failures[] = {{0, 0}, {0, 0}};
+	struct failure_count failures[] = {{0}, {0}};
 
 	(void)state;
 	world_init(&w);
@@ -126,12 +128,13 @@ static void each_reason(void **state)
 	d.state.version = "1.1.0";
 	expect(&d, &w, REASON_OFFER, o);
 	o->requires = "";
-	failures[0] = (struct failure_count){r->id, 3};
+	failures[0] = (struct failure_count){.release_id = r->id, .count = 3};
 	d.state.failures = failures;
 	expect(&d, &w, REASON_TOO_MANY_FAILURES, o);
 	failures[0].count = 2;
 	expect(&d, &w, REASON_OFFER, o);
-	failures[0] = (struct failure_count){r->id + 7, 9}; /* at another release */
+	failures[0] = (struct failure_count){.release_id = r->id + 7,
+					     .count = 9}; /* at another release */
 	expect(&d, &w, REASON_OFFER, o);
 	d.state.failures = NULL;
 	d.state.version = "v2.0.0";
