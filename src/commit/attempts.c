@@ -8,7 +8,6 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/hash.h"
-#include "base/log.h"
 #include "core/retry.h"
 #include "core/runs.h"
 #include "core/version.h"
@@ -45,8 +44,8 @@ static const char *event_data(struct committer *c, const struct attempt *a,
 		json_str(&b, "from_version", a->from_version);
 	if (word && word->error)
 		json_str(&b, "error_message", word->error);
-	if (word && word->result_code)
-		json_int(&b, "result_code", word->result_code);
+	if (word && word->code)
+		json_int(&b, "result_code", word->code);
 	if (word && word->why)
 		json_str(&b, "why", word->why);
 	if (a->unsolicited)
@@ -184,16 +183,13 @@ static bool note_failure(struct committer *c, struct device_work *w, const struc
 {
 	struct failure_count f = state_failures(&w->next, a->release_id);
 	struct retry_facts facts = {
-		.code = word->result_code,
+		.code = word->code,
 		.whole = has_whole_image(was),
 		.is_told = w->next.link != NULL,
 		.poll_interval_us = c->cfg.poll_interval_s * US_PER_S,
 	};
 	int64_t wait_us = retry_note(&f, &facts);
 
-	if (word->result_code == RESULT_CODE_INVALID_URL)
-		log_event(LOG_WARNING, w->device->device_id, "invalid_url",
-			  "the device cannot use the URL that it was given; see OTA_PUBLIC_URL");
 	if (!put_failures(c, w, &f))
 		return false;
 	if (wait_us == 0 && w->next.retry_us <= c->batch.now_us)

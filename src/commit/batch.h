@@ -131,10 +131,10 @@ struct attempt_word {
 	enum attempt_event event;
 	int percent;       /* -1 */
 	const char *error; /* NULL */
-	int result_code;   /* with a failure; 0: none told */
 	const char *why;   /* for what the service ends: metadata.why */
 	bool accepted;     /* the device has the command */
 	bool coalesced;    /* progress alone is worth a row once a second */
+	int code;          /* the result code of a failure; 0: none was told */
 };
 enum stepped {
 	STEPPED,     /* something changed and is in the batch */

@@ -47,12 +47,12 @@ struct report {
 		*attempt_token;   /* the last two may be NULL */
 	enum attempt_event event; /* one of EVENT_REPORT_* */
 	int percent;              /* -1: not told */
-	int result_code;          /* with a failure; 0: none told */
 	/* Over MQTT besides: the version may be NULL (it is the open attempt's), the event
 	 * EVENT_NONE (a sign of life). */
 	struct via via;
 	bool accepted;        /* it has the command */
 	uint64_t result_hash; /* of the payload of a result; 0: no result */
+	int code;             /* the result's, where one was told; 0: none */
 };
 
 /* A device's word about itself over MQTT: its birth message, or its last will. */

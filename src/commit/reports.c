@@ -185,9 +185,9 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	struct attempt_word word = {.event = r->event,
 				    .percent = r->percent,
 				    .error = r->error_message,
-				    .result_code = r->result_code,
 				    .accepted = r->accepted,
-				    .coalesced = r->via.site != NULL};
+				    .coalesced = r->via.site != NULL,
+				    .code = r->code};
 	struct device *d = fleet_find(c->fleet, r->device_id);
 	struct stored_attempt found;
 	const struct attempt *a = NULL;

@@ -24,7 +24,7 @@ static const struct {
 	[3] = {"verification failed", COUNTS, 2}, /* once more: bits may flip on the way */
 	[4] = {"install failed", COUNTS, 0},
 	[5] = {"no partition", COUNTS, 1},
-	[RESULT_CODE_INVALID_URL] = {"invalid url", PASSES, 0}, /* our fault, not the device's */
+	[6] = {"invalid url", PASSES, 0}, /* our fault, not the device's */
 	[7] = {"timeout", MIXED, 0},
 	[8] = {"insufficient space", COUNTS, 1},
 	[9] = {"invalid firmware", COUNTS, 1},

@@ -235,7 +235,7 @@ static bool read_report(struct request *r, struct report *rep)
 	json_field_int(&f, "progress_percent", false, 0, 100, &percent);
 	json_field_string(&f, "attempt_id", false, 0, 64, &rep->attempt_token);
 	json_field_int(&f, "result_code", false, 0, RESULT_CODE_LAST, &code);
-	rep->result_code = (int)code;
+	rep->code = (int)code;
 	rep->percent = (int)percent;
 	return !field_errors_any(&r->errors);
 }

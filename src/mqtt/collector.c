@@ -131,7 +131,7 @@ static void make_report(struct inbound *in, const struct mosquitto_message *m)
 		.attempt_token = say->attempt_token,
 		.event = say->event,
 		.percent = say->percent,
-		.result_code = say->result_code,
+		.code = say->code,
 		.via = {in->topic.site, in->topic.form},
 		.accepted = say->accepted,
 	};

@@ -421,10 +421,9 @@ static void read_result(const struct json_fields *f, struct message *m)
 	if (has_code && code == ALREADY_RUNNING)
 		return;
 	m->event = success ? EVENT_REPORT_SUCCESS : EVENT_REPORT_FAILED;
-	if (success)
-		return;
-	m->result_code = (int)code;
-	read_error(f, name, m);
+	m->code = success ? 0 : (int)code;
+	if (!success)
+		read_error(f, name, m);
 }
 
 /* Version and attempt are told alike in all three. */

@@ -64,7 +64,7 @@ struct message {
 	enum attempt_event event;  /* EVENT_NONE: a sign of life that moves nothing */
 	bool accepted;             /* it has the command: no need to tell it again */
 	int percent;               /* 0..100; -1: not told */
-	int result_code;           /* of a result that failed, 1..11; 0: none told */
+	int code;                  /* of a failed result; 0: not told */
 	const char *version;       /* as told (target_version or version), never "" */
 	const char *attempt_token; /* as told, at most 64 characters, never "" */
 	/*
