@@ -130,16 +130,19 @@ static const struct rollout *find_rollout(const struct model *m, int64_t id)
 	return NULL;
 }
 
+static bool is_shut(const struct rollout *r, const struct decide_params *p)
+{
+	return r->window && !window_is_open(r->window, p->now_us);
+}
+
 /* What is not begun waits while everything is stopped, and outside the window. */
 static struct decision hold_waiting(struct decision x, const struct decide_params *p)
 {
-	const struct window *w = x.rollout ? x.rollout->window : NULL;
-
 	if (x.reason != REASON_OFFER)
 		return x;
 	if (p->stopped)
 		x.reason = REASON_STOPPED;
-	else if (w && !window_is_open(w, p->now_us))
+	else if (is_shut(x.rollout, p))
 		x.reason = REASON_OUTSIDE_WINDOW;
 	return x;
 }
@@ -185,7 +188,10 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 	if (!attempt_is_open(a->state))
 		return hold(d, fresh, p);
 	if (decision_offers(&fresh) && fresh.release == trying && a->state == ATTEMPT_PENDING) {
-		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER)
+		/* Still of its own rollout, unless another may go on where that one's window is
+		 * shut. */
+		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER &&
+		    !is_shut(same.rollout, p))
 			fresh.rollout = same.rollout;
 		return hold_waiting(fresh, p);
 	}

@@ -543,6 +543,13 @@ static void windows(void **state)
 			    .from_version = "1.0.0"};
 	d.state.attempt = &a;
 	expect(&d, &w, REASON_OUTSIDE_WINDOW, o2);
+	/* Another rollout of the same release, for those who cannot wait. */
+	struct rollout *now = world_rollout(&w, r2, TARGET_ALL);
+	expect(&d, &w, REASON_OFFER, now);
+	o2->window = &day;
+	expect(&d, &w, REASON_OFFER, o2);
+	o2->window = &night;
+	now->active = false;
 	a.state = ATTEMPT_DOWNLOADING;
 	expect(&d, &w, REASON_IN_PROGRESS, o2);
 	a.reported_us = 0; /* silent for ever */
