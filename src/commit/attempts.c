@@ -3,7 +3,7 @@
  * Attempts, as the committer changes them: one function opens one, one function moves one, and each
  * change is a row, an event and the device's new state at once.
  */
-#include "commit/batch.h"
+#include "commit/gates.h"
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -138,7 +138,12 @@ bool attempt_open(struct committer *c, struct device_work *w, const struct relea
 		.from_version = w->next.version,
 	};
 	const char *data;
+	bool refused = false;
 
+	if (by && !gates_note_open(c, w, by, &a, &refused))
+		return false;
+	if (refused)
+		return true;
 	take_place(c, by);
 
 	/* A try after a success that stood begins a new row of failures. */
@@ -302,6 +307,7 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 		if (!data ||
 		    !batch_event(&c->batch, event_type(old->state, a.state), w->device->device_id,
 				 kept->version, a.rollout_id, data) ||
+		    !gates_note_step(c, w, old->state, kept, word) ||
 		    !note_outcome(c, w, kept, old->state, word))
 			return STEPPED_NOMEM;
 	}

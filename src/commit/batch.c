@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "commit/batch.h"
+#include "commit/gates.h"
 
 #include "base/clock.h"
 #include "fleet/intern.h"
@@ -195,13 +195,13 @@ struct device_work *work_on_new_device(struct committer *c, struct command *cmd,
 
 static void plan_undo(struct plan_work *p)
 {
-	if (!p)
-		return;
-	release_free(&p->new_release);
-	rollout_free(&p->new_rollout);
-	if (p->rollout)
-		intern_put(p->walk.reason);
-	free(p->stop_reason);
+	for (; p; p = p->next) {
+		release_free(&p->new_release);
+		rollout_free(&p->new_rollout);
+		if (p->rollout)
+			intern_put(p->walk.reason);
+		free(p->stop_reason);
+	}
 }
 
 void work_undo(struct committer *c, struct command *cmd)
@@ -220,6 +220,7 @@ void work_undo(struct committer *c, struct command *cmd)
 	cmd->devices = NULL;
 	plan_undo(cmd->plan);
 	cmd->plan = NULL;
+	gates_undo(c, cmd);
 }
 
 bool put_device(struct committer *c, struct device_work *w)

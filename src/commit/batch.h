@@ -10,7 +10,10 @@
 #pragma once
 
 #include "commit/committer.h"
+#include "core/gate_silence.h"
 #include "fleet/state.h"
+
+#include <pthread.h>
 
 /* A device's new state, waiting for the commit. */
 struct device_work {
@@ -31,10 +34,13 @@ struct plan_work {
 	struct rollout *new_rollout;
 	struct rollout *rollout; /* stands elsewhere */
 	struct walk walk;
-	struct release *release; /* set deleted */
+	struct release *release; /* set deleted, or ... */
 	bool deleted;
+	bool suspects; /* ... suspect since then, 0: not any more */
+	int64_t suspect_us;
 	bool stops;        /* everything is stopped, or goes on ... */
 	char *stop_reason; /* ... when NULL */
+	struct plan_work *next;
 };
 
 /* The key of the store's state that says since when and why everything is stopped: "TIME REASON".
@@ -42,6 +48,15 @@ struct plan_work {
 #define STATE_STOPPED "stopped"
 
 struct chunk;
+
+/* All gates: gates.h. */
+struct gates {
+	pthread_mutex_t lock;
+	struct watch *first;
+	struct gate_clock clock; /* stands while nobody can be heard */
+	_Atomic bool deaf;       /* a door is shut */
+	_Atomic int64_t open;    /* devices without an outcome, in all */
+};
 
 struct batch {
 	struct change_batch store;
@@ -51,6 +66,8 @@ struct batch {
 	int64_t now_us;
 	size_t added;   /* devices that its commands add, not born yet */
 	const char *by; /* who asked for what is being prepared */
+	/* What it changes in gates. */
+	struct gate_work *gates, **gates_end;
 };
 
 struct committer {
@@ -58,6 +75,7 @@ struct committer {
 	struct store *store;
 	struct committer_config cfg;
 	struct batch batch;
+	struct gates gates;
 	/* Attempts that take a place: counted in rounds over the fleet, and one more for each that
 	 * is opened meanwhile.  Read by all. */
 	_Atomic int64_t busy;
@@ -82,7 +100,12 @@ typedef enum prepared prepare_fn(struct committer *c, struct command *cmd);
 prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse,
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
 	prepare_rollout_create, prepare_rollout_walk, prepare_flush_seen, prepare_status,
-	prepare_dispatch, prepare_rejected, prepare_stop;
+	prepare_dispatch, prepare_rejected, prepare_stop, prepare_sent, prepare_gate_look,
+	prepare_gate_halt;
+
+/* After the commit: the log, the fleet and the gates get what the command changed. */
+void publish_log(const struct batch *b, const struct command *cmd);
+void publish(struct committer *c, struct command *cmd);
 
 /* A flush was not written: all of it is to be written again. */
 void flush_undo(struct committer *c);
@@ -120,8 +143,8 @@ void work_undo(struct committer *c, struct command *cmd);
 
 /* --- attempts, in attempts.c --- */
 
-/* Opens an attempt of the device at the release; TOLD: a command goes out with it.  False: out of
- * memory. */
+/* Opens an attempt of the device at the release, unless its gate has no place after all; TOLD: a
+ * command goes out with it.  False: out of memory. */
 OTA_MUST_USE bool attempt_open(struct committer *c, struct device_work *w, const struct release *r,
 			       const struct rollout *by, bool told);
 /* The open attempt is told again now; or (TOLD false) counts its commands anew. */

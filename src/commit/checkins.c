@@ -4,7 +4,7 @@
  * (committer_soft_checkin); any other is a command.  After the command the door asks again and
  * finds nothing new: so an offer that leaves the service is always one that is durable.
  */
-#include "commit/batch.h"
+#include "commit/gates.h"
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -14,13 +14,15 @@
 
 #include <string.h>
 
-struct decide_params committer_decide_params(const struct committer *c)
+struct decide_params committer_decide_params(struct committer *c)
 {
 	return (struct decide_params){
 		.now_us = clock_service_us(),
 		.stale_us = 3 * c->cfg.poll_interval_s * US_PER_S,
 		.stopped = fleet_is_stopped(c->fleet),
 		.full = c->cfg.max_downloads > 0 && c->busy >= c->cfg.max_downloads,
+		.ask = gates_ask,
+		.ask_ctx = c,
 	};
 }
 
@@ -327,7 +329,8 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 		return PREPARED_DEFER;
 	if (!w)
 		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
-	w->device->last_seen_us = c->batch.now_us;
+	if (!w->added)
+		fleet_hear(w->device, c->batch.now_us);
 	cmd->code = checkin_apply(c, w, in, true, &cmd->err);
 	if (cmd->code != OTA_OK)
 		return PREPARED_FAIL;

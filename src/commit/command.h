@@ -32,6 +32,9 @@ enum command_kind {
 	COMMAND_DISPATCH,
 	COMMAND_REJECTED,
 	COMMAND_STOP,
+	COMMAND_SENT,
+	COMMAND_GATE_LOOK,
+	COMMAND_GATE_HALT,
 	COMMAND_KINDS,
 };
 
@@ -98,6 +101,8 @@ struct rollout_new {
 	const struct stage *stages;         /* checked; none: one of PERCENT */
 	size_t stage_count;
 	const char *reason; /* for the log; may be NULL */
+	struct guard guard; /* its params: checked where given, else the default */
+	bool override_suspect;
 	const char *const *device_ids;
 	size_t device_id_count;
 	const uint64_t *macs;
@@ -108,6 +113,8 @@ struct rollout_new {
 
 struct device_work;
 struct plan_work;
+struct gate_work;
+struct watch;
 
 struct command {
 	enum command_kind kind;
@@ -163,6 +170,11 @@ struct command {
 		struct {
 			const char *reason; /* NULL: go on */
 		} stop;
+		struct {
+			const char
+				*token; /* of the attempt whose image was sent to its last byte */
+		} sent;
+		struct watch *halt; /* the committer's own */
 	};
 
 	const char *by; /* who asks for it, for the log; NULL: a device, or the service */
@@ -191,5 +203,6 @@ struct command {
 	struct command *next;
 	struct device_work *devices; /* what becomes of devices at publication */
 	struct plan_work *plan;
+	struct gate_work *gates; /* in the order of their events */
 	size_t first_change, change_count;
 };

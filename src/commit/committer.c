@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "commit/batch.h"
 
+#include "commit/gates.h"
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "core/dispatch.h"
@@ -59,6 +61,9 @@ static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
 	[COMMAND_DISPATCH] = prepare_dispatch,
 	[COMMAND_REJECTED] = prepare_rejected,
 	[COMMAND_STOP] = prepare_stop,
+	[COMMAND_SENT] = prepare_sent,
+	[COMMAND_GATE_LOOK] = prepare_gate_look,
+	[COMMAND_GATE_HALT] = prepare_gate_halt,
 };
 
 /* Changes releases or rollouts, or speaks of every device: a batch by itself. */
@@ -71,6 +76,8 @@ static bool stands_alone(enum command_kind kind)
 	case COMMAND_ROLLOUT_WALK:
 	case COMMAND_FLUSH_SEEN:
 	case COMMAND_STOP:
+	case COMMAND_GATE_LOOK:
+	case COMMAND_GATE_HALT:
 	case COMMAND_DEVICE_DELETE: return true;
 	default: return false;
 	}
@@ -116,8 +123,11 @@ static enum prepared prepare(struct committer *c, struct command *cmd)
 	cmd->code = OTA_OK;
 	cmd->refused = cmd->over_limit = false;
 	b->by = cmd->by;
+	b->gates = NULL;
+	b->gates_end = &b->gates;
 	memset(&cmd->out, 0, sizeof cmd->out);
 	enum prepared p = prepare_kind[cmd->kind](c, cmd);
+	cmd->gates = b->gates;
 	for (struct device_work *w = cmd->devices; w && p == PREPARED; w = w->link)
 		if (!w->removed && !fleet_reserve(c->fleet, &w->next))
 			p = prepare_fail_nomem(cmd);
@@ -177,84 +187,6 @@ static void batch_prepare(struct committer *c, struct command_list *taken,
 	c->queue->deferred = later;
 	if (!later.first)
 		list_init(&c->queue->deferred);
-}
-
-/* The log gets what is durable too: what ends something at info, what goes on at debug. */
-static void log_changes(const struct batch *b, const struct command *cmd)
-{
-	char subject[160];
-
-	for (size_t i = 0; i < cmd->change_count; i++) {
-		const struct change *ch = &b->store.changes[cmd->first_change + i];
-		if (ch->kind != CHANGE_EVENT)
-			continue;
-		bool goes_on = strcmp(ch->event.type, "update_progressed") == 0 ||
-			       strcmp(ch->event.type, "update_offered") == 0 ||
-			       strcmp(ch->event.type, "update_accepted") == 0 ||
-			       strcmp(ch->event.type, "update_started") == 0;
-		enum log_level level = goes_on ? LOG_DEBUG : LOG_INFO;
-		if (!log_enabled(level))
-			continue;
-		if (ch->event.device_id)
-			snprintf(subject, sizeof subject, "device/%s", ch->event.device_id);
-		else if (ch->event.rollout_id)
-			snprintf(subject, sizeof subject, "rollout/%lld",
-				 (long long)ch->event.rollout_id);
-		else if (ch->event.version)
-			snprintf(subject, sizeof subject, "release/%s", ch->event.version);
-		else
-			strcpy(subject, "fleet");
-		log_event(level, subject, ch->event.type, "%s %s",
-			  ch->event.version ? ch->event.version : "-",
-			  ch->event.data ? ch->event.data : "");
-	}
-}
-
-/* The rollout whose attempt moves with this, NULL: none. */
-static struct rollout *moved_rollout(struct committer *c, const struct device_work *w)
-{
-	const struct attempt *was = w->device->state.attempt, *is = w->next.attempt;
-	const struct model *m;
-	struct rollout *r;
-
-	if (!was || !was->rollout_id || (is && is->id == was->id && is->state == was->state))
-		return NULL;
-	m = fleet_model(c->fleet, w->device->state.model);
-	for (r = m ? m->rollouts : NULL; r && r->id != was->rollout_id; r = r->next)
-		;
-	return r;
-}
-
-/* The fleet gets what is durable.  Cannot fail. */
-static void publish(struct committer *c, struct command *cmd)
-{
-	for (struct device_work *w = cmd->devices; w; w = w->link) {
-		if (w->removed) {
-			state_fini(&w->next);
-			fleet_remove(c->fleet, w->device);
-			continue;
-		}
-		/* Whoever counts how far a rollout is may count anew: after there is more. */
-		struct rollout *moved = moved_rollout(c, w);
-		fleet_publish(c->fleet, w->device, &w->next);
-		if (moved)
-			moved->moves++;
-		if (w->learns)
-			fleet_set_learnt(c->fleet, w->learns, w->learnt);
-	}
-	struct plan_work *p = cmd->plan;
-	if (p && p->new_release)
-		fleet_publish_release(c->fleet, p->model, p->new_release);
-	if (p && p->new_rollout)
-		fleet_publish_rollout(c->fleet, p->model, p->new_rollout);
-	if (p && p->rollout)
-		fleet_set_walk(c->fleet, p->rollout, &p->walk);
-	if (p && p->release)
-		fleet_set_deleted(c->fleet, p->release, p->deleted);
-	if (p && p->stops)
-		fleet_set_stop(c->fleet, p->stop_reason, c->batch.now_us);
-	cmd->devices = NULL;
-	cmd->plan = NULL;
 }
 
 static void note_health(struct committer *c, enum ota_code rc, const struct ota_err *err)
@@ -317,7 +249,7 @@ static void batch_commit(struct committer *c, struct command_list *done)
 			continue;
 		struct change_group *group = &b->store.groups[g++];
 		if (rc == OTA_OK && group->result == OTA_OK) {
-			log_changes(b, cmd);
+			publish_log(b, cmd);
 			publish(c, cmd);
 			continue;
 		}
@@ -327,6 +259,41 @@ static void batch_commit(struct committer *c, struct command_list *done)
 		if (cmd->kind == COMMAND_FLUSH_SEEN)
 			flush_undo(c);
 		work_undo(c, cmd);
+	}
+}
+
+/* A command of the committer's own, as a batch by itself. */
+static bool run_own(struct committer *c, struct command *cmd)
+{
+	struct command_list one;
+
+	list_init(&one);
+	c->batch.number++;
+	c->batch.now_us = clock_service_us();
+	if (prepare(c, cmd) == PREPARED && cmd->change_count > 0) {
+		if (add_group(&c->batch, cmd)) {
+			list_push(&one, cmd);
+			batch_commit(c, &one);
+		} else {
+			work_undo(c, cmd);
+			prepare_fail_nomem(cmd);
+		}
+	}
+	batch_reset(&c->batch);
+	return cmd->code == OTA_OK;
+}
+
+/*
+ * Before anybody hears of the outcome by which a gate has halted, its rollouts are.  Until that is
+ * written (the store may be down) the gate itself answers that nothing is offered.
+ */
+static void halt_what_is_bad(struct committer *c)
+{
+	for (struct watch *k = gates_halted(&c->gates); k; k = gates_halted(&c->gates)) {
+		struct command cmd = {.kind = COMMAND_GATE_HALT, .by = "gate", .halt = k};
+		if (!run_own(c, &cmd))
+			return; /* at the next tick */
+		k->halt_written = true;
 	}
 }
 
@@ -345,6 +312,7 @@ static void run_batch(struct committer *c, struct command_list *taken)
 	batch_prepare(c, taken, &done);
 	batch_commit(c, &done);
 	batch_reset(&c->batch);
+	halt_what_is_bad(c);
 	while ((cmd = list_pop(&done)) != NULL)
 		cmd->done(cmd);
 }
@@ -529,8 +497,10 @@ static void *committer_thread(void *arg)
 	struct committer *c = arg;
 	struct command_list taken;
 
+	halt_what_is_bad(c); /* as it was found before the end */
 	while (take(c, &taken)) {
 		if (clock_mono_ms() >= c->queue->next_tick_ms) {
+			halt_what_is_bad(c);
 			tick(c, &taken);
 			c->queue->next_tick_ms = clock_mono_ms() + TICK_MS;
 		}
@@ -538,18 +508,8 @@ static void *committer_thread(void *arg)
 			run_batch(c, &taken);
 	}
 	/* The soft state, so that a restart knows when devices were last seen. */
-	struct command flush = {.kind = COMMAND_FLUSH_SEEN, .done = NULL};
-	flush.flush_seen.to = FLEET_SHARDS;
-	c->batch.number++;
-	c->batch.now_us = clock_service_us();
-	struct command_list last;
-	list_init(&last);
-	if (prepare(c, &flush) == PREPARED && flush.change_count > 0 &&
-	    add_group(&c->batch, &flush)) {
-		list_push(&last, &flush);
-		batch_commit(c, &last);
-	}
-	batch_reset(&c->batch);
+	struct command flush = {.kind = COMMAND_FLUSH_SEEN, .flush_seen = {0, FLEET_SHARDS}};
+	run_own(c, &flush);
 	return NULL;
 }
 
@@ -562,6 +522,7 @@ static void committer_free(struct committer *c)
 	}
 	free(c->batch.store.changes);
 	free(c->batch.store.groups);
+	gates_fini(&c->gates);
 	free(c);
 }
 
@@ -592,7 +553,12 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	list_init(&q->deferred);
 	q->started_ms = clock_mono_ms();
 	q->next_tick_ms = q->started_ms + TICK_MS;
+	gates_init(&c->gates);
 	count_places(c);
+	if (gates_load(c, err) != OTA_OK) {
+		committer_free(c);
+		return err->code;
+	}
 	int rc = pthread_create(&q->thread, NULL, committer_thread, c);
 	if (rc != 0) {
 		committer_free(c);

@@ -68,4 +68,21 @@ struct soft_answer {
 	char token[ATTEMPT_TOKEN_LEN + 1];
 };
 bool committer_soft_checkin(struct committer *c, const struct checkin *in, struct soft_answer *out);
-struct decide_params committer_decide_params(const struct committer *c);
+struct decide_params committer_decide_params(struct committer *c);
+
+/* --- the gate of a rollout's release; with the plan held --- */
+
+/* Shows it, under a lock: SHOW is quick and calls nothing here.  False: there is none (yet). */
+bool committer_gate(struct committer *c, const struct rollout *r,
+		    void (*show)(void *ctx, const struct gate *g), void *ctx);
+enum gate_standing {
+	GATE_STANDING_NONE, /* it has not met the release by what is known */
+	GATE_STANDING_PROVEN,
+	GATE_STANDING_NOT_PROVEN,
+};
+enum gate_standing committer_gate_standing(struct committer *c, const struct rollout *r,
+					   const struct device *d);
+/* So many devices are without an outcome: COMMAND_GATE_LOOK may find what became of them. */
+int64_t committer_on_trial(struct committer *c);
+/* Whether devices can reach us over every door that they use: silence counts only then. */
+void committer_hears(struct committer *c, bool hears);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What operators do to devices: another try, labels and groups, removal; and the soft state's
  * flush. */
-#include "commit/batch.h"
+#include "commit/gates.h"
 
 #include "core/version.h"
 
@@ -161,7 +161,8 @@ enum prepared prepare_device_delete(struct committer *c, struct command *cmd)
 	/* A success that is not seen by now never will be. */
 	if (w->next.attempt && !attempt_settle(c, w, ""))
 		return prepare_fail_nomem(cmd);
-	struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_DELETE);
+	struct change *ch =
+		gates_note_delete(c, w) ? batch_change(&c->batch, CHANGE_DEVICE_DELETE) : NULL;
 	if (!ch)
 		return prepare_fail_nomem(cmd);
 	ch->device_delete.device_id = d->device_id;
@@ -187,6 +188,7 @@ static bool flush_one(const struct device *d, void *ctx)
 	}
 	ch->seen.id = d->id;
 	ch->seen.last_seen_us = d->last_seen_us;
+	ch->seen.habit_us = d->habit_us;
 	return true;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The fleet as the store has it, at start.  Before the committer's thread runs. */
-#include "commit/batch.h"
+#include "commit/plan.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -94,6 +94,7 @@ static enum ota_code load_release(void *ctx, const struct row_release *row, cons
 				(long long)row->id, row->version, row->device_model);
 	}
 	r->deleted = deleted_at != NULL;
+	r->suspect_us = time_or_zero(row->suspect_at);
 	fleet_publish_release(f, m, r);
 	return OTA_OK;
 }
@@ -216,6 +217,7 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	r->deadline_us = time_or_zero(row->deadline);
 	r->priority = row->priority;
 	r->created_active = json_is_true(json_object_get(meta, "created_active"));
+	r->guard = guard_read(meta);
 	r->allow_downgrade = row->allow_downgrade;
 	r->max_attempts = row->max_attempts;
 	r->max_parallel = row->max_parallel;
@@ -236,6 +238,7 @@ static enum ota_code load_device(void *ctx, const struct row_device *row,
 	if (!d)
 		return ota_fail_nomem(err);
 	d->last_seen_us = time_or_zero(row->last_seen);
+	d->habit_us = row->habit_us;
 	next.model = next.version = next.hw = next.ran_as = "";
 	next.digests = NULL;
 	next.link = NULL;

@@ -17,6 +17,7 @@ struct plan_work *plan_work(struct committer *c, struct command *cmd)
 
 	if (p) {
 		memset(p, 0, sizeof *p);
+		p->next = cmd->plan;
 		cmd->plan = p;
 	}
 	return p;
@@ -211,6 +212,7 @@ bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawa
 		      const char *why)
 {
 	bool defer, ok = true;
+	const char *by = c->batch.by;
 	size_t count;
 
 	w->count = 0;
@@ -223,10 +225,13 @@ bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawa
 		return false;
 	w->count = 0;
 	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_pending, w);
+	/* That somebody did it stands once in the log, with why: not at each device. */
+	c->batch.by = NULL;
 	for (size_t i = 0; i < count && ok; i++) {
 		struct device_work *work = work_on_device(c, cmd, w->devices[i], &defer);
 		ok = work && attempt_withdraw(c, work, why) != STEPPED_NOMEM;
 	}
+	c->batch.by = by;
 	free(w->devices);
 	w->devices = NULL;
 	cmd->out.count = count;
@@ -269,6 +274,22 @@ enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
 	return batch_event(&c->batch, "firmware_deleted", NULL, r->version, 0, NULL)
 		       ? PREPARED
 		       : prepare_fail_nomem(cmd);
+}
+
+bool release_set_suspect(struct committer *c, struct command *cmd, const struct release *r,
+			 int64_t since_us)
+{
+	struct plan_work *p = plan_work(c, cmd);
+	struct change *ch = p ? batch_change(&c->batch, CHANGE_RELEASE_SUSPECT) : NULL;
+
+	if (!ch)
+		return false;
+	p->release = (struct release *)(uintptr_t)r;
+	p->suspects = true;
+	p->suspect_us = since_us;
+	ch->release_suspect.id = r->id;
+	ch->release_suspect.suspect_us = since_us;
+	return true;
 }
 
 /* --- everything --- */

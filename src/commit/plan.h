@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "commit/batch.h"
+#include "commit/guard.h"
 
 /* The command changes the plan from now on; NULL: out of memory. */
 struct plan_work *plan_work(struct committer *c, struct command *cmd);
@@ -12,6 +13,14 @@ char *batch_json(struct committer *c, struct buf *b);
 /* The model's release of that version, deleted ones too: there is one, since a leading v counts for
  * nothing. */
 const struct release *find_release(const struct model *m, const char *version);
+
+/* The release is suspect since then; 0: not any more. */
+OTA_MUST_USE bool release_set_suspect(struct committer *c, struct command *cmd,
+				      const struct release *r, int64_t since_us);
+/* The rollout stands elsewhere from now on, for REASON (NULL: none is told): its row, the events,
+ * what waits withdrawn. */
+OTA_MUST_USE bool rollout_step(struct committer *c, struct command *cmd, struct rollout *r,
+			       const struct walk *is, const char *reason);
 
 /* Visits the fleet for open attempts of one release or one rollout that have not begun. */
 struct withdrawal {

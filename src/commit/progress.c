@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "commit/progress.h"
 
+#include "commit/batch.h"
+
 #include "core/runs.h"
 #include "core/target.h"
 
 #include <string.h>
 
 struct count {
+	struct committer *committer;
 	const struct rollout *rollout;
 	struct progress *out;
 };
@@ -23,18 +26,30 @@ static bool count_device(const struct device *d, void *ctx)
 	if (!runs_release(d, n->rollout->release))
 		return true;
 	n->out->on_version++;
-	/* With an attempt still in memory it was not seen to run it yet: it says so, no more. */
-	f->proven += d->state.attempt == NULL;
+	switch (committer_gate_standing(n->committer, n->rollout, d)) {
+	case GATE_STANDING_PROVEN: f->proven++; break;
+	case GATE_STANDING_NOT_PROVEN: break;
+	/* It came to it in another way.  With an attempt still in memory it was not seen to run it
+	 * yet: it says so, no more. */
+	case GATE_STANDING_NONE: f->proven += d->state.attempt == NULL; break;
+	}
 	return true;
 }
 
-void progress_count(struct fleet *f, const struct rollout *r, int64_t now_us, struct progress *out)
+static void weigh(void *ctx, const struct gate *g)
 {
-	struct count n = {r, out};
+	*(double *)ctx = gate_view(g).e;
+}
+
+void progress_count(struct committer *c, const struct rollout *r, int64_t now_us,
+		    struct progress *out)
+{
+	struct count n = {c, r, out};
 
 	memset(out, 0, sizeof *out);
 	out->facts.now_us = now_us;
-	out->facts.stopped = fleet_is_stopped(f);
-	out->facts.evidence = 1; /* nothing weighs what fails: a person has to look */
-	fleet_visit(f, 0, FLEET_SHARDS, count_device, &n);
+	out->facts.stopped = fleet_is_stopped(c->fleet);
+	out->facts.evidence = 1;
+	committer_gate(c, r, weigh, &out->facts.evidence);
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, count_device, &n);
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/stage.h"
-#include "fleet/fleet.h"
+#include "commit/committer.h"
 
 struct progress {
 	int64_t on_version;       /* devices of the stage that run the release */
@@ -11,4 +11,5 @@ struct progress {
 };
 
 /* With the plan held.  A round over the whole fleet. */
-void progress_count(struct fleet *f, const struct rollout *r, int64_t now_us, struct progress *out);
+void progress_count(struct committer *c, const struct rollout *r, int64_t now_us,
+		    struct progress *out);

@@ -6,7 +6,7 @@
  * device's attempt at that version, else it was not asked for: then it gets a row of its own that
  * steers nothing.
  */
-#include "commit/batch.h"
+#include "commit/gates.h"
 
 #include "base/clock.h"
 #include "core/runs.h"
@@ -237,13 +237,15 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	return PREPARED;
 }
 
-/* Not to be begun any more: withdrawn, or it lapsed and its rollout has ended since. */
-static bool is_gone(struct committer *c, const struct attempt *a)
+/* Not to be begun any more: withdrawn, or it lapsed, and since then its rollout has ended or its
+ * place was taken. */
+static bool is_gone(struct committer *c, const struct device *d, const struct attempt *a)
 {
 	if (a->state != ATTEMPT_LAPSED)
 		return a->state == ATTEMPT_WITHDRAWN;
 	const struct rollout *by = fleet_rollout(c->fleet, a->rollout_id);
-	return !by || !by->active || fleet_is_stopped(c->fleet);
+	return !by || !by->active || fleet_is_stopped(c->fleet) ||
+	       gates_ask(c, d, by).answer != GATE_FREE;
 }
 
 enum prepared prepare_fetch(struct committer *c, struct command *cmd)
@@ -265,7 +267,7 @@ enum prepared prepare_fetch(struct committer *c, struct command *cmd)
 	cmd->out.existed = true;
 	cmd->out.id = found.a.release_id;
 	struct device *d = fleet_find(c->fleet, found.device_id);
-	if (is_gone(c, &found.a) || !d)
+	if (!d || is_gone(c, d, &found.a))
 		return prepare_fail(cmd, OTA_EGONE,
 				    "this update of %s to %s was withdrawn; ask again what to run",
 				    found.device_id, found.version);

@@ -3,6 +3,7 @@
  * Rollouts: made, and led from one state to another, by people and by the conductor alike.  Each is
  * a batch by itself, so of two that cross the second finds what the first has made.
  */
+#include "commit/gates.h"
 #include "commit/plan.h"
 
 #include "base/buf.h"
@@ -71,6 +72,7 @@ static struct rollout *make_rollout(struct committer *c, const struct rollout_ne
 		return NULL;
 	}
 	r->release = (struct release *)(uintptr_t)rel;
+	r->guard = n->guard;
 	r->walk = walk_begin(n->active, n->not_before_us, c->batch.now_us);
 	r->active = rollout_state_offers(r->walk.state);
 	r->created_active = n->active;
@@ -124,7 +126,9 @@ static bool same_rollout(const struct rollout *a, const struct rollout *b)
 	       strcmp(a->target.group, b->target.group) == 0 &&
 	       same_lists(&a->target, &b->target) && a->created_active == b->created_active &&
 	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts &&
-	       a->max_parallel == b->max_parallel;
+	       a->max_parallel == b->max_parallel && a->guard.off == b->guard.off &&
+	       a->guard.bounded == b->guard.bounded && a->guard.given == b->guard.given &&
+	       (!a->guard.given || gate_params_equal(&a->guard.params, &b->guard.params));
 }
 
 static char *target_filter(struct committer *c, const struct target *t)
@@ -183,6 +187,18 @@ static void json_time(struct buf *b, const char *key, int64_t us)
 	json_str(b, key, text);
 }
 
+/* What the row keeps besides its columns. */
+static char *rollout_metadata(struct committer *c, const struct rollout *r)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_bool(&b, "created_active", r->created_active);
+	guard_write(&b, &r->guard);
+	json_close(&b, '}');
+	return batch_json(c, &b);
+}
+
 static char *created_data(struct committer *c, const struct rollout *r, const char *stages,
 			  const char *reason)
 {
@@ -197,6 +213,7 @@ static char *created_data(struct committer *c, const struct rollout *r, const ch
 	json_time(&b, "deadline", r->deadline_us);
 	if (r->window)
 		json_str(&b, "window", r->window->text);
+	guard_write(&b, &r->guard);
 	if (reason)
 		json_str(&b, "reason", reason);
 	json_close(&b, '}');
@@ -236,6 +253,41 @@ static const char *never_offers(const struct rollout *r, int64_t now_us)
 	return NULL;
 }
 
+/* A release that was found bad is tried again only by somebody who says so, and why. */
+static bool may_be_made(struct committer *c, struct command *cmd, const struct rollout *made)
+{
+	const struct rollout_new *n = &cmd->rollout;
+	char since[TIME_TEXT_SIZE];
+
+	if (made->release->suspect_us && !(n->override_suspect && n->reason)) {
+		time_format(made->release->suspect_us, since);
+		prepare_fail(cmd, OTA_ECONFLICT,
+			     "release %s was found bad at %.19sZ and is suspect for model %s: give "
+			     "override_suspect true and a reason to roll it out all the same",
+			     n->version, since, n->model);
+		return false;
+	}
+	struct gate_params now = gates_params(c, made);
+	if (made->guard.off || !made->guard.given || made->release->suspect_us ||
+	    gate_params_equal(&now, &made->guard.params))
+		return true;
+	prepare_fail(
+		cmd, OTA_ECONFLICT,
+		"another rollout has release %s watched by other parameters (p0 %g, halt_at %g, "
+		"prove_s %lld): leave guard out, or give the same",
+		n->version, now.p0, now.halt_at, (long long)now.prove_s);
+	return false;
+}
+
+/* It begins anew with MADE; one for named devices leaves the suspicion on the release. */
+static bool override_suspicion(struct committer *c, struct command *cmd, const struct rollout *made)
+{
+	if (!made->release->suspect_us || made->target.type == TARGET_SPECIFIC)
+		return true;
+	return gates_note_override(c, made, cmd->rollout.reason) &&
+	       release_set_suspect(c, cmd, made->release, 0);
+}
+
 enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 {
 	const struct rollout_new *n = &cmd->rollout;
@@ -257,6 +309,10 @@ enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 		rollout_free(&made);
 		return prepare_fail(cmd, OTA_EUNPROCESSABLE, "%s", wrong);
 	}
+	if (!may_be_made(c, cmd, made)) {
+		rollout_free(&made);
+		return PREPARED_FAIL;
+	}
 	struct plan_work *p = plan_work(c, cmd);
 	if (!p) {
 		rollout_free(&made);
@@ -270,13 +326,14 @@ enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	ch->rollout.rollout = made;
 	ch->rollout.created_by = "api";
-	ch->rollout.metadata =
-		n->active ? "{\"created_active\":true}" : "{\"created_active\":false}";
+	ch->rollout.metadata = rollout_metadata(c, made);
 	ch->rollout.target_filter = target_filter(c, &made->target);
 	ch->rollout.stages = stages_json(c, made);
 	char *data = created_data(c, made, ch->rollout.stages, n->reason);
-	if (!ch->rollout.target_filter || !ch->rollout.stages || !data ||
-	    !batch_event(&c->batch, "rollout_created", NULL, n->version, made->id, data))
+	if (!ch->rollout.target_filter || !ch->rollout.stages || !ch->rollout.metadata || !data ||
+	    !batch_event(&c->batch, "rollout_created", NULL, n->version, made->id, data) ||
+	    !override_suspicion(c, cmd, made) ||
+	    (made->walk.stage_since_us && !gates_note_stage(c, made, 0)))
 		return prepare_fail_nomem(cmd);
 	return PREPARED;
 }
@@ -337,36 +394,44 @@ static bool walk_events(struct committer *c, const struct rollout *r, const stru
 	       batch_event(&c->batch, "rollout_updated", NULL, r->release->version, r->id, data);
 }
 
-static enum prepared write_walk(struct committer *c, struct command *cmd, struct rollout *r,
-				const struct walk *is)
+/* It has come to a stage: the gate is to know how many devices that reaches. */
+static bool note_stage(struct committer *c, const struct rollout *r, const struct walk *is)
+{
+	return !is->stage_since_us || is->stage_since_us == r->walk.stage_since_us ||
+	       gates_note_stage(c, r, is->stage);
+}
+
+bool rollout_step(struct committer *c, struct command *cmd, struct rollout *r,
+		  const struct walk *is, const char *reason)
 {
 	struct plan_work *p = plan_work(c, cmd);
 	struct withdrawal w = {.c = c, .rollout_id = r->id};
 
+	bool off_is_fine = cmd->kind == COMMAND_ROLLOUT_WALK && cmd->walk.off_is_fine;
+
 	if (!p)
-		return prepare_fail_nomem(cmd);
+		return false;
 	p->rollout = r;
 	p->walk = *is;
-	if (cmd->walk.reason && !state_set_string(&p->walk.reason, cmd->walk.reason))
-		return prepare_fail_nomem(cmd);
+	p->walk.reason = "";
+	if (reason && !state_set_string(&p->walk.reason, reason))
+		return false;
 	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_WALK);
 	if (!ch)
-		return prepare_fail_nomem(cmd);
+		return false;
 	ch->rollout_walk.rollout = r;
 	ch->rollout_walk.walk = &p->walk;
 	ch->rollout_walk.percent = r->stages[is->stage].percent;
 	ch->rollout_walk.active = rollout_state_offers(is->state);
 	ch->rollout_walk.updated_us = c->batch.now_us;
 	if (r->active && !rollout_state_offers(is->state)) {
-		const char *why = batch_printf(
-			&c->batch, "the rollout was %s",
-			cmd->walk.off_is_fine ? "deactivated" : rollout_state_name(is->state));
+		const char *why =
+			batch_printf(&c->batch, "the rollout was %s",
+				     off_is_fine ? "deactivated" : rollout_state_name(is->state));
 		if (!why || !withdraw_pending(c, cmd, &w, why))
-			return prepare_fail_nomem(cmd);
+			return false;
 	}
-	cmd->out.state = is->state;
-	cmd->out.stage = is->stage + 1;
-	return walk_events(c, r, is, cmd->walk.reason) ? PREPARED : prepare_fail_nomem(cmd);
+	return walk_events(c, r, is, reason) && note_stage(c, r, is);
 }
 
 static bool is_expected(const struct command *cmd, const struct walk *w)
@@ -412,5 +477,7 @@ enum prepared prepare_rollout_walk(struct committer *c, struct command *cmd)
 		return prepare_fail(cmd, OTA_ECONFLICT,
 				    "release %s was deleted; upload it again before activating %s",
 				    r->release->version, r->name);
-	return write_walk(c, cmd, r, &is);
+	cmd->out.state = is.state;
+	cmd->out.stage = is.stage + 1;
+	return rollout_step(c, cmd, r, &is, cmd->walk.reason) ? PREPARED : prepare_fail_nomem(cmd);
 }

@@ -75,7 +75,7 @@ static enum reason decide_version(const struct device *d, const struct rollout *
 enum reason decide_rollout(const struct device *d, const struct rollout *r)
 {
 	if (!r->active)
-		return REASON_INACTIVE;
+		return r->walk.state == ROLLOUT_HALTED ? REASON_HALTED : REASON_INACTIVE;
 	enum reason why = decide_target(d, r);
 	return why == REASON_OFFER ? decide_version(d, r) : why;
 }
@@ -98,6 +98,14 @@ static int nearness(enum reason reason)
 	}
 }
 
+/* It includes the device, or would in a later stage. */
+static bool would_reach(const struct device *d, const struct rollout *r)
+{
+	enum reason why = decide_target(d, r);
+
+	return why == REASON_OFFER || why == REASON_OUTSIDE_PERCENT;
+}
+
 static struct decision decide_by_rollouts(const struct device *d, const struct model *m)
 {
 	struct decision refused = {.reason = REASON_NO_ROLLOUT};
@@ -106,10 +114,14 @@ static struct decision decide_by_rollouts(const struct device *d, const struct m
 		enum reason why = decide_rollout(d, r);
 		if (why == REASON_INACTIVE)
 			continue;
+		if (why == REASON_HALTED && !would_reach(d, r))
+			continue;
 		if (why == REASON_OFFER || why == REASON_UP_TO_DATE)
-			return (struct decision){why, r->release, r, 0};
+			return (struct decision){
+				.reason = why, .release = r->release, .rollout = r};
 		if (refused.reason == REASON_NO_ROLLOUT || nearness(why) > nearness(refused.reason))
-			refused = (struct decision){why, r->release, r, 0};
+			refused = (struct decision){
+				.reason = why, .release = r->release, .rollout = r};
 	}
 	return refused;
 }
@@ -128,6 +140,24 @@ static const struct rollout *find_rollout(const struct model *m, int64_t id)
 		if (r->id == id)
 			return r;
 	return NULL;
+}
+
+/* The gate's word of what is offered for the first time, or (AGAIN) is not begun yet. */
+static struct decision ask_gate(struct decision x, const struct device *d,
+				const struct decide_params *p, bool again)
+{
+	if (!p->ask || !x.rollout)
+		return x;
+	x.gate = p->ask(p->ask_ctx, d, x.rollout);
+	switch (x.gate.answer) {
+	case GATE_FREE: break;
+	case GATE_HALTED: x.reason = REASON_HALTED; break;
+	case GATE_VARIANT_HELD: x.reason = REASON_VARIANT_HELD; break;
+	case GATE_FULL:
+	case GATE_VARIANT_FULL:
+	case GATE_CLOGGED: x.reason = again ? x.reason : REASON_NO_PLACE; break;
+	}
+	return x;
 }
 
 static bool is_shut(const struct rollout *r, const struct decide_params *p)
@@ -155,14 +185,21 @@ static bool failed_at(const struct device *d, const struct release *r)
 }
 
 /* What is new waits besides until it may be tried again, and for a place. */
-static struct decision hold(const struct device *d, struct decision x,
+static struct decision hold(struct decision x, const struct device *d,
 			    const struct decide_params *p)
 {
+	if (x.reason != REASON_OFFER)
+		return x;
+	struct decision asked = ask_gate(x, d, p, false);
+	if (asked.reason == REASON_HALTED || asked.reason == REASON_VARIANT_HELD)
+		return asked;
 	x = hold_waiting(x, p);
 	if (x.reason != REASON_OFFER)
 		return x;
 	if (p->now_us < d->state.retry_us && failed_at(d, x.release))
 		x.reason = REASON_RETRY_LATER;
+	else if (asked.reason != REASON_OFFER)
+		return asked;
 	else if (p->full || (x.rollout->max_parallel && x.rollout->busy >= x.rollout->max_parallel))
 		x.reason = REASON_WAITS;
 	return x;
@@ -177,7 +214,7 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 		return (struct decision){.reason = REASON_MODEL_UNKNOWN};
 	const struct release *trying = a ? find_release(m, a->release_id) : NULL;
 	if (!trying)
-		return hold(d, decide_by_rollouts(d, m), p);
+		return hold(decide_by_rollouts(d, m), d, p);
 
 	struct decision same = {.release = trying, .rollout = find_rollout(m, a->rollout_id)};
 	if (a->state == ATTEMPT_INSTALLING || (a->state == ATTEMPT_SUCCESS && !a->settled)) {
@@ -186,14 +223,14 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 	}
 	struct decision fresh = decide_by_rollouts(d, m);
 	if (!attempt_is_open(a->state))
-		return hold(d, fresh, p);
+		return hold(fresh, d, p);
 	if (decision_offers(&fresh) && fresh.release == trying && a->state == ATTEMPT_PENDING) {
 		/* Still of its own rollout, unless another may go on where that one's window is
 		 * shut. */
 		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER &&
 		    !is_shut(same.rollout, p))
 			fresh.rollout = same.rollout;
-		return hold_waiting(fresh, p);
+		return hold_waiting(ask_gate(fresh, d, p, true), p);
 	}
 	/* What has begun runs to its end, unless it stopped and something else takes its place. */
 	if (a->state != ATTEMPT_PENDING &&
@@ -203,7 +240,7 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 		same.reason = REASON_IN_PROGRESS;
 		return same;
 	}
-	return hold(d, fresh, p);
+	return hold(fresh, d, p);
 }
 
 struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p)
@@ -236,6 +273,9 @@ static const char *const names[REASONS] = {
 	[REASON_RETRY_LATER] = "retry_later",
 	[REASON_OUTSIDE_WINDOW] = "outside_window",
 	[REASON_WAITS] = "waits_its_turn",
+	[REASON_NO_PLACE] = "waits_for_a_place",
+	[REASON_VARIANT_HELD] = "variant_held_back",
+	[REASON_HALTED] = "halted",
 	[REASON_STOPPED] = "stopped",
 	[REASON_NEWER_ROLLOUT_WINS] = "newer_rollout_wins",
 };
@@ -318,8 +358,9 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 		return;
 	case REASON_OUTSIDE_PERCENT:
 		snprintf(out, size,
-			 "Rollout %s reaches %d %% of the devices and this one is outside.", name,
-			 x->rollout->target.percent);
+			 "Rollout %s reaches %d %% of the devices%s and this one is outside.", name,
+			 x->rollout->target.percent,
+			 x->rollout->walk.stage + 1 < x->rollout->stage_count ? " so far" : "");
 		return;
 	case REASON_OTHER_MODEL:
 		snprintf(out, size, "Rollout %s is for model %s, this device is %s.", name,
@@ -370,6 +411,25 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 "It runs %s and gets %s by rollout %s when one of those that download now "
 			 "is done.",
 			 has, rel, name);
+		return;
+	case REASON_NO_PLACE:
+		snprintf(out, size,
+			 "It runs %s and waits for a free place at %s (rollout %s): %lld of the "
+			 "%lld "
+			 "devices that may try it at a time are not proven yet.",
+			 has, rel, name, (long long)x->gate.unproven, (long long)x->gate.bound);
+		return;
+	case REASON_VARIANT_HELD:
+		snprintf(
+			out, size,
+			"Release %s is held back from devices of hardware %s that run %s: too many "
+			"of them failed (rollout %s); others go on.",
+			rel, d->state.hw[0] ? d->state.hw : "unknown", has, name);
+		return;
+	case REASON_HALTED:
+		snprintf(out, size, "Release %s was found bad and rollout %s is halted%s%s.", rel,
+			 name, x->rollout && x->rollout->walk.reason[0] ? ": " : "",
+			 x->rollout ? x->rollout->walk.reason : "");
 		return;
 	case REASON_STOPPED:
 		snprintf(out, size,

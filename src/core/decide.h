@@ -11,6 +11,7 @@
 #pragma once
 
 #include "core/domain.h"
+#include "core/gate.h"
 
 enum reason {
 	REASON_OFFER,       /* it is (still) offered a release */
@@ -34,9 +35,18 @@ enum reason {
 	REASON_RETRY_LATER,        /* it failed, and is tried again after a while */
 	REASON_OUTSIDE_WINDOW,     /* nothing begins until the rollout's window opens */
 	REASON_WAITS,              /* its turn comes when others are done */
+	REASON_NO_PLACE,           /* as many as may be have not proven the release yet */
+	REASON_VARIANT_HELD,       /* the release is bad for devices like this one */
+	REASON_HALTED,             /* the release was found bad */
 	REASON_STOPPED,            /* an operator stopped everything */
 	REASON_NEWER_ROLLOUT_WINS, /* only in a list of all rollouts */
 	REASONS,
+};
+
+/* What the gate says of a device that would be offered a release. */
+struct gate_word {
+	enum gate_answer answer;
+	int64_t unproven, bound; /* where no place is free */
 };
 
 struct decision {
@@ -45,6 +55,7 @@ struct decision {
 		*release; /* offered, installing or up to date with; else the one refused */
 	const struct rollout *rollout; /* whose doing it is; NULL: none */
 	int64_t now_us;                /* when it was decided; 0 of decide_rollout() */
+	struct gate_word gate;         /* of REASON_NO_PLACE */
 };
 
 struct decide_params {
@@ -52,6 +63,9 @@ struct decide_params {
 	int64_t stale_us; /* a begun download without a word for so long may be superseded */
 	bool stopped;     /* nothing new is offered to anybody */
 	bool full;        /* as many are downloading as may: nobody new */
+	/* Asks the gate whether D may be offered what R has.  NULL: there is none. */
+	struct gate_word (*ask)(void *ctx, const struct device *d, const struct rollout *r);
+	void *ask_ctx;
 };
 
 /* MODEL may be NULL: unknown. */

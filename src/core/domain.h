@@ -16,6 +16,7 @@
 
 #include "core/attempt.h"
 #include "core/chip.h"
+#include "core/gate_params.h"
 #include "core/window.h"
 
 #include <stddef.h>
@@ -115,9 +116,10 @@ struct device {
 	struct device *next; /* fleet's: the chain of its hash bucket */
 	uint64_t batch;      /* committer's: the batch that last touched it */
 	_Atomic int64_t last_seen_us;
-	_Atomic bool seen_dirty; /* last_seen_us is newer than the store's */
-	bool born;               /* committed; before that only the committer sees it */
-	const char *device_id;   /* in the same piece of memory, behind the struct */
+	_Atomic int64_t habit_us; /* its usual time between contacts; 0: not known */
+	_Atomic bool seen_dirty;  /* last_seen_us is newer than the store's */
+	bool born;                /* committed; before that only the committer sees it */
+	const char *device_id;    /* in the same piece of memory, behind the struct */
 };
 
 struct release {
@@ -135,6 +137,7 @@ struct release {
 	uint8_t image_digest[DIGEST_SIZE], elf_digest[DIGEST_SIZE];
 	int64_t file_size;
 	int64_t created_us;
+	int64_t suspect_us; /* when its gate halted it; 0: it is not suspect */
 	uint32_t secure_version;
 	enum chip chip;
 	struct string_list
@@ -190,6 +193,14 @@ struct walk {
 	const char *reason;     /* of the state, in a person's or our words; interned, "" none */
 };
 
+/* How a rollout is watched. */
+struct guard {
+	bool off;     /* not at all */
+	bool given;   /* the parameters are its creator's */
+	bool bounded; /* only so many unproven devices at a time: it has stages */
+	struct gate_params params;
+};
+
 struct rollout {
 	int64_t id;
 	const char *name; /* interned */
@@ -208,6 +219,7 @@ struct rollout {
 	struct stage *stages;  /* owned; never change */
 	int stage_count;       /* 1 or more */
 	struct walk walk;
+	struct guard guard;     /* never changes */
 	_Atomic uint64_t moves; /* of attempts of it, told or seen: somebody may want to count anew
 				 */
 	_Atomic int busy; /* attempts that take a place now, as the committer counted last ... */

@@ -136,6 +136,11 @@ enum ota_code gate_reserve(struct gate *g, const char *hw, const char *from,
 	return OTA_OK;
 }
 
+enum ota_code gate_take(struct gate *g, const char *hw, const char *from, struct gate_place *out)
+{
+	return reserve(g, hw, from, out) ? OTA_OK : OTA_ENOMEM;
+}
+
 void gate_open(struct gate *g, const struct gate_place *place, int64_t number)
 {
 	struct gate_variant *v = &g->variants[place->variant];
@@ -204,8 +209,12 @@ bool gate_is_unresolved(const struct gate *g, int64_t number)
 	return gate_line_is_open(&g->line, number);
 }
 
-void gate_override(struct gate *g)
+void gate_override(struct gate *g, const struct gate_params *params)
 {
+	if (params) {
+		g->params = *params;
+		g->rules = gate_rules_of(params, gate_params_most(params, 0));
+	}
 	gate_line_forgive(&g->line, &g->rules);
 	for (int i = 0; i < g->variant_count; i++)
 		gate_line_forgive(&g->variants[i].line, &g->rules);
@@ -237,7 +246,7 @@ enum ota_code gate_replay(struct gate *g, const struct gate_event *e, struct ota
 	case GATE_EVENT_FAILED: gate_failed(g, e->number); break;
 	case GATE_EVENT_SILENT: gate_silent(g, e->number); break;
 	case GATE_EVENT_GIVEN_BACK: gate_give_back(g, e->number); break;
-	case GATE_EVENT_OVERRIDDEN: gate_override(g); break;
+	case GATE_EVENT_OVERRIDDEN: gate_override(g, e->params); break;
 	}
 	return OTA_OK;
 }

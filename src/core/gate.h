@@ -11,8 +11,8 @@
  *
  * For the single writer that commits in batches:
  *
- *     prepare    gate_reserve()       may refuse (halted, full) or want memory; counts at once, so
- *                                     that the next in the same batch can't take the last place
+ *     prepare    gate_reserve()       (gate_take() where no bound holds) may refuse (halted, full)
+ * or want memory; counts at once, so that the next in the same batch can't take the last place
  *     committed  gate_open()          cannot fail
  *     not        gate_cancel()        as if never asked
  *     outcomes   gate_proven() ...    after the commit of their event; cannot fail
@@ -73,6 +73,9 @@ enum gate_answer gate_ask(const struct gate *g, const char *hw, const char *from
 /* Asks, and takes the place when it is GATE_FREE.  OTA_OK, or OTA_ENOMEM with nothing taken. */
 enum ota_code gate_reserve(struct gate *g, const char *hw, const char *from,
 			   enum gate_answer *answer, struct gate_place *out) OTA_MUST_USE;
+/* Takes a place without asking: for what is exposed all the same, where no bound holds. */
+enum ota_code gate_take(struct gate *g, const char *hw, const char *from,
+			struct gate_place *out) OTA_MUST_USE;
 /* NUMBER: above those of all exposures before. */
 void gate_open(struct gate *g, const struct gate_place *place, int64_t number);
 void gate_cancel(struct gate *g, const struct gate_place *place);
@@ -89,8 +92,9 @@ bool gate_give_back(struct gate *g, int64_t number);
 /* Whether it is open, without an outcome. */
 bool gate_is_unresolved(const struct gate *g, int64_t number);
 
-/* A person overrides the suspicion: nothing exposed so far counts any more, all begins anew. */
-void gate_override(struct gate *g);
+/* A person overrides the suspicion: nothing exposed so far counts any more, all begins anew, by
+ * PARAMS from now on (NULL: as before). */
+void gate_override(struct gate *g, const struct gate_params *params);
 
 enum gate_event_kind {
 	GATE_EVENT_STAGE,   /* devices */
@@ -100,13 +104,14 @@ enum gate_event_kind {
 	GATE_EVENT_FAILED,
 	GATE_EVENT_SILENT,
 	GATE_EVENT_GIVEN_BACK,
-	GATE_EVENT_OVERRIDDEN,
+	GATE_EVENT_OVERRIDDEN, /* params */
 };
 
 struct gate_event {
 	enum gate_event_kind kind;
 	int64_t number, devices;
 	const char *hw, *from;
+	const struct gate_params *params;
 };
 
 /* Applies what was committed once, without asking for a place.  OTA_ENOMEM, or OTA_EUNPROCESSABLE

@@ -88,6 +88,16 @@ enum ota_code gate_params_check(const struct gate_params *p, struct ota_err *err
 	return OTA_OK;
 }
 
+bool gate_params_equal(const struct gate_params *a, const struct gate_params *b)
+{
+	for (int i = 0; i < a->suspect_count && a->suspect_count == b->suspect_count; i++)
+		if (a->suspects[i] != b->suspects[i])
+			return false;
+	return a->suspect_count == b->suspect_count && a->p0 == b->p0 && a->halt_at == b->halt_at &&
+	       a->prove_s == b->prove_s && a->silence_s == b->silence_s &&
+	       a->initial_unproven == b->initial_unproven && a->max_unproven == b->max_unproven;
+}
+
 int64_t gate_params_most(const struct gate_params *p, int64_t devices)
 {
 	int64_t most = p->max_unproven;

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define GATE_SUSPECTS_MAX 8
@@ -25,5 +26,6 @@ struct gate_params gate_params_default(void);
 /* OTA_EUNPROCESSABLE, and a sentence that names the parameter, what is wrong, what would be right.
  */
 enum ota_code gate_params_check(const struct gate_params *p, struct ota_err *err) OTA_MUST_USE;
+bool gate_params_equal(const struct gate_params *a, const struct gate_params *b);
 /* max_unproven for a stage of so many devices: by default the larger of 500 and 2 % of it. */
 int64_t gate_params_most(const struct gate_params *p, int64_t devices);

@@ -2,6 +2,7 @@
 #include "fleet/fleet_internal.h"
 
 #include "base/hash.h"
+#include "core/gate_silence.h"
 #include "core/target.h"
 #include "fleet/intern.h"
 #include "fleet/state.h"
@@ -112,11 +113,20 @@ void fleet_mark_seen(struct fleet *f, const struct device *d)
 	atomic_fetch_or(&s->touched[bit / 64], UINT64_C(1) << bit % 64);
 }
 
+void fleet_hear(struct device *d, int64_t now_us)
+{
+	int64_t before_us = atomic_load_explicit(&d->last_seen_us, memory_order_relaxed);
+	int64_t habit_us = atomic_load_explicit(&d->habit_us, memory_order_relaxed);
+
+	if (before_us > LAST_SEEN_NEVER_US)
+		atomic_store_explicit(&d->habit_us, gate_habit_next(habit_us, now_us - before_us),
+				      memory_order_relaxed);
+	atomic_store_explicit(&d->last_seen_us, now_us, memory_order_relaxed);
+}
+
 void fleet_touch(struct fleet *f, const struct device *d, int64_t now_us)
 {
-	struct device *w = (struct device *)(uintptr_t)d;
-
-	atomic_store_explicit(&w->last_seen_us, now_us, memory_order_relaxed);
+	fleet_hear((struct device *)(uintptr_t)d, now_us);
 	fleet_mark_seen(f, d);
 }
 

@@ -37,6 +37,8 @@ const struct device *fleet_lock_device(struct fleet *f, const char *device_id);
 void fleet_unlock_device(struct fleet *f, const struct device *d);
 /* Soft state: the device was heard of.  No lock needed beyond knowing the device is alive. */
 void fleet_touch(struct fleet *f, const struct device *d, int64_t now_us);
+/* The same for whoever writes its row anyway. */
+void fleet_hear(struct device *d, int64_t now_us);
 /* Its last_seen_us is still to be written. */
 void fleet_mark_seen(struct fleet *f, const struct device *d);
 
@@ -85,6 +87,8 @@ void fleet_publish_rollout(struct fleet *f, struct model *m, struct rollout *r);
 /* Where the rollout stands from now on: whether it offers, and to whom.  Takes the reason. */
 void fleet_set_walk(struct fleet *f, struct rollout *r, struct walk *w);
 void fleet_set_deleted(struct fleet *f, struct release *r, bool deleted);
+/* 0: it is not suspect any more. */
+void fleet_set_suspect(struct fleet *f, struct release *r, int64_t since_us);
 /* Another name of the release; takes LEARNT, frees the list before. */
 void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *learnt);
 

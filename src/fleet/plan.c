@@ -314,6 +314,13 @@ void fleet_set_deleted(struct fleet *f, struct release *r, bool deleted)
 	pthread_rwlock_unlock(&f->plan_lock);
 }
 
+void fleet_set_suspect(struct fleet *f, struct release *r, int64_t since_us)
+{
+	pthread_rwlock_wrlock(&f->plan_lock);
+	r->suspect_us = since_us;
+	pthread_rwlock_unlock(&f->plan_lock);
+}
+
 void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *learnt)
 {
 	struct model *m = fleet_find_model(f, r->model);

@@ -257,7 +257,8 @@ static void add_considered(struct buf *b, const struct device *d, const struct m
 
 	json_open(b, "considered", '[');
 	for (const struct rollout *o = m ? m->rollouts : NULL; o; o = o->next) {
-		struct decision x = {decide_rollout(d, o), o->release, o, 0};
+		struct decision x = {
+			.reason = decide_rollout(d, o), .release = o->release, .rollout = o};
 		if (decided && (x.reason == REASON_OFFER || x.reason == REASON_UP_TO_DATE))
 			x.reason = REASON_NEWER_ROLLOUT_WINS;
 		if (chosen->rollout == o) {
@@ -306,8 +307,8 @@ static void explain_sentence(const struct device *d, const struct decision *x, i
 			 x->release->version, x->rollout ? x->rollout->name : "(an ended rollout)",
 			 since);
 	else if (x->reason == REASON_IN_PROGRESS || x->reason == REASON_INSTALLING ||
-		 x->reason == REASON_WAITS || x->reason == REASON_OUTSIDE_WINDOW ||
-		 x->reason == REASON_RETRY_LATER)
+		 x->reason == REASON_WAITS || x->reason == REASON_NO_PLACE ||
+		 x->reason == REASON_OUTSIDE_WINDOW || x->reason == REASON_RETRY_LATER)
 		snprintf(out + used, size - used, " It is offline%s.", since);
 }
 

@@ -162,6 +162,9 @@ static enum next send_part(struct request *r, int status, uint64_t first, uint64
 	r->status = status;
 	r->content_type = status == 304 ? NULL : "application/octet-stream";
 	if (length > 0 && strcmp(r->method, "HEAD") != 0) {
+		const char *token = request_filter(r, "attempt");
+		if (token && first + length == d->size && strlen(token) < sizeof r->sent_token)
+			strcpy(r->sent_token, token);
 		r->counted_download = true;
 		atomic_fetch_add(&r->server->active_downloads, 1);
 		atomic_fetch_add(&r->server->downloads_total, 1);

@@ -48,6 +48,8 @@ static bool add_release(void *ctx, const struct row_release *row)
 	json_str(b, "created_at", row->created_at);
 	json_str(b, "created_by", row->created_by);
 	add_metadata(b, row->metadata);
+	json_bool(b, "suspect", row->suspect_at != NULL);
+	json_str(b, "suspect_since", row->suspect_at);
 	json_raw(b, "learnt_versions", row->learnt ? row->learnt : "[]");
 	json_close(b, '}');
 	return true;

@@ -515,6 +515,27 @@ enum MHD_Result request_proceed(void *cls, struct MHD_Connection *connection, co
 	return r->resume ? proceed(r, r->resume) : MHD_NO;
 }
 
+static void free_command(struct command *cmd)
+{
+	free(cmd);
+}
+
+/* The device has the whole image.  Where that is lost (no memory, the service ends), what the
+ * device says next tells it too. */
+static void tell_sent(struct request *r)
+{
+	struct command *cmd = calloc(1, sizeof *cmd + sizeof r->sent_token);
+	struct ota_err err;
+
+	if (!cmd)
+		return;
+	cmd->kind = COMMAND_SENT;
+	cmd->sent.token = memcpy(cmd + 1, r->sent_token, sizeof r->sent_token);
+	cmd->done = free_command;
+	if (committer_submit(r->server->committer, cmd, &err) != OTA_OK)
+		free(cmd);
+}
+
 void request_end(void *cls, struct MHD_Connection *connection, void **con_cls,
 		 enum MHD_RequestTerminationCode toe)
 {
@@ -522,10 +543,11 @@ void request_end(void *cls, struct MHD_Connection *connection, void **con_cls,
 
 	(void)cls;
 	(void)connection;
-	(void)toe;
 	*con_cls = NULL;
 	if (!r)
 		return;
+	if (r->sent_token[0] && toe == MHD_REQUEST_TERMINATED_COMPLETED_OK)
+		tell_sent(r);
 	end_work(r);
 	if (r->counted_download)
 		atomic_fetch_sub(&r->server->active_downloads, 1);

@@ -92,7 +92,7 @@ struct request {
 	char *target; /* as received */
 	struct query query;
 	const char *args[4]; /* the {} of the route, decoded */
-	uint64_t chance; /* of this request alone */
+	uint64_t chance;     /* of this request alone */
 	char id[40];
 	char client[64]; /* address: of the peer, or what a trusted proxy tells */
 
@@ -125,7 +125,8 @@ struct request {
 	const char *content_type;
 	char allow[64];
 	int retry_after_s;
-	struct MHD_Response *response; /* instead of out: a download */
+	struct MHD_Response *response;          /* instead of out: a download */
+	char sent_token[ATTEMPT_TOKEN_LEN + 1]; /* of the attempt whose image this answer ends */
 	bool answered, counted_work, counted_download, counted_address;
 	int64_t begun_ms; /* clock_coarse_ms() */
 };
@@ -211,6 +212,9 @@ handler_fn device_check, device_report;
 handler_fn firmware_download;
 handler_fn firmware_upload, releases_list, release_delete;
 handler_fn rollout_create, rollouts_list, rollout_show;
+/* How it is watched: as the body says, and what was seen (with the plan held). */
+void rollout_read_guard(struct request *r, const struct json_fields *f);
+void rollout_add_gate(struct request *r, struct buf *b, const struct rollout *o);
 handler_fn rollout_activate, rollout_deactivate, rollout_pause, rollout_resume, rollout_promote,
 	rollout_approve, rollout_abort;
 handler_fn devices_list, device_show, device_delete, device_explain, device_retry;

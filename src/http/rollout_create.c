@@ -264,6 +264,7 @@ static bool read_rollout(struct request *r)
 	read_manners(r, &f);
 	read_target(r, &f);
 	read_stages(r, &f);
+	rollout_read_guard(r, &f);
 	return !field_errors_any(&r->errors);
 }
 

@@ -3,6 +3,7 @@
 #include "http/request.h"
 
 #include "base/clock.h"
+#include "commit/guard.h"
 #include "commit/progress.h"
 
 #include <stdlib.h>
@@ -20,6 +21,16 @@ static void add_stage(struct buf *b, const struct row_rollout *row)
 	json_bool(b, "approved", row->approved);
 	json_close(b, '}');
 	json_decref(stages);
+}
+
+/* What its row keeps of how it is watched. */
+static void add_guard(struct buf *b, const struct row_rollout *row)
+{
+	json_t *meta = json_loads(row->metadata, 0, NULL);
+	struct guard g = guard_read(meta);
+
+	guard_write(b, &g);
+	json_decref(meta);
 }
 
 static void add_fields(struct buf *b, const struct row_rollout *row)
@@ -46,6 +57,7 @@ static void add_fields(struct buf *b, const struct row_rollout *row)
 	json_int(b, "priority", row->priority);
 	json_str(b, "requires", row->requires);
 	json_str(b, "window", row->window);
+	add_guard(b, row);
 	json_str(b, "created_at", row->created_at);
 	json_str(b, "updated_at", row->updated_at);
 	json_str(b, "created_by", row->created_by);
@@ -155,7 +167,7 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 	fleet_plan_read(f);
 	const struct rollout *o = fleet_rollout(f, id);
 	if (o) {
-		progress_count(f, o, clock_service_us(), &p);
+		progress_count(r->server->committer, o, clock_service_us(), &p);
 		struct walk_next n = walk_judge(o, &p.facts);
 		json_int(b, "targeted", p.facts.devices);
 		json_int(b, "on_version", p.on_version);
@@ -167,6 +179,7 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 		add_next(b, o, &n, p.facts.now_us);
 		if (o->window)
 			add_window(b, o->window, p.facts.now_us);
+		rollout_add_gate(r, b, o);
 	}
 	fleet_plan_done(f);
 }

@@ -18,6 +18,7 @@
 #define FIELD_TYPE_NONE    "type_error.none.not_allowed"
 #define FIELD_TYPE_STRING  "type_error.str"
 #define FIELD_TYPE_INTEGER "type_error.integer"
+#define FIELD_TYPE_NUMBER  "type_error.float"
 #define FIELD_TYPE_BOOL    "type_error.bool"
 #define FIELD_TYPE_LIST    "type_error.list"
 #define FIELD_TYPE_OBJECT  "type_error.dict"

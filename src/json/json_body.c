@@ -286,6 +286,18 @@ bool json_field_int(const struct json_fields *f, const char *name, bool required
 	return true;
 }
 
+bool json_field_number(const struct json_fields *f, const char *name, bool required, double *out)
+{
+	const json_t *v = value_of(f, name, required);
+
+	if (!v)
+		return false;
+	if (!json_is_number(v))
+		return wrong_type(f, name, FIELD_TYPE_NUMBER, "a number", v);
+	*out = json_number_value(v);
+	return true;
+}
+
 bool json_field_bool(const struct json_fields *f, const char *name, bool required, bool *out)
 {
 	const json_t *v = value_of(f, name, required);

@@ -43,6 +43,8 @@ bool json_field_string(const struct json_fields *f, const char *name, bool requi
 /* 5 alone is a whole number: "5" and 5.0 are refused. */
 bool json_field_int(const struct json_fields *f, const char *name, bool required, int64_t min,
 		    int64_t max, int64_t *out);
+/* Any finite number, whole or not. */
+bool json_field_number(const struct json_fields *f, const char *name, bool required, double *out);
 bool json_field_bool(const struct json_fields *f, const char *name, bool required, bool *out);
 /* *out is the index into WORDS. */
 bool json_field_word(const struct json_fields *f, const char *name, bool required,

@@ -28,6 +28,7 @@ struct mqtt {
 	char client_id[2][160]; /* collecting, telling */
 	struct collector *collector;
 	struct dispatcher *dispatcher;
+	struct committer *committer;
 	/* What others see; written by the thread at each turn. */
 	pthread_mutex_t lock;
 	bool up;
@@ -55,6 +56,7 @@ static void note_state(struct mqtt *m)
 	if (m->up && a->since_us > b->since_us)
 		m->since_us = a->since_us;
 	snprintf(m->problem, sizeof m->problem, "%s", tells->problem);
+	committer_hears(m->committer, m->up);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -106,6 +108,7 @@ static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, stru
 		.command_timeout_s = p->cfg->command_timeout_s,
 		.wake_fd = m->wake_fd,
 	};
+	m->committer = p->committer;
 	enum ota_code rc = dispatcher_new(&dc, &m->dispatcher, err);
 
 	return rc == OTA_OK ? collector_new(&cc, &m->collector, err) : rc;

@@ -121,6 +121,7 @@ static const char migration_3[] =
 	"ALTER TABLE rollout_configurations ADD COLUMN deadline TEXT;"
 	"ALTER TABLE rollout_configurations ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE rollout_configurations ADD COLUMN requires TEXT;"
+	"CREATE INDEX events_by_somebody ON ota_events (id) WHERE created_by IS NOT NULL;"
 	"UPDATE rollout_configurations SET"
 	" state = CASE WHEN is_active THEN 'running'"
 	"  WHEN updated_at = created_at THEN 'draft' ELSE 'paused' END,"
@@ -128,13 +129,19 @@ static const char migration_3[] =
 	" stages = json_array(json_object('percent', rollout_percentage, 'min_duration_s', 0));"
 	"UPDATE rollout_configurations SET stage_since = created_at WHERE state <> 'draft';";
 
-/* When updates may begin, and when they are tried again. */
+/* What the gate needs: releases found bad, and how often devices are heard of. */
 static const char migration_4[] =
+	"ALTER TABLE firmware_releases ADD COLUMN suspect_at TEXT;"
+	"ALTER TABLE devices ADD COLUMN habit_us INTEGER NOT NULL DEFAULT 0;";
+
+/* When updates may begin, and when they are tried again. */
+static const char migration_5[] =
 	"ALTER TABLE rollout_configurations ADD COLUMN maintenance_window TEXT;"
 	"ALTER TABLE attempt_failures ADD COLUMN passing INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE attempt_failures ADD COLUMN result_code INTEGER;";
 
-static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4};
+static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4,
+					 migration_5};
 
 const char *const *sqlite_migrations(int *count)
 {

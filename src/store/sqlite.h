@@ -73,5 +73,9 @@ enum ota_code sqlite_list_rejected(struct store *, const struct list_query *,
 				   struct ota_err *err);
 enum ota_code sqlite_rollout_counts(struct store *, int64_t rollout_id, struct attempt_counts *out,
 				    struct ota_err *err);
+enum ota_code sqlite_gate_events(struct store *, int64_t release_id,
+				 enum ota_code (*visit)(void *, const struct row_event *,
+							struct ota_err *),
+				 void *ctx, struct ota_err *err);
 enum ota_code sqlite_updates_since(struct store *, int64_t since_us, int64_t *out,
 				   struct ota_err *err);

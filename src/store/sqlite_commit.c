@@ -32,6 +32,7 @@ enum statement {
 	ST_RELEASE_INSERT,
 	ST_RELEASE_DELETED,
 	ST_RELEASE_LEARNT,
+	ST_RELEASE_SUSPECT,
 	ST_ROLLOUT_INSERT,
 	ST_ROLLOUT_WALK,
 	ST_REJECTED,
@@ -55,16 +56,16 @@ static const char *const sql[STATEMENTS] = {
 		" current_firmware_version, last_seen, created_at, hw, boot_hash, booted_at,"
 		" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as, site,"
 		" topic_form, online, presence_at, other_site, conflict_at, result_hash,"
-		" result_attempt, silent_at, retry_at)"
+		" result_attempt, silent_at, retry_at, habit_us)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,"
-		"?21,?22,?23,?24,?25)"
+		"?21,?22,?23,?24,?25,?26)"
 		" ON CONFLICT (id) DO UPDATE SET mac_address=?3, device_model=?4,"
 		" current_firmware_version=?5, last_seen=?6, hw=?8, boot_hash=?9, booted_at=?10,"
 		" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"
 		" ran_as=?15, site=?16, topic_form=?17, online=?18, presence_at=?19,"
 		" other_site=?20, conflict_at=?21, result_hash=?22, result_attempt=?23,"
-		" silent_at=?24, retry_at=?25",
-	[ST_DEVICE_SEEN] = "UPDATE devices SET last_seen=?2 WHERE id=?1",
+		" silent_at=?24, retry_at=?25, habit_us=?26",
+	[ST_DEVICE_SEEN] = "UPDATE devices SET last_seen=?2, habit_us=?3 WHERE id=?1",
 	[ST_DEVICE_LABEL] = "UPDATE devices SET label=?2 WHERE device_id=?1",
 	[ST_DEVICE_NOTES] = "UPDATE devices SET notes=?2 WHERE device_id=?1",
 	[ST_GROUPS_CLEAR] = "DELETE FROM device_groups WHERE device_id=?1",
@@ -104,6 +105,7 @@ static const char *const sql[STATEMENTS] = {
 		" metadata) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
 	[ST_RELEASE_DELETED] = "UPDATE firmware_releases SET deleted_at=?2 WHERE id=?1",
 	[ST_RELEASE_LEARNT] = "UPDATE firmware_releases SET learnt_versions=?2 WHERE id=?1",
+	[ST_RELEASE_SUSPECT] = "UPDATE firmware_releases SET suspect_at=?2 WHERE id=?1",
 	[ST_ROLLOUT_INSERT] =
 		"INSERT INTO rollout_configurations (id, name, firmware_version, device_model,"
 		" target_type, target_filter, rollout_percentage, is_active, created_at, "
@@ -266,6 +268,7 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 	bind_known(st, 15, n->ran_as);
 	bind_link(st, n->link);
 	bind_time(st, 25, n->retry_us);
+	sqlite3_bind_int64(st, 26, d->habit_us);
 	return run(st);
 }
 
@@ -466,6 +469,7 @@ static bool write_small(struct sqlite_store *s, const struct change *c)
 		[CHANGE_DEVICE_SEEN] = ST_DEVICE_SEEN,
 		[CHANGE_RELEASE_DELETED] = ST_RELEASE_DELETED,
 		[CHANGE_RELEASE_LEARNT] = ST_RELEASE_LEARNT,
+		[CHANGE_RELEASE_SUSPECT] = ST_RELEASE_SUSPECT,
 	};
 	sqlite3_stmt *st = statement(s, which[c->kind]);
 
@@ -475,6 +479,11 @@ static bool write_small(struct sqlite_store *s, const struct change *c)
 	case CHANGE_DEVICE_SEEN:
 		sqlite3_bind_int64(st, 1, c->seen.id);
 		bind_time(st, 2, c->seen.last_seen_us);
+		sqlite3_bind_int64(st, 3, c->seen.habit_us);
+		break;
+	case CHANGE_RELEASE_SUSPECT:
+		sqlite3_bind_int64(st, 1, c->release_suspect.id);
+		bind_time(st, 2, c->release_suspect.suspect_us);
 		break;
 	case CHANGE_RELEASE_DELETED:
 		sqlite3_bind_int64(st, 1, c->release_deleted.id);
@@ -550,7 +559,8 @@ static bool write_change(struct sqlite_store *s, const struct change *c)
 	case CHANGE_STATE: return write_state(s, c);
 	case CHANGE_DEVICE_SEEN:
 	case CHANGE_RELEASE_DELETED:
-	case CHANGE_RELEASE_LEARNT: return write_small(s, c);
+	case CHANGE_RELEASE_LEARNT:
+	case CHANGE_RELEASE_SUSPECT: return write_small(s, c);
 	}
 	return false;
 }

@@ -192,6 +192,7 @@ static bool release_row(sqlite3_stmt *st, void *ctx)
 		.created_by = sqlite_text(st, 11),
 		.metadata = sqlite_text(st, 12),
 		.learnt = sqlite_text(st, 13),
+		.suspect_at = sqlite_text(st, 14),
 	};
 	return v->visit(v->ctx, &row);
 }
@@ -207,7 +208,7 @@ enum ota_code sqlite_list_releases(struct store *base, const struct list_query *
 		&sel,
 		"SELECT id, version, device_model, min_version, file_path, file_size,"
 		" checksum_sha256, changelog, release_notes, is_signed, created_at, created_by,"
-		" metadata, learnt_versions FROM (SELECT * FROM firmware_releases"
+		" metadata, learnt_versions, suspect_at FROM (SELECT * FROM firmware_releases"
 		" WHERE deleted_at IS NULL)");
 	where_text(&sel, "device_model = ?", q->device_model);
 	where_text(&sel, "version = ?", q->version);
@@ -372,6 +373,7 @@ enum ota_code sqlite_list_events(struct store *base, const struct list_query *q,
 	where_text(&sel, "event_type = ?", q->event_type);
 	where_text(&sel, "firmware_version = ?", q->version);
 	where_id(&sel, "rollout_id = ?", q->rollout_id);
+	where_id(&sel, "created_by IS NOT NULL AND ? = 1", q->operations);
 	where_id(&sel, "id < ?", q->before_id);
 	select_limit(&sel, "id DESC", q->limit);
 	return run_select((struct sqlite_store *)base, &sel, event_row, &v, err);

@@ -49,6 +49,7 @@ static enum ota_code load_release(sqlite3_stmt *st, const struct store_loader *l
 		.created_at = sqlite_text(st, 7),
 		.metadata = sqlite_text(st, 8),
 		.learnt = sqlite_text(st, 9),
+		.suspect_at = sqlite_text(st, 11),
 	};
 	return l->release(l->ctx, &row, sqlite_text(st, 10), err);
 }
@@ -105,6 +106,7 @@ static enum ota_code load_device(sqlite3_stmt *st, const struct store_loader *l,
 		.device_id = sqlite_text(st, 1),
 		.last_seen = sqlite_text(st, 5),
 		.created_at = sqlite_text(st, 6),
+		.habit_us = sqlite3_column_int64(st, 25),
 	};
 	const char *mac = sqlite_text(st, 2);
 
@@ -188,7 +190,8 @@ enum ota_code sqlite_load(struct store *base, const struct store_loader *l, stru
 	} steps[] = {
 		{"SELECT key, value FROM service_state", load_state},
 		{"SELECT id, version, device_model, min_version, file_size, checksum_sha256,"
-		 " release_notes, created_at, metadata, learnt_versions, deleted_at"
+		 " release_notes, created_at, metadata, learnt_versions, deleted_at,"
+		 " suspect_at"
 		 " FROM firmware_releases ORDER BY id",
 		 load_release},
 		{"SELECT " ROLLOUT_COLUMNS " FROM rollout_configurations ORDER BY id",
@@ -198,8 +201,8 @@ enum ota_code sqlite_load(struct store *base, const struct store_loader *l, stru
 		 " created_at, hw, boot_hash, booted_at, boot_seen_at, firmware_digest, "
 		 "app_elf_sha256,"
 		 " ran_release_id, ran_as, site, topic_form, online, presence_at, other_site,"
-		 " conflict_at, result_hash, result_attempt, silent_at, retry_at"
-		 " FROM devices",
+		 " conflict_at, result_hash, result_attempt, silent_at, retry_at,"
+		 " habit_us FROM devices",
 		 load_device},
 		{"SELECT device_id, group_name FROM device_groups ORDER BY device_id, group_name",
 		 load_group},
@@ -221,6 +224,44 @@ enum ota_code sqlite_load(struct store *base, const struct store_loader *l, stru
 			return rc;
 	}
 	return OTA_OK;
+}
+
+enum ota_code sqlite_gate_events(struct store *base, int64_t release_id,
+				 enum ota_code (*visit)(void *, const struct row_event *,
+							struct ota_err *),
+				 void *ctx, struct ota_err *err)
+{
+	struct sqlite_store *s = (struct sqlite_store *)base;
+	sqlite3_stmt *st = NULL;
+	enum ota_code rc = OTA_OK;
+	int step = SQLITE_DONE;
+
+	if (sqlite3_prepare_v2(
+		    s->db,
+		    "SELECT id, event_type, device_id, rollout_id, event_data, created_at"
+		    " FROM ota_events WHERE rollout_id IN"
+		    " (SELECT id FROM rollout_configurations WHERE release_id = ?1)"
+		    " AND event_type IN ('gate_stage','device_exposed','device_at_risk',"
+		    "'device_proven','device_failed','device_silent','device_given_back',"
+		    "'gate_overridden') ORDER BY id",
+		    -1, &st, NULL) != SQLITE_OK)
+		return sqlite_fail(s, s->db, "reading", err);
+	sqlite3_bind_int64(st, 1, release_id);
+	while (rc == OTA_OK && (step = sqlite3_step(st)) == SQLITE_ROW) {
+		struct row_event row = {
+			.id = sqlite3_column_int64(st, 0),
+			.type = sqlite_text(st, 1),
+			.device_id = sqlite_text(st, 2),
+			.rollout_id = sqlite3_column_int64(st, 3),
+			.data = sqlite_text(st, 4),
+			.created_at = sqlite_text(st, 5),
+		};
+		rc = visit(ctx, &row, err);
+	}
+	if (rc == OTA_OK && step != SQLITE_DONE)
+		rc = sqlite_fail(s, s->db, "reading", err);
+	sqlite3_finalize(st);
+	return rc;
 }
 
 static void copy_name(char *dst, size_t size, const char *src)

@@ -30,6 +30,7 @@ enum change_kind {
 	CHANGE_RELEASE_INSERT,
 	CHANGE_RELEASE_DELETED, /* marks or unmarks */
 	CHANGE_RELEASE_LEARNT,
+	CHANGE_RELEASE_SUSPECT, /* marks or unmarks */
 	CHANGE_ROLLOUT_INSERT,
 	CHANGE_ROLLOUT_WALK,
 	CHANGE_REJECTED, /* keeps the newest REJECTED_KEPT */
@@ -49,7 +50,7 @@ struct change {
 		} device;
 		struct {
 			int64_t id;
-			int64_t last_seen_us;
+			int64_t last_seen_us, habit_us;
 		} seen;
 		struct {
 			const char *device_id, *value; /* value NULL: remove */
@@ -92,6 +93,10 @@ struct change {
 			int64_t id;
 			const char *names; /* JSON array */
 		} release_learnt;
+		struct {
+			int64_t id;
+			int64_t suspect_us;
+		} release_suspect;
 		struct {
 			const struct rollout *rollout;
 			const char *target_filter, *created_by, *metadata;
@@ -147,7 +152,7 @@ struct row_release {
 	int64_t id, file_size;
 	const char *version, *device_model, *min_version, *file_path, *sha256, *changelog,
 		*release_notes;
-	const char *created_at, *created_by, *metadata, *learnt;
+	const char *created_at, *created_by, *metadata, *learnt, *suspect_at;
 	bool is_signed;
 };
 
@@ -164,7 +169,7 @@ struct row_rollout {
 };
 
 struct row_device {
-	int64_t id;
+	int64_t id, habit_us;
 	const char *device_id, *mac, *model, *version, *hw, *label, *notes;
 	const char *last_seen, *created_at;
 	const char *site, *presence_at, *other_site, *conflict_at; /* NULL: never over MQTT, none */
@@ -187,7 +192,8 @@ struct row_event {
 struct list_query {
 	const char *device_id, *device_model, *version, *status, *event_type, *group;
 	int64_t rollout_id;
-	int active; /* -1: any */
+	int active;      /* -1: any */
+	bool operations; /* events: only what somebody did, not what devices did */
 	int limit;
 	int64_t before_id;       /* rows with a lower id only; 0: from the newest */
 	const char *before_time; /* devices: last_seen below, or equal and id below; NULL: from the
@@ -276,6 +282,12 @@ struct store_ops {
 				       void *ctx, struct ota_err *err);
 	enum ota_code (*rollout_counts)(struct store *s, int64_t rollout_id,
 					struct attempt_counts *out, struct ota_err *err);
+	/* The events of the gates of a release's rollouts, oldest first.  The committer's, before
+	 * it runs. */
+	enum ota_code (*gate_events)(struct store *s, int64_t release_id,
+				     enum ota_code (*visit)(void *, const struct row_event *,
+							    struct ota_err *),
+				     void *ctx, struct ota_err *err);
 	/* Attempts with a report since the given time. */
 	enum ota_code (*updates_since)(struct store *s, int64_t since_us, int64_t *out,
 				       struct ota_err *err);

@@ -100,7 +100,8 @@ def test_event_types_are_those_of_the_source():
         for name in files:
             with open(os.path.join(folder, name), encoding="utf-8") as f:
                 events |= set(re.findall(
-                    r'"((?:firmware|rollout|update|device|version|retry|rollback|site|all)_[a-z]+)"', f.read()))
+                    r'"((?:firmware|rollout|update|device|version|retry|rollback|site|all|gate)_[a-z_]+)"', f.read()))
+    events |= {"release_suspect"}
     events -= {"device_model", "device_ids", "device_id", "rollout_percentage", "update_id"}  # keys of JSON
     logged = set()
     for folder, _, files in os.walk(os.path.join(ROOT, "src")):

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "commit/committer.h"
+#include "commit/gates.h"
 #include "core/target.h"
 #include "fleet/intern.h"
 #include "fleet/state.h"
@@ -220,14 +220,15 @@ static inline bool dump_device(const struct device *d, void *ctx)
 	struct buf b = BUF_INIT;
 
 	buf_printf(&b,
-		   "device %s id=%lld created=%lld seen=%lld model=%s version=%s hw=%s booted=%lld "
+		   "device %s id=%lld created=%lld seen=%lld habit=%lld model=%s version=%s hw=%s "
+		   "booted=%lld "
 		   "boot_seen=%lld"
 		   " boot=%llx mac=%llx retry=%lld ran=%lld as=%s",
 		   d->device_id, (long long)d->id, (long long)d->created_us,
-		   (long long)d->last_seen_us, s->model, s->version, s->hw, (long long)s->booted_us,
-		   (long long)s->boot_seen_us, (unsigned long long)s->boot_hash,
-		   (unsigned long long)s->mac, (long long)s->retry_us, (long long)s->ran_release_id,
-		   s->ran_as);
+		   (long long)d->last_seen_us, (long long)d->habit_us, s->model, s->version, s->hw,
+		   (long long)s->booted_us, (long long)s->boot_seen_us,
+		   (unsigned long long)s->boot_hash, (unsigned long long)s->mac,
+		   (long long)s->retry_us, (long long)s->ran_release_id, s->ran_as);
 	if (s->digests) {
 		dump_digest(&b, "firmware", s->digests->has_firmware, s->digests->firmware);
 		dump_digest(&b, "elf", s->digests->has_elf, s->digests->elf);
@@ -312,11 +313,104 @@ static inline void same_fleet(const char *before, const char *after)
 	}
 }
 
+/* --- the gates as text --- */
+
+static inline int variant_rank_of(const struct watch *k, const struct gate_line *l,
+				  const struct gate_item *it)
+{
+	return l == &k->gate.line ? k->gate.variants[it->variant].rank : 0;
+}
+
+static inline void dump_evidence(struct buf *b, const char *name, const struct gate_evidence *e)
+{
+	buf_printf(b, " %s{%lld/%lld %.17g", name, (long long)e->failed, (long long)e->n, e->g);
+	for (int i = 0; i < GATE_SUSPECTS_MAX; i++)
+		buf_printf(b, " %.17g", e->r[i]);
+	buf_adds(b, "}");
+}
+
+static inline void dump_line(struct buf *b, const struct watch *k, const struct gate_line *l)
+{
+	buf_printf(b,
+		   " share=%g bound=%lld epoch=%lld/%lld unresolved=%lld reserved=%lld held=%lld "
+		   "risk=%lld proven=%lld failed=%lld silent=%lld proven_to=%lld forgiven=%lld "
+		   "halted=%d entered_count=%zu",
+		   l->share, (long long)l->bound, (long long)l->epoch_failed, (long long)l->epoch_n,
+		   (long long)l->unresolved, (long long)l->reserved, (long long)l->held,
+		   (long long)l->at_risk, (long long)l->proven, (long long)l->failed,
+		   (long long)l->silent, (long long)l->proven_to, (long long)l->forgiven_to,
+		   l->halted, l->entered_count);
+	dump_evidence(b, "entered", &l->entered);
+	struct gate_evidence known = gate_line_evidence(l, &k->gate.rules);
+	dump_evidence(b, "known", &known);
+	for (size_t i = 0; i < l->count; i++) {
+		const struct gate_item *it = &l->items[(l->head + i) & (l->cap - 1)];
+		buf_printf(b, " %lld:%d:%d:%d", (long long)it->number, variant_rank_of(k, l, it),
+			   it->state, it->at_risk);
+	}
+}
+
+static inline void dump_watch(struct lines *all, const struct watch *k)
+{
+	struct buf b = BUF_INIT;
+	char who[64];
+
+	snprintf(who, sizeof who, "gate %lld/%lld", (long long)k->release->id,
+		 (long long)k->rollout_id);
+	buf_printf(&b, "%s p0=%g halt=%g prove=%lld most=%lld slots=%zu open=%zu", who,
+		   k->gate.params.p0, k->gate.params.halt_at, (long long)k->gate.params.prove_s,
+		   (long long)k->gate.rules.most, k->count, k->open_count);
+	dump_line(&b, k, &k->gate.line);
+	lines_add(all, &b);
+	for (int i = 0; i < k->gate.variant_count; i++) {
+		const struct gate_variant *v = &k->gate.variants[i];
+		if (!v->rank)
+			continue;
+		buf_printf(&b, "%s variant %d %s %s", who, v->rank, v->hw, v->from);
+		dump_line(&b, k, &v->line);
+		lines_add(all, &b);
+	}
+	for (size_t i = 0; i < k->cap; i++) {
+		const struct exposed *x = &k->slots[i];
+		const struct on_trial *t = watch_on_trial(k, x);
+		if (!x->device_id)
+			continue;
+		buf_printf(&b, "%s device %lld as %lld outcome=%d", who, (long long)x->device_id,
+			   (long long)x->number, x->outcome);
+		if (t)
+			buf_printf(&b, " %s number=%lld rollout=%lld risk=%d", t->device->device_id,
+				   (long long)t->number, (long long)t->rollout_id, t->at_risk);
+		lines_add(all, &b);
+	}
+}
+
+/* Sorted lines; free() it.  The committer must be idle. */
+static inline char *gates_dump(struct committer *c)
+{
+	struct lines l = {0};
+	struct buf all = BUF_INIT;
+
+	for (const struct watch *k = c->gates.first; k; k = k->next)
+		dump_watch(&l, k);
+	if (l.count > 0)
+		qsort(l.items, l.count, sizeof *l.items, lines_compare);
+	for (size_t i = 0; i < l.count; i++) {
+		buf_printf(&all, "%s\n", l.items[i]);
+		free(l.items[i]);
+	}
+	free(l.items);
+	if (!all.data)
+		buf_adds(&all, "");
+	return buf_take(&all, NULL);
+}
+
 /* Stop, open again: nothing may be lost and nothing may come up. */
 static inline void bench_restart(struct bench *b)
 {
 	struct store *store = b->store;
 
+	committer_barrier(b->c);
+	char *gates = gates_dump(b->c);
 	committer_stop(&b->c);
 	char *before = fleet_dump(b->fleet);
 	fleet_free(&b->fleet);
@@ -327,6 +421,11 @@ static inline void bench_restart(struct bench *b)
 	char *after = fleet_dump(b->fleet);
 	same_fleet(before, after);
 	free(before);
+	free(after);
+	committer_barrier(b->c);
+	after = gates_dump(b->c);
+	same_fleet(gates, after);
+	free(gates);
 	free(after);
 }
 
@@ -487,6 +586,7 @@ static inline enum ota_code upload(struct bench *b, const char *version)
 	return upload_as(b, &n, &cmd);
 }
 
+/* Unwatched: what a gate does is seen where it is what matters. */
 static inline struct rollout_new rollout_of(const char *name, const char *version)
 {
 	return (struct rollout_new){.name = name,
@@ -496,6 +596,7 @@ static inline struct rollout_new rollout_of(const char *name, const char *versio
 				    .type = TARGET_ALL,
 				    .percent = 100,
 				    .max_attempts = 3,
+				    .guard = {.off = true, .params = gate_params_default()},
 				    .active = true};
 }
 

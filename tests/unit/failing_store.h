@@ -50,6 +50,14 @@ static enum ota_code failing_find(struct store *s, const char *token, const char
 						    out, err);
 }
 
+static enum ota_code failing_gate_events(struct store *s, int64_t release_id,
+					 enum ota_code (*visit)(void *, const struct row_event *,
+								struct ota_err *),
+					 void *ctx, struct ota_err *err)
+{
+	return failing(s)->inner->ops->gate_events(failing(s)->inner, release_id, visit, ctx, err);
+}
+
 static enum ota_code failing_events(struct store *s, const struct list_query *q,
 				    bool (*visit)(void *, const struct row_event *), void *ctx,
 				    struct ota_err *err)
@@ -113,6 +121,7 @@ static struct store *wrap_failing(struct store *inner)
 	f->ops.next_id = failing_next_id;
 	f->ops.find_attempt = failing_find;
 	f->ops.list_events = failing_events;
+	f->ops.gate_events = failing_gate_events;
 	f->base.ops = &f->ops;
 	return &f->base;
 }

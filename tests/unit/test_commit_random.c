@@ -158,6 +158,16 @@ static enum ota_code random_plan(struct bench *b, struct reference *r)
 		n.allow_downgrade = random_below(2);
 		n.max_attempts = 1 + random_below(4);
 		n.active = random_below(4) > 0;
+		/* Watched, by a gate that lets much pass, ... */
+		n.guard = (struct guard){.off = random_below(8) == 0,
+					 .given = true,
+					 .bounded = random_below(2),
+					 .params = gate_params_default()};
+		n.override_suspect = random_below(2);
+		n.reason = n.override_suspect ? "once more" : NULL;
+		n.guard.params.halt_at = 1e12;
+		n.guard.params.prove_s = 1;
+		n.guard.params.silence_s = 2592000; /* ... and that takes nothing for an outage. */
 		rc = roll_out_as(b, &n, &cmd);
 		if (rc == OTA_OK) {
 			r->rollout_id[r->rollouts] = cmd.out.id;
@@ -175,6 +185,18 @@ static enum ota_code random_plan(struct bench *b, struct reference *r)
 			r->rollout_active[o] = active;
 		return rc;
 	}
+}
+
+/* What the gates do by themselves: an image is sent to its end, or time has passed. */
+static enum ota_code random_look(struct bench *b, struct reference *r, int i)
+{
+	struct command cmd = {.kind = COMMAND_SENT, .sent = {r->last_token[i][0]}};
+
+	if (random_below(2)) {
+		clock_service_not_before(clock_service_us() + random_below(60) * US_PER_S);
+		cmd = (struct command){.kind = COMMAND_GATE_LOOK};
+	}
+	return committer_run(b->c, &cmd);
 }
 
 static void random_command(struct bench *b, struct reference *r)
@@ -210,6 +232,8 @@ static void random_command(struct bench *b, struct reference *r)
 	} else if (what < 92) {
 		struct command cmd = {.kind = COMMAND_LAPSE, .lapse = {id, INT64_MAX}};
 		rc = committer_run(b->c, &cmd);
+	} else if (what < 95) {
+		rc = random_look(b, r, i);
 	} else {
 		rc = random_plan(b, r);
 	}
@@ -246,9 +270,11 @@ static void check_rows(struct bench *b, const struct reference *r)
 	}
 	for (int o = 0; o < r->rollouts; o++) {
 		snprintf(sql, sizeof sql,
-			 "SELECT is_active FROM rollout_configurations WHERE id=%lld",
+			 "SELECT is_active + 2 * (state='halted') FROM rollout_configurations"
+			 " WHERE id=%lld",
 			 (long long)r->rollout_id[o]);
-		assert_int_equal(row_int(b, sql), r->rollout_active[o]);
+		int64_t is = row_int(b, sql);
+		assert_true(is == 2 || is == r->rollout_active[o]); /* a gate halts it any time */
 	}
 	assert_int_equal(row_int(b, "SELECT count(*) FROM (SELECT 1 FROM device_update_status "
 				    "WHERE completed_at IS NULL"

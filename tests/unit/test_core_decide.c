@@ -36,6 +36,9 @@ static void check_sentence(const struct device *d, const struct decision *x)
 	case REASON_RETRY_LATER:
 	case REASON_OUTSIDE_WINDOW:
 	case REASON_WAITS:
+	case REASON_NO_PLACE:
+	case REASON_VARIANT_HELD:
+	case REASON_HALTED:
 	case REASON_STOPPED:
 	case REASON_TOO_MANY_FAILURES: assert_non_null(strstr(text, x->release->version)); break;
 	case REASON_BELOW_REQUIRED:
@@ -141,7 +144,7 @@ static void each_reason(void **state)
 	expect(&d, &w, REASON_UP_TO_DATE, o);
 	d.state.model = "esp32";
 	assert_int_equal(decide_rollout(&d, o), REASON_OTHER_MODEL);
-	struct decision x = {REASON_OTHER_MODEL, r, o, 0};
+	struct decision x = {.reason = REASON_OTHER_MODEL, .release = r, .rollout = o};
 	check_sentence(&d, &x);
 	x.reason = REASON_INACTIVE;
 	check_sentence(&d, &x);
@@ -260,8 +263,60 @@ static void in_progress(void **state)
 	a.settled = false;
 	a.state = ATTEMPT_PENDING;
 	expect(&d, &w, REASON_OFFER, o3); /* waiting offers give way at once */
-	assert_true(decision_offers(&(struct decision){REASON_IN_PROGRESS, r2, o2, 0}));
-	assert_false(decision_offers(&(struct decision){REASON_INSTALLING, r2, o2, 0}));
+	assert_true(decision_offers(&(struct decision){.reason = REASON_IN_PROGRESS}));
+	assert_false(decision_offers(&(struct decision){.reason = REASON_INSTALLING}));
+}
+
+/* --- the gate --- */
+
+static struct gate_word says(void *ctx, const struct device *d, const struct rollout *r)
+{
+	assert_true(d && r);
+	return *(const struct gate_word *)ctx;
+}
+
+/* The gate is asked of what would be offered, and of what was offered and not begun; what has begun
+ * goes on. */
+static void what_the_gate_says(void **state)
+{
+	static const struct {
+		enum gate_answer answer;
+		enum reason first, again;
+	} cases[] = {
+		{GATE_FREE, REASON_OFFER, REASON_OFFER},
+		{GATE_FULL, REASON_NO_PLACE, REASON_OFFER},
+		{GATE_VARIANT_FULL, REASON_NO_PLACE, REASON_OFFER},
+		{GATE_CLOGGED, REASON_NO_PLACE, REASON_OFFER},
+		{GATE_HALTED, REASON_HALTED, REASON_HALTED},
+		{GATE_VARIANT_HELD, REASON_VARIANT_HELD, REASON_VARIANT_HELD},
+	};
+	struct world w;
+	world_init(&w);
+	struct release *r = world_release(&w, "2.0.0");
+	struct rollout *o = world_rollout(&w, r, TARGET_ALL);
+	struct device d = world_device("d1", "1.0.0");
+	struct attempt a = {.release_id = r->id, .rollout_id = o->id};
+	char text[400];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct gate_word word = {cases[i].answer, 2, 2};
+		struct decide_params p = {.now_us = NOW, .ask = says, .ask_ctx = &word};
+		d.state.attempt = NULL;
+		struct decision x = decide(&d, &w.model, &p);
+		assert_int_equal(x.reason, cases[i].first);
+		check_sentence(&d, &x);
+		if (x.reason == REASON_NO_PLACE) {
+			reason_sentence(&d, &x, text, sizeof text);
+			assert_non_null(strstr(text, "2 of the 2 devices"));
+		}
+		d.state.attempt = &a;
+		a.state = ATTEMPT_PENDING;
+		assert_int_equal(decide(&d, &w.model, &p).reason, cases[i].again);
+		a.state = ATTEMPT_DOWNLOADING;
+		a.reported_us = NOW;
+		assert_int_equal(decide(&d, &w.model, &p).reason, REASON_IN_PROGRESS);
+	}
 }
 
 /* --- which release a device runs --- */
@@ -572,10 +627,15 @@ static void windows(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_reason),       cmocka_unit_test(newest_wins),
-		cmocka_unit_test(stepping_stones),   cmocka_unit_test(in_progress),
-		cmocka_unit_test(names_of_releases), cmocka_unit_test(digests),
-		cmocka_unit_test(after_success),     cmocka_unit_test(random_fleets),
+		cmocka_unit_test(each_reason),
+		cmocka_unit_test(newest_wins),
+		cmocka_unit_test(what_the_gate_says),
+		cmocka_unit_test(stepping_stones),
+		cmocka_unit_test(in_progress),
+		cmocka_unit_test(names_of_releases),
+		cmocka_unit_test(digests),
+		cmocka_unit_test(after_success),
+		cmocka_unit_test(random_fleets),
 		cmocka_unit_test(windows),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

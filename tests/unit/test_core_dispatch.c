@@ -50,7 +50,10 @@ static enum dispatch judge(const struct given *g)
 				   .form = TOPIC_FORM_EDGE,
 				   .presence = g->gone ? PRESENCE_OFFLINE : g->presence,
 				   .other_site = ""};
-	struct decide_params dp = {NOW, STALE * US_PER_S, g->stopped, g->full};
+	struct decide_params dp = {.now_us = NOW,
+				   .stale_us = STALE * US_PER_S,
+				   .stopped = g->stopped,
+				   .full = g->full};
 	struct dispatch_params p = {NOW, WINDOW * US_PER_S};
 
 	world_init(&w);

@@ -446,11 +446,11 @@ static void overridden(void **state)
 	gate_failed(&gate, 1);
 	gate_failed(&gate, 2);
 	assert_int_equal(expose(), GATE_HALTED);
-	gate_override(&gate);
+	gate_override(&gate, NULL);
 	assert_false(gate_is_halted(&gate));
 	says("no outcome is known yet; halts when 125 times likelier if the release is bad");
 	assert_int_equal(expose_all(), 2);
-	gate_override(&gate); /* these two as well */
+	gate_override(&gate, NULL); /* these two as well */
 	gate_failed(&gate, 3);
 	gate_failed(&gate, 4);
 	assert_false(gate_is_halted(&gate));

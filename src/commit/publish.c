@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/* What is durable, shown: to the log, to the fleet, to the gates. */
+#include "commit/gates.h"
+
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The log gets what is durable too: what ends something at info, what goes on at debug. */
+void publish_log(const struct batch *b, const struct command *cmd)
+{
+	char subject[160];
+
+	for (size_t i = 0; i < cmd->change_count; i++) {
+		const struct change *ch = &b->store.changes[cmd->first_change + i];
+		if (ch->kind != CHANGE_EVENT)
+			continue;
+		bool goes_on = strcmp(ch->event.type, "update_progressed") == 0 ||
+			       strcmp(ch->event.type, "update_offered") == 0 ||
+			       strcmp(ch->event.type, "update_accepted") == 0 ||
+			       strcmp(ch->event.type, "update_started") == 0 ||
+			       strcmp(ch->event.type, "device_exposed") == 0 ||
+			       strcmp(ch->event.type, "device_at_risk") == 0;
+		enum log_level level = goes_on ? LOG_DEBUG : LOG_INFO;
+		if (!log_enabled(level))
+			continue;
+		if (ch->event.device_id)
+			snprintf(subject, sizeof subject, "device/%s", ch->event.device_id);
+		else if (ch->event.rollout_id)
+			snprintf(subject, sizeof subject, "rollout/%lld",
+				 (long long)ch->event.rollout_id);
+		else if (ch->event.version)
+			snprintf(subject, sizeof subject, "release/%s", ch->event.version);
+		else
+			strcpy(subject, "fleet");
+		log_event(level, subject, ch->event.type, "%s %s",
+			  ch->event.version ? ch->event.version : "-",
+			  ch->event.data ? ch->event.data : "");
+	}
+}
+
+/* The rollout whose attempt moves with this, NULL: none. */
+static struct rollout *moved_rollout(struct committer *c, const struct device_work *w)
+{
+	const struct attempt *was = w->device->state.attempt, *is = w->next.attempt;
+	const struct model *m;
+	struct rollout *r;
+
+	if (!was || !was->rollout_id || (is && is->id == was->id && is->state == was->state))
+		return NULL;
+	m = fleet_model(c->fleet, w->device->state.model);
+	for (r = m ? m->rollouts : NULL; r && r->id != was->rollout_id; r = r->next)
+		;
+	return r;
+}
+
+static void publish_plan(struct committer *c, struct plan_work *p)
+{
+	if (p->new_release)
+		fleet_publish_release(c->fleet, p->model, p->new_release);
+	if (p->new_rollout)
+		fleet_publish_rollout(c->fleet, p->model, p->new_rollout);
+	if (p->rollout)
+		fleet_set_walk(c->fleet, p->rollout, &p->walk);
+	if (p->release && p->suspects)
+		fleet_set_suspect(c->fleet, p->release, p->suspect_us);
+	else if (p->release)
+		fleet_set_deleted(c->fleet, p->release, p->deleted);
+	if (p->stops)
+		fleet_set_stop(c->fleet, p->stop_reason, c->batch.now_us);
+}
+
+/* The fleet gets what is durable.  Cannot fail. */
+void publish(struct committer *c, struct command *cmd)
+{
+	gates_publish(c, cmd);
+	for (struct device_work *w = cmd->devices; w; w = w->link) {
+		if (w->removed) {
+			gates_forget(c, w->device);
+			state_fini(&w->next);
+			fleet_remove(c->fleet, w->device);
+			continue;
+		}
+		/* Whoever counts how far a rollout is may count anew: after there is more. */
+		struct rollout *moved = moved_rollout(c, w);
+		gates_see(c, w->device, &w->next);
+		fleet_publish(c->fleet, w->device, &w->next);
+		if (moved)
+			moved->moves++;
+		if (w->learns)
+			fleet_set_learnt(c->fleet, w->learns, w->learnt);
+	}
+	for (struct plan_work *p = cmd->plan; p; p = p->next)
+		publish_plan(c, p);
+	cmd->devices = NULL;
+	cmd->plan = NULL;
+}

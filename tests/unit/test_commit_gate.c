@@ -1,0 +1,615 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rollouts with a gate on the real committer, store and conductor: fleets that take a release and
+ * do well, brick, fall silent, each by the clock, which is an argument.
+ */
+#include "commit_bench.h"
+
+#include "conductor/conductor.h"
+
+#define STEP_US  (30 * US_PER_S) /* a tick of the conductor */
+#define POLL_US  (300 * US_PER_S)
+#define HOUR_US  (3600 * US_PER_S)
+#define INSTALLS (60 * US_PER_S) /* from the whole image to what comes of it */
+#define DEVICES  100
+
+enum fate {
+	WELL,
+	LOUD,   /* it says that the installation failed, code 4 */
+	BRICKS, /* it has the image, and is never heard of again */
+	BACK,   /* it runs the release, and is rolled back five minutes later */
+	LOOPS,  /* it runs the release and boots again and again */
+};
+
+struct box {
+	char id[16], token[ATTEMPT_TOKEN_LEN + 1];
+	const char *hw;
+	enum fate fate; /* of whoever takes the release */
+	bool runs_new, installs, dead, failed, reported;
+	int64_t next_us, due_us; /* its next contact; when the installation is over */
+	uint64_t boot;
+};
+
+struct world {
+	struct bench *b;
+	struct conductor *k;
+	struct box box[DEVICES];
+	int count;
+	bool dark; /* nobody reaches us */
+	int offers;
+};
+
+static int begin(void **state)
+{
+	static struct bench b;
+
+	b = bench_new();
+	b.cfg.poll_interval_s = POLL_US / US_PER_S;
+	bench_open(&b);
+	*state = &b;
+	return 0;
+}
+
+static int end(void **state)
+{
+	bench_end(*state);
+	return 0;
+}
+
+/* --- devices --- */
+
+static enum ota_code say(struct bench *b, const struct box *x, const char *word, int code)
+{
+	struct command cmd = {.kind = COMMAND_REPORT};
+
+	cmd.report = (struct report){.device_id = x->id,
+				     .version = "2.0.0",
+				     .attempt_token = x->token,
+				     .percent = -1,
+				     .code = code,
+				     .event = attempt_event_from_status(word)};
+	return committer_run(b->c, &cmd);
+}
+
+static void look_in(struct world *w, struct box *x, int64_t now_us)
+{
+	struct answer a = ask_with(w->b, x->id, x->runs_new ? "2.0.0" : "1.0.0",
+				   (struct told){.hw = x->hw, .boot = x->boot});
+
+	x->next_us = now_us + POLL_US;
+	if (!a.offered || x->installs)
+		return;
+	w->offers++;
+	strcpy(x->token, a.token);
+	assert_int_equal(fetch(w->b, x->token, false), OTA_OK);
+	assert_int_equal(say(w->b, x, "installing", 0), OTA_OK);
+	x->installs = true;
+	x->due_us = now_us + INSTALLS;
+}
+
+static void installed(struct world *w, struct box *x, int64_t now_us)
+{
+	x->installs = false;
+	switch (x->fate) {
+	case WELL: break;
+	case LOUD:
+		x->failed = true;
+		assert_int_equal(say(w->b, x, "failed", 4), OTA_OK);
+		return;
+	case BRICKS: x->failed = x->dead = true; return;
+	case BACK:
+	case LOOPS: break;
+	}
+	x->runs_new = true;
+	x->boot++;
+	x->due_us = now_us + POLL_US;
+	look_in(w, x, now_us);
+}
+
+/* After it runs the release: what is wrong with it shows. */
+static void later(struct world *w, struct box *x, int64_t now_us)
+{
+	if (x->fate == BACK && x->runs_new && now_us >= x->due_us) {
+		x->runs_new = false;
+		x->failed = true;
+		x->boot++;
+		look_in(w, x, now_us);
+	}
+	if (x->fate == LOOPS && x->runs_new) {
+		x->failed = true;
+		x->boot++;
+		look_in(w, x, now_us);
+	}
+}
+
+static void live(struct world *w, struct box *x, int64_t now_us)
+{
+	if (x->dead || w->dark)
+		return;
+	if (x->installs && now_us >= x->due_us)
+		installed(w, x, now_us);
+	else if (x->installs)
+		return;
+	later(w, x, now_us);
+	if (now_us >= x->next_us && !x->dead)
+		look_in(w, x, now_us);
+}
+
+static void pass(struct world *w, int64_t us)
+{
+	for (int64_t gone = 0; gone < us; gone += STEP_US) {
+		clock_service_not_before(clock_service_us() + STEP_US);
+		int64_t now_us = clock_service_us();
+		for (int i = 0; i < w->count; i++)
+			live(w, &w->box[i], now_us);
+		conductor_tick(w->k, now_us);
+	}
+}
+
+static struct world world_of(struct bench *b, int count)
+{
+	struct world w = {.b = b, .count = count};
+
+	assert_true(count <= DEVICES);
+	w.k = conductor_new(b->fleet, b->c);
+	assert_non_null(w.k);
+	for (int i = 0; i < count; i++) {
+		snprintf(w.box[i].id, sizeof w.box[i].id, "d%03d", i);
+		w.box[i].hw = "A";
+		w.box[i].boot = 1;
+		w.box[i].next_us = clock_service_us() + i * POLL_US / count;
+	}
+	/* So that their habits are known. */
+	pass(&w, 3 * POLL_US);
+	return w;
+}
+
+static void all_are(struct world *w, enum fate fate)
+{
+	for (int i = 0; i < w->count; i++)
+		w->box[i].fate = fate;
+}
+
+static int harmed(const struct world *w)
+{
+	int n = 0;
+
+	for (int i = 0; i < w->count; i++)
+		n += w->box[i].failed;
+	return n;
+}
+
+static int updated(const struct world *w)
+{
+	int n = 0;
+
+	for (int i = 0; i < w->count; i++)
+		n += w->box[i].runs_new;
+	return n;
+}
+
+/* Another committer over the same file. */
+static void restart(struct world *w)
+{
+	conductor_free(&w->k);
+	bench_restart(w->b);
+	w->k = conductor_new(w->b->fleet, w->b->c);
+	assert_non_null(w->k);
+}
+
+static void world_end(struct world *w)
+{
+	restart(w);
+	conductor_free(&w->k);
+}
+
+/* --- rollouts --- */
+
+static const struct stage two[] = {{10, 600, -1, false}, {100, 0, -1, false}};
+static const struct stage at_once[] = {{100, 0, -1, false}};
+
+static struct rollout_new watched(const char *name, const struct stage *stages, size_t count)
+{
+	struct rollout_new n = rollout_of(name, "2.0.0");
+
+	n.stages = stages;
+	n.stage_count = count;
+	n.guard = (struct guard){.bounded = count > 0, .params = gate_params_default()};
+	return n;
+}
+
+static int64_t make(struct bench *b, const struct rollout_new *n)
+{
+	struct command cmd;
+
+	assert_int_equal(upload(b, "2.0.0"), OTA_OK);
+	if (roll_out_as(b, n, &cmd) != OTA_OK)
+		fail_msg("%s", cmd.err.msg);
+	return cmd.out.id;
+}
+
+static const char *state_of(struct bench *b)
+{
+	return row_text(b, "SELECT state || ' ' || stage FROM rollout_configurations ORDER BY id");
+}
+
+static int64_t events_of(struct bench *b, const char *type)
+{
+	char sql[128];
+
+	snprintf(sql, sizeof sql, "SELECT count(*) FROM ota_events WHERE event_type='%s'", type);
+	return row_int(b, sql);
+}
+
+/* After the event that halted, nothing was offered. */
+static void nothing_after_the_halt(struct bench *b)
+{
+	assert_int_equal(
+		row_int(b, "SELECT count(*) FROM ota_events WHERE id >"
+			   " (SELECT min(id) FROM ota_events WHERE event_type='rollout_halted')"
+			   " AND event_type IN ('update_offered', 'device_exposed')"),
+		0);
+	/* Nothing stands between the outcome and the halt but what the halt does. */
+	assert_int_equal(
+		row_int(b, "SELECT count(*) FROM ota_events WHERE event_type IN"
+			   " ('update_offered', 'device_exposed') AND id > (SELECT max(id) FROM"
+			   " ota_events WHERE event_type IN ('device_failed', 'device_silent') AND"
+			   " id < (SELECT min(id) FROM ota_events WHERE"
+			   " event_type='rollout_halted'))"),
+		0);
+}
+
+static void halts(struct bench *b, enum fate fate, const struct stage *stages, size_t count,
+		  int most)
+{
+	struct world w = world_of(b, DEVICES);
+	struct rollout_new n = watched("walk", stages, count);
+	const char *reason = "SELECT state_reason FROM rollout_configurations";
+
+	all_are(&w, fate);
+	make(b, &n);
+	for (int i = 0; i < 48 && strncmp(state_of(b), "halted", 6) != 0; i++) {
+		pass(&w, HOUR_US / 2);
+		if (i == 0)
+			restart(&w);
+	}
+	assert_string_equal(state_of(b), "halted 1");
+	assert_in_range(harmed(&w), 2, most);
+	assert_non_null(strstr(row_text(b, reason), "failed"));
+	assert_non_null(strstr(row_text(b, reason), "halted at 125"));
+	nothing_after_the_halt(b);
+	assert_int_equal(row_int(b, "SELECT suspect_at IS NOT NULL FROM firmware_releases"), 1);
+	/* Whoever asks is told why. */
+	int offers = w.offers;
+	struct answer a = ask(b, "somebody", "1.0.0");
+	assert_false(a.offered);
+	assert_int_equal(a.reason, REASON_HALTED);
+	pass(&w, HOUR_US);
+	restart(&w);
+	pass(&w, HOUR_US);
+	assert_int_equal(w.offers, offers);
+	/* Again only by somebody who says so. */
+	struct command cmd;
+	n.name = "again";
+	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_ECONFLICT);
+	assert_non_null(strstr(cmd.err.msg, "override_suspect"));
+	n.override_suspect = true;
+	n.reason = "the power supply was at fault";
+	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_OK);
+	assert_int_equal(row_int(b, "SELECT suspect_at IS NULL FROM firmware_releases"), 1);
+	assert_int_equal(events_of(b, "gate_overridden"), 1);
+	restart(&w);
+	all_are(&w, WELL);
+	pass(&w, HOUR_US);
+	assert_true(w.offers > offers && updated(&w) > 0);
+	world_end(&w);
+}
+
+static void bricks_loudly(void **state)
+{
+	halts(*state, LOUD, two, 2, 3);
+}
+
+static void bricks_silently(void **state)
+{
+	halts(*state, BRICKS, two, 2, 3);
+}
+
+static void is_rolled_back(void **state)
+{
+	halts(*state, BACK, two, 2, 3);
+}
+
+static void boots_again_and_again(void **state)
+{
+	halts(*state, LOOPS, two, 2, 3);
+}
+
+/* Everyone at once, as without stages: watched, and halted, but nobody waits for a place. */
+static void without_stages_it_is_watched(void **state)
+{
+	struct bench *b = *state;
+	struct world w = world_of(b, 40);
+	struct rollout_new n = watched("walk", NULL, 0);
+
+	all_are(&w, LOUD);
+	make(b, &n);
+	pass(&w, 120 * US_PER_S);
+	assert_string_equal(state_of(b), "halted 1");
+	assert_true(w.offers > 3);
+	nothing_after_the_halt(b);
+	world_end(&w);
+}
+
+static void off_is_off(void **state)
+{
+	struct bench *b = *state;
+	struct world w = world_of(b, 20);
+	struct rollout_new n = watched("walk", two, 2);
+
+	n.guard = (struct guard){.off = true, .params = gate_params_default()};
+	all_are(&w, LOUD);
+	make(b, &n);
+	pass(&w, HOUR_US);
+	assert_string_equal(state_of(b), "running 1");
+	assert_int_equal(events_of(b, "device_exposed"), 0);
+	world_end(&w);
+}
+
+/* --- a good one --- */
+
+static void walks_to_all(void **state)
+{
+	static const struct stage stages[] = {{10, 600, -1, false},
+					      {25, 600, -1, false},
+					      {50, 600, -1, false},
+					      {100, 0, -1, false}};
+	struct bench *b = *state;
+	struct world w = world_of(b, DEVICES);
+	struct rollout_new n = watched("walk", stages, 4);
+	int most = 0;
+
+	make(b, &n);
+	for (int i = 0; i < 96 && strncmp(state_of(b), "completed", 9) != 0; i++) {
+		pass(&w, HOUR_US / 4);
+		/* Never more without an outcome than the bound. */
+		const struct gate_line *l = &b->c->gates.first->gate.line;
+		assert_true(l->unresolved + l->held <= l->bound || l->bound == 2);
+		most = (int)l->unresolved > most ? (int)l->unresolved : most;
+		if (i % 5 == 2)
+			restart(&w);
+	}
+	assert_string_equal(state_of(b), "completed 4");
+	assert_true(most > 2);
+	assert_int_equal(events_of(b, "device_failed") + events_of(b, "device_silent"), 0);
+	pass(&w, 2 * HOUR_US);
+	assert_int_equal(updated(&w), DEVICES);
+	assert_int_equal(events_of(b, "device_proven"), DEVICES);
+	assert_int_equal(committer_on_trial(b->c), 0);
+	world_end(&w);
+}
+
+/* The first two only, until they have proven it. */
+static void only_so_many(void **state)
+{
+	struct bench *b = *state;
+	struct world w = world_of(b, 20);
+	struct rollout_new n = watched("walk", at_once, 1);
+
+	make(b, &n);
+	pass(&w, 600 * US_PER_S);
+	assert_int_equal(w.offers, 2);
+	assert_int_equal(events_of(b, "device_exposed"), 2);
+	struct answer a = ask(b, "d019", "1.0.0");
+	assert_int_equal(a.reason, REASON_NO_PLACE);
+	pass(&w, HOUR_US / 2);
+	assert_true(w.offers > 2);
+	world_end(&w);
+}
+
+/* --- one variant --- */
+
+static void one_variant_is_held_back(void **state)
+{
+	static const char *const hw[] = {"A", "B", "C", "D", "E", "F", "G", "H", "I", "J"};
+	struct bench *b = *state;
+	struct world w = world_of(b, DEVICES);
+	struct rollout_new n = watched("walk", at_once, 1);
+
+	/* The fault of one of ten shows while the others have proven much. */
+	for (int i = 0; i < DEVICES; i++) {
+		w.box[i].hw = hw[i % 10];
+		w.box[i].fate = i % 10 == 3 ? LOUD : WELL;
+		/* Those of the bad one come last. */
+		w.box[i].dead = i % 10 == 3;
+	}
+	make(b, &n);
+	pass(&w, 5 * HOUR_US);
+	for (int i = 0; i < DEVICES; i++)
+		w.box[i].dead = false;
+	pass(&w, 5 * HOUR_US);
+	restart(&w);
+	pass(&w, 5 * HOUR_US);
+	assert_true(strncmp(state_of(b), "halted", 6) != 0);
+	assert_int_equal(updated(&w), DEVICES - DEVICES / 10);
+	assert_in_range(harmed(&w), 2, 4);
+	struct answer a = ask_with(b, "another", "1.0.0", (struct told){.hw = "D"});
+	assert_int_equal(a.reason, REASON_VARIANT_HELD);
+	assert_true(ask_with(b, "one-more", "1.0.0", (struct told){.hw = "A"}).offered);
+	assert_int_equal(row_int(b, "SELECT suspect_at IS NULL FROM firmware_releases"), 1);
+	world_end(&w);
+}
+
+/* --- an outage --- */
+
+static void an_outage_is_no_failure(void **state)
+{
+	struct bench *b = *state;
+	struct world w = world_of(b, 40);
+	struct rollout_new n = watched("walk", at_once, 1);
+	int64_t id = make(b, &n);
+	struct command cmd;
+
+	pass(&w, 120 * US_PER_S);
+	assert_true(w.offers > 0 && w.offers <= 2);
+	w.dark = true;
+	pass(&w, 6 * HOUR_US);
+	assert_string_equal(state_of(b), "paused 1");
+	assert_non_null(strstr(row_text(b, "SELECT state_reason FROM rollout_configurations"),
+			       "an outage: "));
+	assert_int_equal(events_of(b, "device_silent") + events_of(b, "device_failed"), 0);
+	w.dark = false;
+	pass(&w, HOUR_US);
+	assert_int_equal(events_of(b, "device_silent") + events_of(b, "device_failed"), 0);
+	cmd = (struct command){.kind = COMMAND_ROLLOUT_WALK,
+			       .walk = {.id = id, .event = ROLLOUT_RESUME}};
+	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+	pass(&w, 10 * HOUR_US);
+	assert_int_equal(updated(&w), 40);
+	assert_int_equal(events_of(b, "device_silent") + events_of(b, "device_failed"), 0);
+	world_end(&w);
+}
+
+/* The service stood still, for a day: nobody was silent. */
+static void our_own_absence_is_no_silence(void **state)
+{
+	struct bench *b = *state;
+	struct world w = world_of(b, 20);
+	struct rollout_new n = watched("walk", at_once, 1);
+
+	make(b, &n);
+	pass(&w, 120 * US_PER_S);
+	clock_service_not_before(clock_service_us() + 24 * HOUR_US);
+	restart(&w);
+	pass(&w, 60 * US_PER_S);
+	clock_service_not_before(clock_service_us() + 24 * HOUR_US);
+	pass(&w, HOUR_US);
+	assert_int_equal(events_of(b, "device_silent"), 0);
+	world_end(&w);
+}
+
+/* --- what says nothing of it --- */
+
+static void given_back(void **state)
+{
+	struct bench *b = *state;
+	struct rollout_new n = watched("walk", at_once, 1);
+	struct box x = {.id = "d1"}, y = {.id = "d2"};
+	struct command cmd;
+
+	make(b, &n);
+	strcpy(x.token, ask(b, "d1", "1.0.0").token);
+	strcpy(y.token, ask(b, "d2", "1.0.0").token);
+	assert_int_equal(ask(b, "d3", "1.0.0").reason, REASON_NO_PLACE);
+	bench_restart(b);
+	/* The download failed: nobody's fault, and its place is free. */
+	assert_int_equal(say(b, &x, "failed", 2), OTA_OK);
+	assert_int_equal(events_of(b, "device_given_back"), 1);
+	assert_true(ask(b, "d3", "1.0.0").offered);
+	assert_int_equal(ask(b, "d1", "1.0.0").reason, REASON_RETRY_LATER);
+	bench_restart(b);
+	/* It slept: its place is another's now, and it may not begin any more. */
+	cmd = (struct command){.kind = COMMAND_LAPSE, .lapse = {"d2", INT64_MAX}};
+	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+	assert_true(ask(b, "d4", "1.0.0").offered);
+	assert_int_equal(fetch(b, y.token, false), OTA_EGONE);
+	assert_int_equal(events_of(b, "device_exposed"), 4);
+	bench_restart(b);
+	assert_int_equal(delete_device(b, "d4"), OTA_OK);
+	assert_int_equal(fetch(b, y.token, false), OTA_OK);
+	assert_int_equal(events_of(b, "device_exposed"), 5);
+	bench_restart(b);
+	/* The whole image was had: that it is quiet now is another matter. */
+	cmd = (struct command){.kind = COMMAND_SENT, .sent = {y.token}};
+	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+	assert_int_equal(events_of(b, "device_at_risk"), 1);
+	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+	assert_int_equal(events_of(b, "device_at_risk"), 1);
+	assert_int_equal(say(b, &y, "failed", 7), OTA_OK);
+	assert_int_equal(events_of(b, "device_failed"), 1);
+	bench_restart(b);
+}
+
+/* --- parameters, and a trial by hand --- */
+
+static void by_hand(void **state)
+{
+	static const char *const ids[] = {"d1", "d2", "d3"};
+	struct bench *b = *state;
+	struct rollout_new n = watched("test", NULL, 0);
+	struct box x;
+	struct command cmd;
+
+	n.type = TARGET_SPECIFIC;
+	n.device_ids = ids;
+	n.device_id_count = 3;
+	make(b, &n);
+	for (int i = 0; i < 3; i++) {
+		strcpy(x.id, ids[i]);
+		struct answer a = ask(b, x.id, "1.0.0");
+		if (!a.offered)
+			continue;
+		strcpy(x.token, a.token);
+		assert_int_equal(say(b, &x, "failed", 4), OTA_OK);
+	}
+	assert_string_equal(state_of(b), "halted 1");
+	assert_int_equal(row_int(b, "SELECT suspect_at IS NULL FROM firmware_releases"), 1);
+	bench_restart(b);
+	/* The release begins with a clean sheet. */
+	struct rollout_new all = watched("all", at_once, 1);
+	assert_int_equal(roll_out_as(b, &all, &cmd), OTA_OK);
+	assert_true(ask(b, "d9", "1.0.0").offered);
+	bench_restart(b);
+}
+
+static void parameters(void **state)
+{
+	struct bench *b = *state;
+	struct rollout_new n = watched("one", at_once, 1), other = watched("two", at_once, 1);
+	struct command cmd;
+
+	n.guard.given = true;
+	n.guard.params.initial_unproven = 5;
+	make(b, &n);
+	other.guard.given = true;
+	other.guard.params.halt_at = 50;
+	assert_int_equal(roll_out_as(b, &other, &cmd), OTA_ECONFLICT);
+	assert_non_null(strstr(cmd.err.msg, "other parameters"));
+	other.guard = n.guard;
+	assert_int_equal(roll_out_as(b, &other, &cmd), OTA_OK);
+	bench_restart(b);
+	for (int i = 0; i < 8; i++) {
+		char id[8];
+		snprintf(id, sizeof id, "d%d", i);
+		assert_int_equal(ask(b, id, "1.0.0").offered, i < 5);
+	}
+	/* The same again is the same; with another guard it is not. */
+	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_OK);
+	assert_true(cmd.out.existed);
+	n.guard = (struct guard){.off = true, .params = gate_params_default()};
+	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_ECONFLICT);
+	bench_restart(b);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
+	const struct CMUnitTest tests[] = {
+		T(bricks_loudly),
+		T(bricks_silently),
+		T(is_rolled_back),
+		T(boots_again_and_again),
+		T(without_stages_it_is_watched),
+		T(off_is_off),
+		T(walks_to_all),
+		T(only_so_many),
+		T(one_variant_is_held_back),
+		T(an_outage_is_no_failure),
+		T(our_own_absence_is_no_silence),
+		T(given_back),
+		T(by_hand),
+		T(parameters),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
