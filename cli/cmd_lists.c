@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* updates, events, and releases: lists, and what is done to a release. */
+/* updates, events, log, and releases: lists, and what is done to a release. */
 #include "cli/api.h"
 #include "cli/format.h"
 #include "cli/lists.h"
 #include "cli/table.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -175,6 +176,75 @@ enum ota_code cmd_events(struct cli *c, const struct args *a, struct ota_err *er
 	url_query(&url, "event_type", args_get(a, "type"));
 	code = rollout_query(c, a, &url, err);
 	return code == OTA_OK ? list_run(c, a, &events_list, &url, err) : code;
+}
+
+const struct opt cmd_log_opts[] = {
+	{.name = "rollout", .arg = "ROLLOUT", .help = "about this rollout (id or name)"},
+	{.name = "type", .arg = "WORD", .help = "of this type, such as rollout_paused"},
+	LIST_OPTS,
+	{0},
+};
+
+static const struct col log_cols[] = {
+	{"ID", true, 0, 4},       {"WHEN", false, 0, 0},    {"WHO", false, 0, 0},
+	{"EVENT", false, 0, 0},   {"ROLLOUT", true, 0, 1},  {"VERSION", false, 9, 3},
+	{"CHANGE", false, 14, 2}, {"REASON", false, 14, 0},
+};
+
+/* "running 1 -> paused 1", or what else there is to tell. */
+static void log_change(const json_t *row, const json_t *data, struct buf *out)
+{
+	const json_t *was = json_object_get(data, "before"), *is = json_object_get(data, "after");
+	const char *device = api_str(row, "device_id");
+
+	if (was && is)
+		buf_printf(out, "%s %" PRId64 " -> %s %" PRId64,
+			   api_str(was, "state") ? api_str(was, "state") : "?",
+			   api_int(was, "stage", 0),
+			   api_str(is, "state") ? api_str(is, "state") : "?",
+			   api_int(is, "stage", 0));
+	else if (json_object_get(data, "is_active"))
+		buf_printf(out, "%s, %" PRId64 " %%",
+			   api_true(data, "is_active") ? "active" : "inactive",
+			   api_int(data, "rollout_percentage", 0));
+	else if (device)
+		buf_adds(out, device);
+}
+
+static void log_row(const struct cli *c, struct table *t, const json_t *row)
+{
+	const json_t *data = json_object_get(row, "event_data");
+	struct buf change = BUF_INIT;
+	char text[FORMAT_SIZE];
+
+	format_int(row, "id", text);
+	table_add(t, text, COLOUR_NONE);
+	format_time(c, api_str(row, "created_at"), text);
+	table_add(t, text, COLOUR_DIM);
+	table_add(t, api_str(row, "created_by"), COLOUR_NONE);
+	table_add(t, api_str(row, "event_type"), COLOUR_NONE);
+	format_int(row, "rollout_id", text);
+	table_add(t, text, COLOUR_NONE);
+	table_add(t, api_str(row, "firmware_version"), COLOUR_NONE);
+	log_change(row, data, &change);
+	table_add(t, change.data, COLOUR_NONE);
+	table_add(t, api_str(data, "reason"), COLOUR_NONE);
+	buf_fini(&change);
+}
+
+static const struct list log_list = {"events", "nobody did anything", log_cols,
+				     sizeof(log_cols) / sizeof(log_cols[0]), log_row};
+
+enum ota_code cmd_log(struct cli *c, const struct args *a, struct ota_err *err)
+{
+	struct buf url = BUF_INIT;
+	enum ota_code code;
+
+	api_url(c, &url, "/api/admin/events");
+	url_query(&url, "operations", "true");
+	url_query(&url, "event_type", args_get(a, "type"));
+	code = rollout_query(c, a, &url, err);
+	return code == OTA_OK ? list_run(c, a, &log_list, &url, err) : code;
 }
 
 const struct opt cmd_rejected_opts[] = {

@@ -252,8 +252,8 @@ static void conclude(struct watch *w, enum watch_verdict v)
 	if (v == WATCH_FAILED)
 		fprintf(stderr, "  paku-ota updates --rollout %" PRId64 "    shows the errors\n",
 			w->id);
-	else if (v == WATCH_INACTIVE)
-		fprintf(stderr, "  paku-ota rollout activate %" PRId64 "\n", w->id);
+	else if (v == WATCH_INACTIVE && !watch_is_over(&w->s))
+		fprintf(stderr, "  paku-ota rollout resume %" PRId64 "\n", w->id);
 	else if (v == WATCH_GOES_ON)
 		fprintf(stderr, "  paku-ota explain DEVICE    says why one is not being updated\n");
 	buf_fini(&out);

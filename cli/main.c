@@ -55,6 +55,8 @@ static const struct cmd commands[] = {
 	 .run = cmd_updates},
 	{"events", NULL, "list what happened, the newest first", .opts = cmd_events_opts,
 	 .run = cmd_events},
+	{"log", NULL, "list who did what, and why, the newest first", .opts = cmd_log_opts,
+	 .run = cmd_log},
 	{"rejected", NULL, "list messages over MQTT that were not understood, the newest first",
 	 .opts = cmd_rejected_opts, .run = cmd_rejected},
 	{"explain", "ID", "say why a device is, or is not, being updated", .min_args = 1,

@@ -52,6 +52,8 @@ void watch_tally(struct watch_state *w);
 /* N devices counted as failed may try again after all. */
 void watch_forgive(struct watch_state *w, int64_t n);
 enum watch_verdict watch_judge(const struct watch_state *w);
+/* The rollout was ended for good. */
+bool watch_is_over(const struct watch_state *w);
 /* The end in one sentence. */
 void watch_sentence(const struct watch_state *w, enum watch_verdict v, struct buf *out);
 

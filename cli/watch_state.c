@@ -125,8 +125,28 @@ void watch_forgive(struct watch_state *w, int64_t n)
 	w->retrying += n;
 }
 
+bool watch_is_over(const struct watch_state *w)
+{
+	const char *state = api_str(w->rollout, "state");
+
+	return state && (strcmp(state, "halted") == 0 || strcmp(state, "aborted") == 0);
+}
+
+/* More devices follow by themselves, or it has not begun. */
+static bool has_more(const struct watch_state *w)
+{
+	const json_t *stage = json_object_get(w->rollout, "stage");
+	const char *state = api_str(w->rollout, "state");
+
+	return state && (strcmp(state, "scheduled") == 0 ||
+			 (strcmp(state, "running") == 0 &&
+			  api_int(stage, "index", 1) < api_int(stage, "of", 1)));
+}
+
 enum watch_verdict watch_judge(const struct watch_state *w)
 {
+	if (has_more(w))
+		return WATCH_GOES_ON;
 	if (w->targeted > 0 && w->done >= w->targeted)
 		return WATCH_ALL_DONE;
 	if (w->targeted > 0 && w->running == 0 && w->waiting == 0)
@@ -139,6 +159,7 @@ enum watch_verdict watch_judge(const struct watch_state *w)
 void watch_sentence(const struct watch_state *w, enum watch_verdict v, struct buf *out)
 {
 	const char *version = api_str(w->rollout, "firmware_version");
+	const char *state = api_str(w->rollout, "state"), *reason = api_str(w->rollout, "reason");
 	int64_t left = w->targeted - w->done;
 
 	version = version ? version : "the version";
@@ -154,9 +175,10 @@ void watch_sentence(const struct watch_state *w, enum watch_verdict v, struct bu
 		break;
 	case WATCH_INACTIVE:
 		buf_printf(out,
-			   "the rollout is not active: %" PRId64 " of %" PRId64 " targeted devices "
+			   "the rollout is %s%s%s%s: %" PRId64 " of %" PRId64 " targeted devices "
 			   "do not run %s",
-			   left, w->targeted, version);
+			   state ? state : "not active", reason ? " (" : "", reason ? reason : "",
+			   reason ? ")" : "", left, w->targeted, version);
 		break;
 	case WATCH_GOES_ON:
 		buf_printf(out,

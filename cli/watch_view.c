@@ -30,11 +30,14 @@ static void coloured(struct buf *out, enum colour colour, const char *text)
 static void draw_head(const struct watch_state *w, int cols, struct buf *out)
 {
 	bool active = api_true(w->rollout, "is_active");
+	const char *state = api_str(w->rollout, "state");
 	char right[64], watched[FORMAT_SIZE];
 	struct buf line = BUF_INIT;
 
-	snprintf(right, sizeof(right), "rollout %" PRId64 ", %s", api_int(w->rollout, "id", 0),
-		 active ? "active" : "not active");
+	snprintf(right, sizeof(right), "rollout %" PRId64 ", %.20s", api_int(w->rollout, "id", 0),
+		 state    ? state
+		 : active ? "active"
+			  : "not active");
 	clean_fit(&line, api_str(w->rollout, "name"), cols - (int)strlen(right) - 2);
 	coloured(out, COLOUR_BOLD, line.data ? line.data : "");
 	text_pad(out, cols - (int)strlen(right) - (line.data ? text_width(line.data) : 0));
@@ -52,6 +55,38 @@ static void draw_head(const struct watch_state *w, int cols, struct buf *out)
 		clean_fit(out, line.data, cols - (int)strlen(right) - 2);
 	text_pad(out, cols - (int)strlen(right) - (line.data ? text_width(line.data) : 0));
 	coloured(out, COLOUR_DIM, right);
+	buf_addc(out, '\n');
+	buf_fini(&line);
+}
+
+/* Where it is, since when, why, and what it waits for. */
+static void draw_stage(const struct watch_state *w, int cols, struct buf *out)
+{
+	const json_t *stage = json_object_get(w->rollout, "stage");
+	const char *since = api_str(stage, "since"), *reason = api_str(w->rollout, "reason");
+	const char *next = api_str(json_object_get(w->rollout, "next"), "sentence");
+	char lasted[FORMAT_SIZE];
+	struct buf line = BUF_INIT;
+	int64_t us;
+
+	if (!next)
+		return;
+	if (api_int(stage, "of", 1) > 1) {
+		buf_printf(&line, "stage %" PRId64 " of %" PRId64 ", %" PRId64 " %%",
+			   api_int(stage, "index", 1), api_int(stage, "of", 1),
+			   api_int(stage, "percent", 0));
+		if (since && time_parse(since, &us)) {
+			format_duration((w->now_us - us) / US_PER_S, lasted);
+			buf_printf(&line, ", for %s", lasted);
+		}
+	}
+	if (reason)
+		buf_printf(&line, "%s%s", line.len ? ": " : "", reason);
+	if (line.data) {
+		clean_fit(out, line.data, cols);
+		buf_addc(out, '\n');
+	}
+	clean_fit(out, next, cols);
 	buf_addc(out, '\n');
 	buf_fini(&line);
 }
@@ -236,6 +271,7 @@ void watch_draw(const struct watch_state *w, int cols, int lines, struct buf *ou
 	int left;
 
 	draw_head(w, cols, out);
+	draw_stage(w, cols, out);
 	buf_addc(out, '\n');
 	draw_bar(w, cols, out);
 	draw_figures(w, cols, out);
@@ -247,6 +283,25 @@ void watch_draw(const struct watch_state *w, int cols, int lines, struct buf *ou
 		coloured(out, COLOUR_DIM, "last events (UTC)\n");
 		draw_events(w, cols, left, out);
 	}
+}
+
+/* "  stage 1 of 4 (10 %), waits for proof", where there are several. */
+static void add_stage(const struct watch_state *w, struct buf *out)
+{
+	const json_t *stage = json_object_get(w->rollout, "stage");
+	const char *state = api_str(w->rollout, "state");
+	const char *waits = api_str(json_object_get(w->rollout, "next"), "waits_for");
+	struct buf words = BUF_INIT;
+
+	if (!waits || !state || api_int(stage, "of", 1) < 2)
+		return;
+	buf_printf(&words, "%s in stage %" PRId64 " of %" PRId64 " (%" PRId64 " %%), waits for %s",
+		   state, api_int(stage, "index", 1), api_int(stage, "of", 1),
+		   api_int(stage, "percent", 0), waits);
+	buf_adds(out, "  ");
+	if (words.data)
+		clean_fit(out, words.data, 200);
+	buf_fini(&words);
 }
 
 void watch_line(const struct watch_state *w, struct buf *out)
@@ -264,5 +319,6 @@ void watch_line(const struct watch_state *w, struct buf *out)
 			buf_printf(out, "%s%s %" PRId64, sep, watch_words[i], w->counts[i]);
 			sep = ", ";
 		}
+	add_stage(w, out);
 	buf_addc(out, '\n');
 }

@@ -211,6 +211,7 @@ bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawa
 		      const char *why)
 {
 	bool defer, ok = true;
+	const char *by = c->batch.by;
 	size_t count;
 
 	w->count = 0;
@@ -223,10 +224,13 @@ bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawa
 		return false;
 	w->count = 0;
 	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_pending, w);
+	/* That somebody did it stands once in the log, with why: not at each device. */
+	c->batch.by = NULL;
 	for (size_t i = 0; i < count && ok; i++) {
 		struct device_work *work = work_on_device(c, cmd, w->devices[i], &defer);
 		ok = work && attempt_withdraw(c, work, why) != STEPPED_NOMEM;
 	}
+	c->batch.by = by;
 	free(w->devices);
 	w->devices = NULL;
 	cmd->out.count = count;

@@ -327,8 +327,11 @@ static void sentence_running(const struct rollout *r, const struct walk_next *n,
 		snprintf(then, sizeof then, "it is completed");
 	else
 		snprintf(then, sizeof then, "%d %% follow", s[1].percent);
-	snprintf(who, sizeof who, "Stage %d of %d (%d %%)", r->walk.stage + 1, r->stage_count,
-		 s->percent);
+	if (r->stage_count == 1)
+		snprintf(who, sizeof who, "Its only stage (%d %%)", s->percent);
+	else
+		snprintf(who, sizeof who, "Stage %d of %d (%d %%)", r->walk.stage + 1,
+			 r->stage_count, s->percent);
 	switch (n->wait) {
 	case WAIT_TIME:
 		time_format(n->until_us, when);

@@ -126,6 +126,7 @@ enum next events_list(struct request *r)
 	if (!q)
 		return NEXT_ANSWER;
 	q->event_type = request_filter(r, "event_type");
+	field_query_bool(&r->errors, &r->query, "operations", false, &q->operations);
 	if (!read_filters(r, q))
 		return respond_fields(r);
 	return request_job(r, query_events, request_list_done);

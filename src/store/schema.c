@@ -121,6 +121,7 @@ static const char migration_3[] =
 	"ALTER TABLE rollout_configurations ADD COLUMN deadline TEXT;"
 	"ALTER TABLE rollout_configurations ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE rollout_configurations ADD COLUMN requires TEXT;"
+	"CREATE INDEX events_by_somebody ON ota_events (id) WHERE created_by IS NOT NULL;"
 	"UPDATE rollout_configurations SET"
 	" state = CASE WHEN is_active THEN 'running'"
 	"  WHEN updated_at = created_at THEN 'draft' ELSE 'paused' END,"

@@ -372,6 +372,7 @@ enum ota_code sqlite_list_events(struct store *base, const struct list_query *q,
 	where_text(&sel, "event_type = ?", q->event_type);
 	where_text(&sel, "firmware_version = ?", q->version);
 	where_id(&sel, "rollout_id = ?", q->rollout_id);
+	where_id(&sel, "created_by IS NOT NULL AND ? = 1", q->operations);
 	where_id(&sel, "id < ?", q->before_id);
 	select_limit(&sel, "id DESC", q->limit);
 	return run_select((struct sqlite_store *)base, &sel, event_row, &v, err);

@@ -187,7 +187,8 @@ struct row_event {
 struct list_query {
 	const char *device_id, *device_model, *version, *status, *event_type, *group;
 	int64_t rollout_id;
-	int active; /* -1: any */
+	int active;      /* -1: any */
+	bool operations; /* events: only what somebody did, not what devices did */
 	int limit;
 	int64_t before_id;       /* rows with a lower id only; 0: from the newest */
 	const char *before_time; /* devices: last_seen below, or equal and id below; NULL: from the

@@ -25,9 +25,29 @@ def rollout(**changes):
     row = {"id": 7, "name": "esp32-c3-1.3.0-all", "firmware_version": "1.3.0",
            "device_model": "esp32-c3", "target_type": "all", "target_filter": None,
            "rollout_percentage": 100, "is_active": True, "allow_downgrade": False, "max_attempts": 3,
-           "created_at": "2026-11-23T22:00:00.000000Z", "updated_at": "2026-11-23T22:00:00.000000Z"}
+           "created_at": "2026-11-23T22:00:00.000000Z", "updated_at": "2026-11-23T22:00:00.000000Z",
+           "reason": None, "since": "2026-11-23T22:00:00.000000Z", "not_before": None,
+           "deadline": None, "priority": 0, "requires": None,
+           "stages": [{"percent": 100, "min_duration_s": 0}],
+           "stage": {"index": 1, "of": 1, "percent": 100, "since": "2026-11-23T22:00:00.000000Z",
+                     "approved": False}}
     row.update(changes)
+    row.setdefault("state", "running" if row["is_active"] else "paused")
     return row
+
+
+def walk(index, state="running", **changes):
+    """What a rollout in stages has besides."""
+    percents = [10, 25, 50, 100]
+    more = {"state": state, "is_active": state in ("running", "completed"),
+            "stages": [{"percent": p, "min_duration_s": 86400} for p in percents[:3]] +
+                      [{"percent": 100, "min_duration_s": 0, "min_proven": 4, "approve": True}],
+            "stage": {"index": index, "of": 4, "percent": percents[index - 1], "approved": False,
+                      "since": "2026-11-23T22:00:00.000000Z"},
+            "next": {"waits_for": "proof", "then": "stage_done", "until": None,
+                     "sentence": "Stage %d waits for devices." % index}}
+    more.update(changes)
+    return more
 
 
 def progress(targeted, on_version, **counts):
@@ -35,6 +55,9 @@ def progress(targeted, on_version, **counts):
     names = ("pending downloading downloaded installing success failed rolled_back lapsed "
              "withdrawn").split()
     return rollout(targeted=targeted, on_version=on_version,
+                   progress={"seen": targeted, "proven": on_version, "needed": targeted},
+                   next={"waits_for": "proof", "then": "complete", "until": None,
+                         "sentence": "It waits for devices."},
                    counts={name: counts.get(name, 0) for name in names})
 
 

@@ -7,7 +7,7 @@ import socket
 import threading
 
 import pytest
-from cli_samples import device, event, release, rollout, update
+from cli_samples import device, event, progress, release, rollout, update, walk
 
 OK = {"status": "ok", "message": "as you say"}
 
@@ -124,6 +124,83 @@ def test_rollout_create(cli, service, args, body, name):
                                         "device_model": "m", "is_active": True, **body}
 
 
+@pytest.mark.parametrize("args, body, name", [
+    (["--stages", "10:24h,25:90m:approve,50:2d:proven=40,100"],
+     {"target_type": "all", "stages": [
+         {"percent": 10, "min_duration_s": 86400},
+         {"percent": 25, "min_duration_s": 5400, "approve": True},
+         {"percent": 50, "min_duration_s": 172800, "min_proven": 40}, {"percent": 100}]},
+     r"m-1.3.0-all-stages-[0-9a-f]{6}"),
+    (["--stages", "100:0:approve", "--group", "g"],
+     {"target_type": "group", "target_filter": {"group": "g"},
+      "stages": [{"percent": 100, "min_duration_s": 0, "approve": True}]},
+     r"m-1.3.0-group-g-stages-[0-9a-f]{6}"),
+    (["--strategy", "guarded"], {"target_type": "all", "strategy": "guarded"}, "m-1.3.0-all-guarded"),
+    (["--strategy", "test", "--devices", "a"],
+     {"target_type": "specific", "strategy": "test", "target_filter": {"device_ids": ["a"]}},
+     "m-1.3.0-a-test"),
+    (["--all", "--not-before", "2027-01-01T00:00Z", "--deadline", "2028-01-01T00:00Z",
+      "--priority", "5", "--requires", "1.0.0", "--reason", "it is time"],
+     {"target_type": "all", "rollout_percentage": 100, "not_before": "2027-01-01T00:00Z",
+      "deadline": "2028-01-01T00:00Z", "priority": 5, "requires": "1.0.0", "reason": "it is time"},
+     "m-1.3.0-all"),
+])
+def test_rollout_create_in_stages(cli, service, args, body, name):
+    service.answer("POST", "/api/admin/rollout/create", dict(OK, rollout_id=7))
+    for _ in range(2):
+        assert cli("rollout", "create", "1.3.0", "--model", "m", *args).returncode == 0
+    sent, again = (r.json for r in service.requests)
+    assert sent == again  # the same name: the service sees the same request
+    assert re.fullmatch(name, sent.pop("name"))
+    assert sent == {"firmware_version": "1.3.0", "device_model": "m", "is_active": True, **body}
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "promote", "approve", "abort"])
+def test_rollout_is_led(cli, service, verb):
+    path = "/api/admin/rollout/7/" + verb
+    service.answer("POST", path, dict(OK, state="paused", stage=2))
+    assert cli("rollout", verb, "7").stdout == "as you say\n"
+    assert cli("rollout", verb, "7", "--reason", "why \xe4", "--stage", "2").returncode == 0
+    assert [r.json for r in service.requests] == [{}, {"reason": "why \xe4", "stage": 2}]
+    service.answer("POST", path, (409, {"detail": "it is halted", "state": "halted", "stage": 2}))
+    run = cli("rollout", verb, "7")
+    assert (run.returncode, run.stderr) == (1, "paku-ota: it is halted\n")
+
+
+def test_rollout_show_of_a_walk(cli, service):
+    service.answer("GET", "/api/admin/rollouts/7",
+                   dict(progress(50, 31, success=31), **walk(2, reason="the lab says yes",
+                                                            requires="1.0.0", priority=-3)))
+    out = cli("rollout", "show", "7").stdout
+    for line in ("state         running", "why           the lab says yes", "requires      1.0.0",
+                 "stage         10 %, at least 1 d 0 h", "stage         25 %, at least 1 d 0 h   <- here",
+                 "stage         100 %, 4 proven, approved", "next          Stage 2 waits for devices.",
+                 "priority      -3"):
+        assert "  " + line in out, out
+
+
+def test_log(cli, service):
+    walked = {"before": {"state": "running", "stage": 1, "approved": True},
+              "after": {"state": "running", "stage": 2, "approved": False}, "reason": "because"}
+    service.answer_list("/api/admin/rollouts", "rollouts", [rollout()])
+    service.answer_list("/api/admin/events", "events", [
+        dict(event(9, "rollout_stage", None, **walked), created_by="conductor"),
+        dict(event(8, "rollout_updated", None, is_active=True, rollout_percentage=25),
+             created_by="api"),
+        dict(event(7, "all_stopped", None, reason="smoke"), created_by="api", rollout_id=None),
+        dict(event(6, "device_deleted", "dev-1"), created_by="api", event_data=None)])
+    run = cli("log", "--rollout", "esp32-c3-1.3.0-all", "--type", "x")
+    assert service.requests[-1].query == {"operations": "true", "event_type": "x",
+                                          "rollout_id": "7", "limit": "100"}
+    head, stage, updated, stop, gone = run.stdout.splitlines()
+    assert head.split() == ["ID", "WHEN", "WHO", "EVENT", "ROLLOUT", "VERSION", "CHANGE", "REASON"]
+    assert " conductor " in stage and " running 1 -> running 2 " in stage and "because" in stage
+    assert " api " in updated and "active, 25 %" in updated
+    assert "smoke" in stop and "dev-1" in gone
+    service.answer_list("/api/admin/events", "events", [])
+    assert cli("log").stderr == "nobody did anything\n"
+
+
 def test_rollout_create_for_several_devices(cli, service):
     service.answer("POST", "/api/admin/rollout/create", dict(OK, rollout_id=7))
     for devices in ("a, b,,c", "a, b,,c", "a,b,d"):
@@ -152,9 +229,9 @@ def test_rollout_list(cli, service):
     assert service.requests[0].query == {"device_model": "esp32-c3", "active": "true",
                                          "limit": "100"}
     lines = run.stdout.splitlines()
-    assert lines[0].split() == ["ID", "NAME", "VERSION", "MODEL", "TARGET", "ACTIVE", "CREATED"]
-    assert " all " in lines[1] and " yes " in lines[1]
-    assert " 10 % " in lines[2] and " no " in lines[2]
+    assert lines[0].split() == ["ID", "NAME", "VERSION", "MODEL", "TARGET", "STATE", "CREATED"]
+    assert " all " in lines[1] and " running " in lines[1]
+    assert " 10 % " in lines[2] and " paused " in lines[2]
     assert " group kitchen, 25 % " in lines[3]
     assert " 2 devices " in lines[4]
 

@@ -223,10 +223,49 @@ def test_rollout_from_end_to_end(ota, daemon, bundle):
     assert "update_completed" in good(ota("events", "--device", "dev-0"))
     assert "rollout_created" in good(ota("events", "--rollout", number))
     good(ota("rollout", "deactivate", name))
-    assert " no " in good(ota("rollout", "list"))
+    assert " paused " in good(ota("rollout", "list"))
     assert ota("rollout", "list", "--active").stderr == "no rollouts\n"
     good(ota("rollout", "activate", number))
     assert len(good(ota("rollout", "list", "--active")).splitlines()) == 2
+
+
+def test_a_walk_from_end_to_end(ota, daemon, bundle):
+    devices = [Device(daemon, "dev-%d" % n) for n in range(8)]
+    for device in devices:
+        device.check()
+    upload(ota, bundle, "1.1.0")
+    create = ["rollout", "create", "1.1.0", "--model", "box", "--stages", "25,50:0:approve,100",
+              "--name", "walk", "--reason", "nightly"]
+    terminal = ota.on_terminal(*create, "--watch")
+    terminal.wait_text("rollout 1, running")
+    terminal.wait_text("stage 1 of 3, 25 %")
+
+    def update():
+        for device in devices:
+            if device.check()["update_available"]:
+                device.update()
+
+    update()
+    terminal.wait_text("stage 2 of 3, 50 %")
+    update()
+    terminal.wait_text("waits for somebody's approval")
+    good(ota("rollout", "approve", "walk", "--stage", "2", "--reason", "seen"))
+    terminal.wait_text("stage 3 of 3, 100 %")
+    refused = ota("rollout", "approve", "walk", "--stage", "2")
+    assert refused.returncode == 1 and "stage 3 of 3 by now" in refused.stderr
+    update()
+    assert terminal.wait_exit() == 0
+    assert "done: all 8 targeted devices run 1.1.0" in terminal.text()
+    end = time.monotonic() + 20
+    while "completed" not in good(ota("rollout", "show", "walk")):
+        assert time.monotonic() < end
+    log = good(ota("log", "--rollout", "walk"))
+    assert "running 3 -> completed 3" in log and "conductor" in log and "seen" in log
+    assert "nightly" in log and "dev-0" not in log
+    good(ota("rollout", "abort", "walk", "--reason", "enough"))
+    assert ota("rollout", "resume", "walk").returncode == 1
+    run = ota("watch", "walk")
+    assert "all 8 targeted devices run" in run.stdout
 
 
 def test_watch_of_failures_and_retry(ota, daemon, bundle):

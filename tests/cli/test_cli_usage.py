@@ -11,7 +11,8 @@ from cli_fake_service import KEY
 from cli_program import ROOT
 
 COMMANDS = ["upload", "rollout", "rollout create", "rollout list", "rollout show", "rollout activate",
-            "rollout deactivate", "watch", "devices", "devices list", "devices show",
+            "rollout deactivate", "rollout pause", "rollout resume", "rollout promote", "rollout approve",
+            "rollout abort", "log", "watch", "devices", "devices list", "devices show",
             "devices delete", "devices group", "devices label", "devices notes", "devices import",
             "releases", "releases list", "releases delete", "updates", "events", "rejected", "explain",
             "retry", "stop-all", "resume-all", "status", "login", "completion", "completion bash"]
@@ -83,6 +84,16 @@ def test_every_command_is_known(cli):
     (["rollout", "create", "1.0", "--model", "m", "--percent", "101"], "from 1 to 100, not '101'"),
     (["rollout", "create", "1.0", "--model", "m", "--devices", ","], "--devices names no device"),
     (["rollout", "create", "1.0", "--model", "m", "--all", "--inactive", "--watch"], "nothing would"),
+    (["rollout", "create", "1.0", "--model", "m", "--stages", "10", "--percent", "5"], "given twice"),
+    (["rollout", "create", "1.0", "--model", "m", "--stages", "10", "--strategy", "full"], "not both"),
+    (["rollout", "create", "1.0", "--model", "m", "--strategy", "yolo"], "one of canary-10"),
+    (["rollout", "create", "1.0", "--model", "m", "--stages", "ten"], "'ten' is no stage"),
+    (["rollout", "create", "1.0", "--model", "m", "--stages", "10:1w"], "'10:1w' is no stage"),
+    (["rollout", "create", "1.0", "--model", "m", "--stages", "10,20:5h:2h"], "'20:5h:2h' is no stage"),
+    (["rollout", "create", "1.0", "--model", "m", "--stages", "10:proven="], "is no stage"),
+    (["rollout", "create", "1.0", "--model", "m", "--stages", "10:-5s"], "is no stage"),
+    (["rollout", "create", "1.0", "--model", "m", "--stages", "10" * 90], "is no stage"),
+    (["rollout", "pause", "7", "--stage", "0"], "--stage is a whole number"),
     (["releases", "delete", "1.0"], "delete needs --model"),
     (["devices", "group", "d", "put", "g"], "'add' or 'remove' stands before the group, not 'put'"),
     (["devices", "label", "d"], "either a text or --clear"),

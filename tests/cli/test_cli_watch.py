@@ -2,11 +2,12 @@
 """watch: what ends it and with which code, its lines, its screen, the terminal afterwards."""
 
 import json
+import re
 import signal
 import time
 
 import pytest
-from cli_samples import event, progress, rollout, update
+from cli_samples import event, progress, rollout, update, walk
 
 PATH = "/api/admin/rollouts/7"
 
@@ -63,15 +64,47 @@ def test_failures_around_a_lapsed_offer_count(cli, service):
 
 
 def test_inactive(cli, service):
-    show(service, dict(progress(5, 2, success=2, withdrawn=3), is_active=False))
+    show(service, dict(progress(5, 2, success=2, withdrawn=3), is_active=False, state="paused"))
     run = cli("watch", "7")
     assert run.returncode == 1
-    assert "the rollout is not active: 3 of 5 targeted devices do not run 1.3.0" in run.stdout
-    assert "paku-ota rollout activate 7" in run.stderr
+    assert "the rollout is paused: 3 of 5 targeted devices do not run 1.3.0" in run.stdout
+    assert "paku-ota rollout resume 7" in run.stderr
+
+
+@pytest.mark.parametrize("state", ["halted", "aborted"])
+def test_ended_for_good(cli, service, state):
+    show(service, dict(progress(5, 2, success=2), **walk(1, state, reason="it bricks")))
+    run = cli("watch", "7")
+    assert run.returncode == 1
+    assert "the rollout is %s (it bricks): 3 of 5 targeted" % state in run.stdout
+    assert run.stderr == ""
+
+
+def test_a_stage_is_not_the_end(cli, service):
+    for state, index in (("running", 1), ("running", 3), ("scheduled", 1)):
+        show(service, dict(progress(2, 2, success=2), **walk(index, state)))
+        run = cli("watch", "7", "--timeout", "1")
+        assert run.returncode == 5
+        assert "%s in stage %d of 4" % (state, index) in run.stdout
+        assert "waits for proof" in run.stdout
+    show(service, dict(progress(2, 2, success=2), **walk(4)))
+    assert cli("watch", "7").returncode == 0
+
+
+def test_the_screen_says_where_it_is(cli, service):
+    show(service, dict(progress(4, 1, success=1), **walk(2, reason="its time has passed")))
+    terminal = cli.on_terminal("watch", "7")
+    terminal.wait_text("q leaves")
+    screen = terminal.screen()
+    assert screen[0].endswith("rollout 7, running")
+    assert re.match(r"stage 2 of 4, 25 %, for .*: its time has passed$", screen[2])
+    assert screen[3] == "Stage 2 waits for devices."
+    terminal.send(b"q")
+    assert terminal.wait_exit() == 130
 
 
 def test_inactive_but_under_way_goes_on(cli, service):
-    show(service, dict(progress(5, 2, success=2, downloading=1), is_active=False))
+    show(service, dict(progress(5, 2, success=2, downloading=1), is_active=False, state="paused"))
     assert cli("watch", "7", "--timeout", "1").returncode == 5
 
 
@@ -139,19 +172,19 @@ def test_the_screen(cli, service):
     screen = terminal.screen()
     assert len(screen) <= 24
     assert max(len(line) for line in screen) <= 80
-    assert screen[0].startswith("esp32-c3-1.3.0-all") and screen[0].endswith("rollout 7, active")
+    assert screen[0].startswith("esp32-c3-1.3.0-all") and screen[0].endswith("rollout 7, running")
     assert len(screen[0]) == 80
     assert screen[1].startswith("1.3.0 for esp32-c3")
-    bar = screen[3]
+    bar = screen[4]
     assert bar.endswith(" 62 %")
     assert [bar.count(c) for c in "█▒✗░"] == [45, 8, 1, 20]
-    assert "done 31   running 5   failed 1   waiting 13   of 50 targeted" in screen[4]
-    assert "attempts  downloading 3  installing 2  success 31  failed 3" in screen[6]
-    assert screen[8].startswith("time line ") and "█" in screen[8]
-    assert "at most" in screen[9]
-    assert screen[11] == "last events (UTC)"
-    assert screen[13] == "22:02:00  update_failed       dev-0001  no \\x1b[31mspace"
-    assert screen[14] == "22:02:00  update_progressed   dev-0002  installing"
+    assert "done 31   running 5   failed 1   waiting 13   of 50 targeted" in screen[5]
+    assert "attempts  downloading 3  installing 2  success 31  failed 3" in screen[7]
+    assert screen[9].startswith("time line ") and "█" in screen[9]
+    assert "at most" in screen[10]
+    assert screen[12] == "last events (UTC)"
+    assert screen[14] == "22:02:00  update_failed       dev-0001  no \\x1b[31mspace"
+    assert screen[15] == "22:02:00  update_progressed   dev-0002  installing"
     assert screen[-1] == "q leaves; the rollout goes on"
 
     show(service, progress(50, 50, success=50), rows, events)
@@ -174,9 +207,9 @@ def test_the_screen_at_other_sizes(cli, service, cols, lines, locale):
     if locale == "C":
         assert terminal.raw.isascii()
     if (cols, lines) == (120, 40):  # one of ten thousand is seen all the same
-        assert [screen[3].count(c) for c in "█▒✗░"] == [1, 1, 0, 112]
+        assert [screen[4].count(c) for c in "█▒✗░"] == [1, 1, 0, 112]
     assert max(len(line) for line in screen) <= cols
-    assert screen[0].endswith("rollout 7, active")
+    assert screen[0].endswith("rollout 7, running")
     assert "of 10000 targeted" in "\n".join(screen)
     terminal.send(b"q")
     assert terminal.wait_exit() == 130
