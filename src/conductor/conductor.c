@@ -213,10 +213,11 @@ static bool lead(struct conductor *k, struct command *cmd)
 
 	if (rc == OTA_OK)
 		return true;
-	/* Somebody was faster: the plan has changed, and is read anew.  Or the store is ill. */
+	/* Somebody was faster: the plan has changed, and is read anew.  Or the store is ill, which
+	 * the committer tells. */
 	snprintf(subject, sizeof subject, "rollout/%lld", (long long)cmd->walk.id);
-	log_event(rc == OTA_ECONFLICT ? LOG_DEBUG : LOG_WARNING, subject, "not_led", "%s: %s",
-		  rollout_event_name(cmd->walk.event), cmd->err.msg);
+	log_event(rc == OTA_ECONFLICT || rc == OTA_EUNAVAIL ? LOG_DEBUG : LOG_WARNING, subject,
+		  "not_led", "%s: %s", rollout_event_name(cmd->walk.event), cmd->err.msg);
 	return false;
 }
 
