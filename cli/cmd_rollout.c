@@ -129,6 +129,7 @@ static void show(const struct cli *c, const json_t *r)
 	format_field("since", text);
 	show_stages(json_object_get(r, "stages"), json_object_get(r, "stage"));
 	format_field("next", api_str(json_object_get(r, "next"), "sentence"));
+	format_field("gate", api_str(json_object_get(r, "evidence"), "sentence"));
 	format_field("not before", api_str(r, "not_before"));
 	format_field("deadline", api_str(r, "deadline"));
 	format_field("window", api_str(r, "window"));

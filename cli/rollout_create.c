@@ -53,6 +53,8 @@ const struct opt rollout_create_opts[] = {
 	 .min = -100,
 	 .max = 100},
 	{.name = "requires", .arg = "V", .help = "only devices that run at least this version"},
+	{.name = "no-guard", .help = "without the gate that halts a bad release"},
+	{.name = "override-suspect", .help = "also a release that was found bad (with --reason)"},
 	{.name = "reason", .arg = "TEXT", .help = "why, for the log"},
 	{.name = "watch", .help = "then watch it to its end"},
 	{.name = "timeout",
@@ -284,6 +286,10 @@ static json_t *create_body(struct cli *c, const struct args *a, struct ota_err *
 	}
 	if (body && args_flag(a, "allow-downgrade"))
 		json_object_set_new(body, "allow_downgrade", json_true());
+	if (body && args_flag(a, "no-guard"))
+		json_object_set_new(body, "guard", json_string("off"));
+	if (body && args_flag(a, "override-suspect"))
+		json_object_set_new(body, "override_suspect", json_true());
 	if (body && args_flag(a, "max-attempts"))
 		json_object_set_new(body, "max_attempts",
 				    json_integer(args_int(a, "max-attempts", 3)));

@@ -218,7 +218,7 @@ def test_a_fleet_while_the_service_is_killed_and_its_line_cut(far, broker, round
     service.release(images.esp32("2.0.0"), "2.0.0")
     fleet = Fleet(broker.port, 40, dice)
     fleet.birth("1.0.0")
-    service.rollout("2.0.0", max_attempts=1)
+    service.rollout("2.0.0", max_attempts=1, guard="off")  # so many failures would halt it
     for _ in range(dice.randrange(1, 4)):
         wait_s = dice.random() * 0.3
         end = time.monotonic() + wait_s  # a moment that the dice choose

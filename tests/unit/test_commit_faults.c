@@ -78,6 +78,9 @@ static void wrap_sqlite_memory(void)
 
 typedef enum ota_code scene_fn(struct bench *b);
 
+/* Of the gate: two failures are not enough, three are. */
+#define HALTS_AT 300
+
 static enum ota_code scene_new_device(struct bench *b)
 {
 	return ask_with(b, "new", "1.0.0", (struct told){.hw = "rev1", .mac = 0x77, .boot = 5})
@@ -103,7 +106,95 @@ static enum ota_code scene_learn(struct bench *b)
 
 static enum ota_code scene_look_back(struct bench *b)
 {
-	return ask(b, "settled", "1.0.0").code;
+	/* One command: what is offered after a failure takes another. */
+	struct command cmd = {
+		.kind = COMMAND_CHECKIN,
+		.checkin = {.device_id = "settled", .model = MODEL, .version = "1.0.0", .hw = ""}};
+
+	return committer_run(b->c, &cmd);
+}
+
+static char waits_token[ATTEMPT_TOKEN_LEN + 1];
+
+static void stage_sending(struct bench *b)
+{
+	strcpy(waits_token, ask(b, "waits", "1.0.0").token);
+}
+
+/* The image of "waits" is sent to its end. */
+static enum ota_code scene_sent(struct bench *b)
+{
+	struct command cmd = {.kind = COMMAND_SENT, .sent = {waits_token}};
+
+	return committer_run(b->c, &cmd);
+}
+
+/* One is proven: seen, and well for so long. */
+static enum ota_code scene_look(struct bench *b)
+{
+	struct command first = {.kind = COMMAND_GATE_LOOK}, later = first;
+	struct checkin in = {.device_id = "settled", .model = MODEL, .version = "2.0.0", .hw = ""};
+	struct soft_answer soft;
+
+	if (committer_run(b->c, &first) != OTA_OK)
+		return first.code;
+	clock_service_not_before(clock_service_us() + 700 * US_PER_S);
+	fleet_plan_read(b->fleet);
+	assert_true(committer_soft_checkin(b->c, &in, &soft));
+	fleet_plan_done(b->fleet);
+	return committer_run(b->c, &later);
+}
+
+static enum ota_code scene_fails_it(struct bench *b, const char *id)
+{
+	struct command cmd = {.kind = COMMAND_REPORT};
+
+	cmd.report = (struct report){.device_id = id,
+				     .version = "2.0.0",
+				     .percent = -1,
+				     .code = 4,
+				     .event = EVENT_REPORT_FAILED};
+	return committer_run(b->c, &cmd);
+}
+
+/* The third failure: the rollout is halted, what waits is withdrawn. */
+static enum ota_code scene_halt(struct bench *b)
+{
+	return scene_fails_it(b, "waits");
+}
+
+static void stage_two_failed(struct bench *b)
+{
+	for (int i = 0; i < 2; i++) {
+		const char *id = i ? "first" : "second";
+		assert_true(ask(b, id, "1.0.0").offered);
+		assert_int_equal(scene_fails_it(b, id), OTA_OK);
+	}
+	assert_true(ask(b, "another", "1.0.0").offered);
+	assert_int_equal(row_int(b, "SELECT count(*) FROM ota_events WHERE event_type="
+				    "'device_failed'"),
+			 2);
+}
+
+static void stage_halted(struct bench *b)
+{
+	stage_two_failed(b);
+	assert_int_equal(scene_halt(b), OTA_OK);
+	assert_string_equal(row_text(b, "SELECT state FROM rollout_configurations"), "halted");
+}
+
+static enum ota_code scene_override(struct bench *b)
+{
+	static const struct stage all[] = {{100, 0, -1, false}};
+	struct rollout_new n = rollout_of("again", "2.0.0");
+	struct command cmd;
+
+	n.stages = all;
+	n.stage_count = 1;
+	n.guard = (struct guard){.given = true, .bounded = true, .params = gate_params_default()};
+	n.override_suspect = true;
+	n.reason = "a \"reason\"";
+	return roll_out_as(b, &n, &cmd);
 }
 
 static enum ota_code scene_report(struct bench *b)
@@ -419,6 +510,10 @@ static const struct {
 	{"staged", scene_staged, NULL},
 	{"pause", scene_pause, NULL},
 	{"deactivate", scene_deactivate, NULL},
+	{"sent", scene_sent, stage_sending},
+	{"look", scene_look, NULL},
+	{"halt", scene_halt, stage_two_failed},
+	{"override", scene_override, stage_halted},
 	{"device delete", scene_device_delete, NULL},
 	{"edit", scene_edit, NULL},
 	{"retry", scene_retry, NULL},
@@ -443,13 +538,25 @@ static const struct {
 };
 #define SCENES (sizeof scenes / sizeof scenes[0])
 
+/* Uploaded and rolled out, with a gate that lets much pass. */
+static void roll_out_watched(struct bench *b)
+{
+	struct rollout_new n = rollout_of("2.0.0", "2.0.0");
+	struct command cmd;
+
+	n.guard = (struct guard){.given = true, .params = gate_params_default()};
+	n.guard.params.halt_at = HALTS_AT;
+	assert_int_equal(upload(b, "2.0.0"), OTA_OK);
+	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_OK);
+}
+
 /* Devices in each condition that a scene wants. */
 static void set_the_stage(struct bench *b)
 {
 	struct answer a;
 
 	ask(b, "idle", "1.0.0");
-	roll_out(b, "2.0.0");
+	roll_out_watched(b);
 	ask(b, "waits", "1.0.0");
 	a = ask(b, "done", "1.0.0");
 	tell(b, "done", "2.0.0", "success", -1, a.token, NULL);
@@ -476,8 +583,22 @@ static struct bench stage(size_t scene)
 /* last_seen is soft: a device was heard of, whatever became of what it said. */
 static void forget_seen(char *dump)
 {
-	for (char *p = dump; (p = strstr(p, " seen=")) != NULL; p += 6)
-		memset(p + 6, '.', strspn(p + 6, "0123456789"));
+	static const char *const soft[] = {" seen=", " habit="};
+
+	for (int i = 0; i < 2; i++)
+		for (char *p = dump; (p = strstr(p, soft[i])) != NULL;) {
+			p += strlen(soft[i]);
+			size_t digits = strspn(p, "0123456789");
+			memmove(p, p + digits, strlen(p + digits) + 1);
+		}
+}
+
+static void same_gates(struct committer *c, const char *before)
+{
+	char *after = gates_dump(c);
+
+	same_fleet(before, after);
+	free(after);
 }
 
 static bool is_failure_told(enum ota_code code)
@@ -495,6 +616,7 @@ static void every_allocation(void **state)
 			long n;
 			for (n = 1; n < 5000; n++) {
 				char *before = fleet_dump(b.fleet);
+				char *gates = gates_dump(b.c);
 				atomic_store(&allocations, 0);
 				atomic_store(&fail_at, n);
 				atomic_store(&for_good, good);
@@ -503,6 +625,7 @@ static void every_allocation(void **state)
 				atomic_store(&armed, false);
 				if (rc == OTA_OK) {
 					free(before);
+					free(gates);
 					bench_restart(&b); /* what was taken is what is there */
 					if (atomic_load(&allocations) < n)
 						break;
@@ -515,12 +638,17 @@ static void every_allocation(void **state)
 					fail_msg("%s, allocation %ld: code %d", scenes[s].name, n,
 						 rc);
 				/* Refused: nothing of it may be in memory or in the store. */
+				committer_barrier(b.c);
+				same_gates(b.c, gates);
 				committer_stop(&b.c);
 				char *after = fleet_dump(b.fleet);
 				struct ota_err err;
 				assert_int_equal(
 					committer_start(b.fleet, b.store, &b.cfg, &b.c, &err),
 					OTA_OK);
+				committer_barrier(b.c);
+				same_gates(b.c, gates);
+				free(gates);
 				forget_seen(before);
 				forget_seen(after);
 				same_fleet(before, after);
@@ -550,7 +678,7 @@ static void failing_commits(void **state)
 		set_the_stage(&b);
 		if (scenes[s].before)
 			scenes[s].before(&b);
-		char *before = fleet_dump(b.fleet);
+		char *before = fleet_dump(b.fleet), *gates = gates_dump(b.c);
 		atomic_store(&failures_in_all, -1);
 		atomic_store(&commits_until_failure, 1);
 		for (int i = 0; i < 3; i++)
@@ -562,6 +690,8 @@ static void failing_commits(void **state)
 		for (int i = 0; i < 1000 && !committer_healthy(b.c, reason, sizeof reason); i++)
 			usleep(10000);
 		assert_true(committer_healthy(b.c, reason, sizeof reason));
+		same_gates(b.c, gates);
+		free(gates);
 		committer_stop(&b.c);
 		char *after = fleet_dump(b.fleet);
 		struct ota_err err;
