@@ -216,8 +216,9 @@ enum prepared prepare_flush_seen(struct committer *c, struct command *cmd)
 
 	if (fleet_visit_touched(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c)) {
 		/* Rows of a page one after the other. */
-		qsort(c->batch.store.changes + first, c->batch.store.change_count - first,
-		      sizeof(struct change), by_row);
+		if (c->batch.store.change_count > first)
+			qsort(c->batch.store.changes + first, c->batch.store.change_count - first,
+			      sizeof(struct change), by_row);
 		return PREPARED;
 	}
 	flush_undo(c);
