@@ -132,6 +132,7 @@ static void show(const struct cli *c, const json_t *r)
 	format_field("gate", api_str(json_object_get(r, "evidence"), "sentence"));
 	format_field("not before", api_str(r, "not_before"));
 	format_field("deadline", api_str(r, "deadline"));
+	format_field("window", api_str(r, "window"));
 	format_int(r, "priority", text);
 	format_field("priority", api_int(r, "priority", 0) != 0 ? text : NULL);
 	format_field("requires", api_str(r, "requires"));

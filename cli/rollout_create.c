@@ -44,6 +44,9 @@ const struct opt rollout_create_opts[] = {
 	 .max = 1000000},
 	{.name = "not-before", .arg = "TIME", .help = "begin then: 2027-03-01T02:00:00+02:00"},
 	{.name = "deadline", .arg = "TIME", .help = "pause then, whatever is done"},
+	{.name = "window",
+	 .arg = "HOURS",
+	 .help = "begin updates only then: 'Mon-Fri 01:00-05:00 Europe/Helsinki'"},
 	{.name = "priority",
 	 .arg = "N",
 	 .help = "before rollouts of a lower one (0)",
@@ -230,6 +233,7 @@ static bool add_words(json_t *body, const struct args *a)
 					       {"not-before", "not_before"},
 					       {"deadline", "deadline"},
 					       {"requires", "requires"},
+					       {"window", "window"},
 					       {"reason", "reason"}};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {

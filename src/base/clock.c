@@ -2,6 +2,7 @@
 #include "base/clock.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -197,4 +198,20 @@ bool time_parse_human(const char *text, int64_t *us)
 	int64_t in_day = hour * 3600 + minute * 60 + second - offset_s;
 	*us = (days_from_date(year, month, day) * 86400 + in_day) * US_PER_S + micro;
 	return *us >= 0;
+}
+
+void duration_text(int64_t s, char *out, size_t size)
+{
+	static const struct {
+		int64_t below_s, unit_s;
+		const char *unit;
+	} steps[] = {{2 * 60, 1, "s"},
+		     {2 * 3600, 60, "min"},
+		     {2 * 86400, 3600, "h"},
+		     {INT64_MAX, 86400, "d"}};
+	size_t i = 0;
+
+	while (s >= steps[i].below_s)
+		i++;
+	snprintf(out, size, "%lld %s", (long long)(s > 0 ? s / steps[i].unit_s : 0), steps[i].unit);
 }

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define US_PER_S INT64_C(1000000)
@@ -36,3 +37,5 @@ bool time_parse(const char *text, int64_t *us);
 /* As people write it: RFC 3339 with Z or an offset, seconds and their fraction optional ("T" may be
  * a blank). */
 bool time_parse_human(const char *text, int64_t *us);
+/* "40 s", "90 min", "3 h", "9 d": rounded down, two at least; 0 s for what is past. */
+void duration_text(int64_t s, char *out, size_t size);

@@ -8,7 +8,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/hash.h"
-#include "core/dispatch.h"
+#include "core/retry.h"
 #include "core/runs.h"
 #include "core/version.h"
 #include "fleet/intern.h"
@@ -30,8 +30,8 @@ static bool make_token(char out[ATTEMPT_TOKEN_LEN + 1])
 }
 
 /* event_data: what an operator asks later.  Only words of ours and escaped text go in. */
-static const char *event_data(struct committer *c, const struct attempt *a, const char *error,
-			      const char *why)
+static const char *event_data(struct committer *c, const struct attempt *a,
+			      const struct attempt_word *word)
 {
 	struct buf b = BUF_INIT;
 	char *copy = NULL;
@@ -42,10 +42,12 @@ static const char *event_data(struct committer *c, const struct attempt *a, cons
 	json_str(&b, "status", attempt_status_word(a->state));
 	if (a->from_version[0])
 		json_str(&b, "from_version", a->from_version);
-	if (error)
-		json_str(&b, "error_message", error);
-	if (why)
-		json_str(&b, "why", why);
+	if (word && word->error)
+		json_str(&b, "error_message", word->error);
+	if (word && word->code)
+		json_int(&b, "result_code", word->code);
+	if (word && word->why)
+		json_str(&b, "why", word->why);
 	if (a->unsolicited)
 		json_bool(&b, "unsolicited", true);
 	json_close(&b, '}');
@@ -77,16 +79,23 @@ static struct change *put_attempt(struct committer *c, struct device_work *w, en
 	return ch;
 }
 
+static bool put_failures(struct committer *c, struct device_work *w, const struct failure_count *f)
+{
+	struct change *ch = batch_change(&c->batch, CHANGE_FAILURES);
+
+	if (!ch || !state_set_failures(&w->next, f))
+		return false;
+	ch->failures.device_id = w->device->device_id;
+	ch->failures.failures = *f;
+	return true;
+}
+
 static bool forget_failures(struct committer *c, struct device_work *w, int64_t release_id)
 {
-	if (state_failures(&w->next, release_id) == 0)
-		return true;
-	struct change *f = batch_change(&c->batch, CHANGE_FAILURES);
-	if (!f || !state_set_failures(&w->next, release_id, 0))
-		return false;
-	f->failures.device_id = w->device->device_id;
-	f->failures.release_id = release_id;
-	return true;
+	struct failure_count had = state_failures(&w->next, release_id);
+
+	return had.count + had.passing == 0 ||
+	       put_failures(c, w, &(struct failure_count){.release_id = release_id});
 }
 
 /* It takes a place from now on.  A round that is under way may have passed it by. */
@@ -141,7 +150,7 @@ bool attempt_open(struct committer *c, struct device_work *w, const struct relea
 	if (w->next.ran_release_id == r->id && !forget_failures(c, w, r->id))
 		return false;
 	return make_token(a.token) && put_attempt(c, w, CHANGE_ATTEMPT_INSERT, &a) &&
-	       (data = event_data(c, &a, NULL, NULL)) &&
+	       (data = event_data(c, &a, NULL)) &&
 	       batch_event(&c->batch, "update_offered", w->device->device_id, a.version,
 			   a.rollout_id, data) &&
 	       state_set_attempt(&w->next, &a);
@@ -167,38 +176,44 @@ static const char *event_type(enum attempt_state was, enum attempt_state is)
 	return "update_progressed";
 }
 
-/* Over MQTT nobody asks again by himself: a failure says when it is told again. */
-static bool put_off(struct committer *c, struct device_work *w, int failures)
+static bool has_whole_image(enum attempt_state state)
 {
-	struct device_link l;
+	return state == ATTEMPT_DOWNLOADED || state == ATTEMPT_INSTALLING ||
+	       state == ATTEMPT_SUCCESS;
+}
 
-	if (!w->next.link)
+/* One more failure in a row: when it is tried again, if it is. */
+static bool note_failure(struct committer *c, struct device_work *w, const struct attempt *a,
+			 enum attempt_state was, const struct attempt_word *word)
+{
+	struct failure_count f = state_failures(&w->next, a->release_id);
+	struct retry_facts facts = {
+		.code = word->code,
+		.whole = has_whole_image(was),
+		.is_told = w->next.link != NULL,
+		.poll_interval_us = c->cfg.poll_interval_s * US_PER_S,
+	};
+	int64_t wait_us = retry_note(&f, &facts);
+
+	if (!put_failures(c, w, &f))
+		return false;
+	if (wait_us == 0 && w->next.retry_us <= c->batch.now_us)
 		return true;
-	l = *w->next.link;
-	l.retry_us =
-		c->batch.now_us + dispatch_retry_us(failures, c->cfg.poll_interval_s * US_PER_S);
-	return state_set_link(&w->next, &l) && put_device(c, w);
+	w->next.retry_us = wait_us ? c->batch.now_us + wait_us : 0;
+	return put_device(c, w);
 }
 
 /* What a finished attempt means for its device: failures in a row, what it runs. */
 static bool note_outcome(struct committer *c, struct device_work *w, const struct attempt *a,
-			 bool reported)
+			 enum attempt_state was, const struct attempt_word *word)
 {
 	struct device_state *n = &w->next;
+	bool reported = word->event == EVENT_REPORT_SUCCESS;
 
 	if (a->unsolicited)
 		return a->state != ATTEMPT_SUCCESS || state_set_version(n, a->version);
-	if (attempt_is_failure(a->state)) {
-		int count = state_failures(n, a->release_id) + 1;
-		struct change *f = batch_change(&c->batch, CHANGE_FAILURES);
-		if (!f || !state_set_failures(n, a->release_id, count))
-			return false;
-		f->failures.device_id = w->device->device_id;
-		f->failures.release_id = a->release_id;
-		f->failures.count = count;
-		if (!put_off(c, w, count))
-			return false;
-	}
+	if (attempt_is_failure(a->state) && !note_failure(c, w, a, was, word))
+		return false;
 	if (a->state == ATTEMPT_ROLLED_BACK) {
 		if (n->ran_release_id == a->release_id) {
 			n->ran_release_id = 0;
@@ -284,18 +299,18 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 	if (!attempt_is_open(a.state))
 		ch->attempt.completed_us = c->batch.now_us;
 	if (accepts && a.state == old->state) {
-		const char *data = event_data(c, &a, NULL, NULL);
+		const char *data = event_data(c, &a, NULL);
 		if (!data || !batch_event(&c->batch, "update_accepted", w->device->device_id,
 					  kept->version, a.rollout_id, data))
 			return STEPPED_NOMEM;
 	}
 	if (a.state != old->state) {
-		const char *data = event_data(c, &a, word->error, word->why);
+		const char *data = event_data(c, &a, word);
 		if (!data ||
 		    !batch_event(&c->batch, event_type(old->state, a.state), w->device->device_id,
 				 kept->version, a.rollout_id, data) ||
 		    !gates_note_step(c, w, old->state, kept, word) ||
-		    !note_outcome(c, w, kept, word->event == EVENT_REPORT_SUCCESS))
+		    !note_outcome(c, w, kept, old->state, word))
 			return STEPPED_NOMEM;
 	}
 	return keep_in_memory(w, &a) ? STEPPED : STEPPED_NOMEM;

@@ -45,6 +45,8 @@ static bool offer_stands(const struct decision *x, const struct attempt *a,
 		return false;
 	if (decision_offers(x))
 		return open && a->release_id == x->release->id;
+	if (open && decision_keeps(x, a->release_id))
+		return true; /* it waits for the window */
 	return !open || a->state != ATTEMPT_PENDING;
 }
 

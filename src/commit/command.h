@@ -98,6 +98,7 @@ struct rollout_new {
 	int priority;
 	const char *requires;               /* NULL: any version */
 	int64_t not_before_us, deadline_us; /* 0: none */
+	const struct window *window;        /* with its zone; NULL: at any hour */
 	const struct stage *stages;         /* checked; none: one of PERCENT */
 	size_t stage_count;
 	const char *reason; /* for the log; may be NULL */

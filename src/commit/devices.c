@@ -27,19 +27,19 @@ enum prepared prepare_retry(struct committer *c, struct command *cmd)
 		if (cmd->retry.version && (!r || !version_equal(r->version, cmd->retry.version)))
 			continue;
 		struct change *ch = batch_change(&c->batch, CHANGE_FAILURES);
-		if (!ch || !state_set_failures(&w->next, f->release_id, 0))
+		struct failure_count none = {.release_id = f->release_id};
+		if (!ch || !state_set_failures(&w->next, &none))
 			return prepare_fail_nomem(cmd);
 		ch->failures.device_id = d->device_id;
-		ch->failures.release_id = f->release_id;
+		ch->failures.failures = none;
 		if (!batch_event(&c->batch, "retry_allowed", d->device_id, r ? r->version : NULL, 0,
 				 NULL))
 			return prepare_fail_nomem(cmd);
 		cmd->out.count++;
 	}
-	if (w->next.link && w->next.link->retry_us) {
-		struct device_link l = *w->next.link;
-		l.retry_us = 0;
-		if (!state_set_link(&w->next, &l) || !put_device(c, w))
+	if (w->next.retry_us) {
+		w->next.retry_us = 0;
+		if (!put_device(c, w))
 			return prepare_fail_nomem(cmd);
 	}
 	return PREPARED;
@@ -216,8 +216,9 @@ enum prepared prepare_flush_seen(struct committer *c, struct command *cmd)
 
 	if (fleet_visit_touched(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c)) {
 		/* Rows of a page one after the other. */
-		qsort(c->batch.store.changes + first, c->batch.store.change_count - first,
-		      sizeof(struct change), by_row);
+		if (c->batch.store.change_count > first)
+			qsort(c->batch.store.changes + first, c->batch.store.change_count - first,
+			      sizeof(struct change), by_row);
 		return PREPARED;
 	}
 	flush_undo(c);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/tzfile.h"
 #include "core/stage.h"
 #include "core/target.h"
 #include "fleet/state.h"
@@ -172,6 +173,26 @@ static bool load_walk(struct rollout *r, const struct row_rollout *row)
 	return state_set_string(&w->reason, row->state_reason ? row->state_reason : "");
 }
 
+/* Without its zone the window stays shut: too careful is better than not at all. */
+static bool load_window(struct rollout *r, const struct row_rollout *row)
+{
+	struct window w;
+	struct ota_err err;
+
+	if (!row->window)
+		return true;
+	if (window_parse(row->window, &w, &err) != OTA_OK)
+		return false;
+	if (tz_load(TZ_DIRECTORY, w.zone_name, &w.zone, &err) != OTA_OK)
+		log_event(LOG_WARNING, "daemon", "no_time_zone",
+			  "the window of rollout %s stays shut until this is mended and the "
+			  "service started anew: %s",
+			  r->name, err.msg);
+	r->window = window_copy(&w);
+	tz_free(&w.zone);
+	return r->window != NULL;
+}
+
 static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, struct ota_err *err)
 {
 	struct fleet *f = ctx;
@@ -183,7 +204,8 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	r->name = r->target.group = r->requires = r->walk.reason = "";
 	if (!r || !meta || !rel || !state_set_string(&r->name, row->name) ||
 	    !load_target(&r->target, row) || !load_stages(r, row) || !load_walk(r, row) ||
-	    !state_set_string(&r->requires, row->requires ? row->requires : "")) {
+	    !state_set_string(&r->requires, row->requires ? row->requires : "") ||
+	    !load_window(r, row)) {
 		json_decref(meta);
 		rollout_free(&r);
 		return ota_fail(err, OTA_EIO, "rollout %lld (%s) cannot be read",
@@ -274,7 +296,7 @@ static enum ota_code load_group(void *ctx, const char *device_id, const char *gr
 	return end_change(ctx, d, &next, ok, err);
 }
 
-static enum ota_code load_failures(void *ctx, const char *device_id, int64_t release_id, int count,
+static enum ota_code load_failures(void *ctx, const char *device_id, const struct failure_count *f,
 				   struct ota_err *err)
 {
 	struct device_state next;
@@ -283,7 +305,7 @@ static enum ota_code load_failures(void *ctx, const char *device_id, int64_t rel
 
 	if (rc != OTA_OK)
 		return rc == OTA_ENOTFOUND ? OTA_OK : rc;
-	return end_change(ctx, d, &next, state_set_failures(&next, release_id, count), err);
+	return end_change(ctx, d, &next, state_set_failures(&next, f), err);
 }
 
 static enum ota_code load_attempt(void *ctx, const char *device_id, const struct attempt *a,

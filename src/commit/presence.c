@@ -225,7 +225,7 @@ static bool end_told(struct committer *c, struct device_work *w, const struct de
 {
 	bool other = decision_offers(x) && x->release->id != w->next.attempt->release_id;
 
-	if (decision_offers(x) && !other)
+	if (decision_keeps(x, w->next.attempt->release_id))
 		return lapse_unanswered(c, w);
 	return attempt_withdraw(c, w,
 				other ? "another release took its place"

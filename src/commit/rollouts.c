@@ -66,7 +66,8 @@ static struct rollout *make_rollout(struct committer *c, const struct rollout_ne
 		return NULL;
 	r->name = r->target.group = r->requires = r->walk.reason = "";
 	if (!state_set_string(&r->name, n->name) || !fill_target(&r->target, n) ||
-	    !fill_stages(r, n) || !state_set_string(&r->requires, n->requires ? n->requires : "")) {
+	    !fill_stages(r, n) || !state_set_string(&r->requires, n->requires ? n->requires : "") ||
+	    (n->window && !(r->window = window_copy(n->window)))) {
 		rollout_free(&r);
 		return NULL;
 	}
@@ -111,11 +112,17 @@ static bool same_stages(const struct rollout *a, const struct rollout *b)
 	return a->stage_count == b->stage_count;
 }
 
+static bool same_windows(const struct window *a, const struct window *b)
+{
+	return a && b ? strcmp(a->text, b->text) == 0 : a == b;
+}
+
 static bool same_rollout(const struct rollout *a, const struct rollout *b)
 {
 	return a->release == b->release && a->target.type == b->target.type && same_stages(a, b) &&
 	       a->priority == b->priority && a->not_before_us == b->not_before_us &&
-	       a->deadline_us == b->deadline_us && strcmp(a->requires, b->requires) == 0 &&
+	       a->deadline_us == b->deadline_us && same_windows(a->window, b->window) &&
+	       strcmp(a->requires, b->requires) == 0 &&
 	       strcmp(a->target.group, b->target.group) == 0 &&
 	       same_lists(&a->target, &b->target) && a->created_active == b->created_active &&
 	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts &&
@@ -204,6 +211,8 @@ static char *created_data(struct committer *c, const struct rollout *r, const ch
 	json_raw(&b, "stages", stages);
 	json_time(&b, "not_before", r->not_before_us);
 	json_time(&b, "deadline", r->deadline_us);
+	if (r->window)
+		json_str(&b, "window", r->window->text);
 	guard_write(&b, &r->guard);
 	if (reason)
 		json_str(&b, "reason", reason);
@@ -227,6 +236,21 @@ static enum prepared rollout_again(struct command *cmd, const struct rollout *ha
 	cmd->out.id = have->id;
 	cmd->out.existed = true;
 	return PREPARED;
+}
+
+/* NULL, or why it could never offer anything. */
+static const char *never_offers(const struct rollout *r, int64_t now_us)
+{
+	int64_t from_us = r->not_before_us > now_us ? r->not_before_us : now_us;
+	int64_t opens_us = r->window ? window_opens_us(r->window, from_us) : from_us;
+
+	if (r->deadline_us && r->deadline_us <= now_us)
+		return "the deadline has passed already";
+	if (opens_us == INT64_MAX)
+		return "the window never opens";
+	if (r->deadline_us && opens_us >= r->deadline_us)
+		return "the window does not open before the deadline";
+	return NULL;
 }
 
 /* A release that was found bad is tried again only by somebody who says so, and why. */
@@ -280,9 +304,10 @@ enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	if (have)
 		return rollout_again(cmd, have, made);
-	if (n->deadline_us && n->deadline_us <= c->batch.now_us) {
+	const char *wrong = never_offers(made, c->batch.now_us);
+	if (wrong) {
 		rollout_free(&made);
-		return prepare_fail(cmd, OTA_EUNPROCESSABLE, "the deadline has passed already");
+		return prepare_fail(cmd, OTA_EUNPROCESSABLE, "%s", wrong);
 	}
 	if (!may_be_made(c, cmd, made)) {
 		rollout_free(&made);

@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 #include "core/decide.h"
 
+#include "base/clock.h"
+#include "core/retry.h"
 #include "core/runs.h"
 #include "core/target.h"
 #include "core/version.h"
+#include "core/window.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static int failures_at(const struct device *d, int64_t release_id)
+static struct failure_count failures_at(const struct device *d, int64_t release_id)
 {
 	const struct failure_count *f = d->state.failures;
 
 	for (; f && f->release_id; f++)
 		if (f->release_id == release_id)
-			return f->count;
-	return 0;
+			return *f;
+	return (struct failure_count){.release_id = release_id};
 }
 
 static enum reason decide_target(const struct device *d, const struct rollout *r)
@@ -60,8 +63,12 @@ static enum reason decide_version(const struct device *d, const struct rollout *
 				   REASON_REQUIRED_INCOMPARABLE);
 	if (why != REASON_OFFER)
 		return why;
-	if (failures_at(d, rel->id) >= r->max_attempts)
-		return REASON_TOO_MANY_FAILURES;
+	struct failure_count f = failures_at(d, rel->id);
+	switch (retry_end(&f, r->max_attempts)) {
+	case RETRY_IN_VAIN: return REASON_IN_VAIN;
+	case RETRY_TOO_MANY: return REASON_TOO_MANY_FAILURES;
+	case RETRY_GOES_ON: break;
+	}
 	return REASON_OFFER;
 }
 
@@ -78,6 +85,7 @@ static int nearness(enum reason reason)
 {
 	switch (reason) {
 	case REASON_TOO_MANY_FAILURES:
+	case REASON_IN_VAIN:
 	case REASON_DOWNGRADE:
 	case REASON_BELOW_MIN_VERSION:
 	case REASON_MIN_VERSION_INCOMPARABLE:
@@ -152,23 +160,53 @@ static struct decision ask_gate(struct decision x, const struct device *d,
 	return x;
 }
 
-/* What is not begun waits while everything is stopped or taken. */
+static bool is_shut(const struct rollout *r, const struct decide_params *p)
+{
+	return r->window && !window_is_open(r->window, p->now_us);
+}
+
+/* What is not begun waits while everything is stopped, and outside the window. */
+static struct decision hold_waiting(struct decision x, const struct decide_params *p)
+{
+	if (x.reason != REASON_OFFER)
+		return x;
+	if (p->stopped)
+		x.reason = REASON_STOPPED;
+	else if (is_shut(x.rollout, p))
+		x.reason = REASON_OUTSIDE_WINDOW;
+	return x;
+}
+
+static bool failed_at(const struct device *d, const struct release *r)
+{
+	struct failure_count f = failures_at(d, r->id);
+
+	return f.count + f.passing > 0;
+}
+
+/* What is new waits besides until it may be tried again, and for a place. */
 static struct decision hold(struct decision x, const struct device *d,
 			    const struct decide_params *p)
 {
 	if (x.reason != REASON_OFFER)
 		return x;
-	x = ask_gate(x, d, p, false);
+	struct decision asked = ask_gate(x, d, p, false);
+	if (asked.reason == REASON_HALTED || asked.reason == REASON_VARIANT_HELD)
+		return asked;
+	x = hold_waiting(x, p);
 	if (x.reason != REASON_OFFER)
 		return x;
-	if (p->stopped)
-		x.reason = REASON_STOPPED;
+	if (p->now_us < d->state.retry_us && failed_at(d, x.release))
+		x.reason = REASON_RETRY_LATER;
+	else if (asked.reason != REASON_OFFER)
+		return asked;
 	else if (p->full || (x.rollout->max_parallel && x.rollout->busy >= x.rollout->max_parallel))
 		x.reason = REASON_WAITS;
 	return x;
 }
 
-struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p)
+static struct decision decide_now(const struct device *d, const struct model *m,
+				  const struct decide_params *p)
 {
 	const struct attempt *a = d->state.attempt;
 
@@ -187,11 +225,12 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 	if (!attempt_is_open(a->state))
 		return hold(fresh, d, p);
 	if (decision_offers(&fresh) && fresh.release == trying && a->state == ATTEMPT_PENDING) {
-		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER)
+		/* Still of its own rollout, unless another may go on where that one's window is
+		 * shut. */
+		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER &&
+		    !is_shut(same.rollout, p))
 			fresh.rollout = same.rollout;
-		if (p->stopped)
-			fresh.reason = REASON_STOPPED;
-		return ask_gate(fresh, d, p, true);
+		return hold_waiting(ask_gate(fresh, d, p, true), p);
 	}
 	/* What has begun runs to its end, unless it stopped and something else takes its place. */
 	if (a->state != ATTEMPT_PENDING &&
@@ -202,6 +241,14 @@ struct decision decide(const struct device *d, const struct model *m, const stru
 		return same;
 	}
 	return hold(fresh, d, p);
+}
+
+struct decision decide(const struct device *d, const struct model *m, const struct decide_params *p)
+{
+	struct decision x = decide_now(d, m, p);
+
+	x.now_us = p->now_us;
+	return x;
 }
 
 static const char *const names[REASONS] = {
@@ -222,6 +269,9 @@ static const char *const names[REASONS] = {
 	[REASON_BELOW_REQUIRED] = "below_required",
 	[REASON_REQUIRED_INCOMPARABLE] = "required_incomparable",
 	[REASON_TOO_MANY_FAILURES] = "too_many_failures",
+	[REASON_IN_VAIN] = "in_vain",
+	[REASON_RETRY_LATER] = "retry_later",
+	[REASON_OUTSIDE_WINDOW] = "outside_window",
 	[REASON_WAITS] = "waits_its_turn",
 	[REASON_NO_PLACE] = "waits_for_a_place",
 	[REASON_VARIANT_HELD] = "variant_held_back",
@@ -235,12 +285,41 @@ const char *reason_name(enum reason reason)
 	return names[reason];
 }
 
+/* "8 insufficient space"; "an error" where no code was told. */
+static void failure_text(const struct failure_count *f, char *out, size_t size)
+{
+	if (f->code == RESULT_CODE_NONE)
+		snprintf(out, size, "an error");
+	else
+		snprintf(out, size, "%d %s", f->code, result_code_name(f->code));
+}
+
+static void sentence_failed(const struct device *d, const struct decision *x, char *out,
+			    size_t size)
+{
+	struct failure_count f = failures_at(d, x->release->id);
+	char why[40], wait[32];
+
+	failure_text(&f, why, sizeof why);
+	if (x->reason == REASON_IN_VAIN) {
+		snprintf(out, size,
+			 "It failed with %s at %s (rollout %s): not tried again until you say "
+			 "retry.",
+			 why, x->release->version, x->rollout->name);
+		return;
+	}
+	duration_text((d->state.retry_us - x->now_us) / US_PER_S, wait, sizeof wait);
+	snprintf(out, size, "It failed with %s at %s (rollout %s): tried again in %s.", why,
+		 x->release->version, x->rollout->name, wait);
+}
+
 void reason_sentence(const struct device *d, const struct decision *x, char *out, size_t size)
 {
 	const char *has = d->state.version[0] ? d->state.version : "an unknown version";
 	const char *model = d->state.model[0] ? d->state.model : "(unknown)";
 	const char *rel = x->release ? x->release->version : "";
 	const char *name = x->rollout ? x->rollout->name : "(an ended rollout)";
+	char when[160];
 
 	switch (x->reason) {
 	case REASON_OFFER:
@@ -317,7 +396,15 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 		snprintf(out, size,
 			 "It failed %d times in a row at %s (rollout %s allows %d); "
 			 "allow another try with a retry.",
-			 failures_at(d, x->release->id), rel, name, x->rollout->max_attempts);
+			 failures_at(d, x->release->id).count, rel, name, x->rollout->max_attempts);
+		return;
+	case REASON_IN_VAIN:
+	case REASON_RETRY_LATER: sentence_failed(d, x, out, size); return;
+	case REASON_OUTSIDE_WINDOW:
+		window_sentence(x->rollout->window, x->now_us, when, sizeof when);
+		snprintf(out, size,
+			 "It runs %s and gets %s by rollout %s inside its window, which %s.", has,
+			 rel, name, when);
 		return;
 	case REASON_WAITS:
 		snprintf(out, size,

@@ -31,6 +31,9 @@ enum reason {
 	REASON_BELOW_REQUIRED, /* the rollout's own least version */
 	REASON_REQUIRED_INCOMPARABLE,
 	REASON_TOO_MANY_FAILURES,
+	REASON_IN_VAIN,            /* it failed in a way that another try would not mend */
+	REASON_RETRY_LATER,        /* it failed, and is tried again after a while */
+	REASON_OUTSIDE_WINDOW,     /* nothing begins until the rollout's window opens */
 	REASON_WAITS,              /* its turn comes when others are done */
 	REASON_NO_PLACE,           /* as many as may be have not proven the release yet */
 	REASON_VARIANT_HELD,       /* the release is bad for devices like this one */
@@ -51,6 +54,7 @@ struct decision {
 	const struct release
 		*release; /* offered, installing or up to date with; else the one refused */
 	const struct rollout *rollout; /* whose doing it is; NULL: none */
+	int64_t now_us;                /* when it was decided; 0 of decide_rollout() */
 	struct gate_word gate;         /* of REASON_NO_PLACE */
 };
 
@@ -72,6 +76,14 @@ enum reason decide_rollout(const struct device *d, const struct rollout *r);
 static inline bool decision_offers(const struct decision *x)
 {
 	return x->reason == REASON_OFFER || x->reason == REASON_IN_PROGRESS;
+}
+
+/* Whether an attempt at RELEASE_ID that waits goes on waiting: it is offered still, or the window
+ * has shut over it. */
+static inline bool decision_keeps(const struct decision *x, int64_t release_id)
+{
+	return (decision_offers(x) || x->reason == REASON_OUTSIDE_WINDOW) &&
+	       x->release->id == release_id;
 }
 
 /* "outside_percent": stable, for programs. */

@@ -5,8 +5,6 @@
 static const int patience[] = {1, 5, 30, 1};
 #define COMMANDS_MAX (int)(sizeof patience / sizeof patience[0])
 
-#define RETRY_MOST_US (INT64_C(86400) * 1000000)
-
 static int64_t latest(int64_t a, int64_t b)
 {
 	return a > b ? a : b;
@@ -35,15 +33,6 @@ static enum dispatch judge_told(const struct attempt *a, bool offline,
 	return a->commands < COMMANDS_MAX ? DISPATCH_AGAIN : DISPATCH_LAPSE;
 }
 
-int64_t dispatch_retry_us(int failures, int64_t poll_interval_us)
-{
-	int64_t us = poll_interval_us;
-
-	for (int i = 1; i < failures && us < RETRY_MOST_US; i++)
-		us *= 2;
-	return us < RETRY_MOST_US ? us : RETRY_MOST_US;
-}
-
 enum dispatch dispatch_judge(const struct device *d, const struct decision *x,
 			     const struct dispatch_params *p)
 {
@@ -54,15 +43,17 @@ enum dispatch dispatch_judge(const struct device *d, const struct decision *x,
 	if (!l)
 		return DISPATCH_NOTHING;
 	if (a && attempt_is_open(a->state) && a->commanded_us) {
-		if (decision_offers(x) && x->release->id == a->release_id)
-			return judge_told(a, offline, p);
+		if (decision_keeps(x, a->release_id)) {
+			enum dispatch what = judge_told(a, offline, p);
+			return what == DISPATCH_AGAIN && !decision_offers(x) ? DISPATCH_NOTHING
+									     : what;
+		}
 		/* What is not meant any more is not told again. */
 		if (a->state != ATTEMPT_PENDING)
 			return DISPATCH_NOTHING;
 		return decision_offers(x) && !offline ? DISPATCH_OPEN : DISPATCH_LAPSE;
 	}
-	if (!decision_offers(x) || offline || (l->silent_us && d->last_seen_us <= l->silent_us) ||
-	    p->now_us < l->retry_us)
+	if (!decision_offers(x) || offline || (l->silent_us && d->last_seen_us <= l->silent_us))
 		return DISPATCH_NOTHING;
 	if (!a || !attempt_is_open(a->state))
 		return DISPATCH_OPEN;

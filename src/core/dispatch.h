@@ -26,12 +26,10 @@ struct dispatch_params {
 };
 
 /*
- * How long a device is left alone after so many failures in a row: a poll interval, twice that, and
- * so on, a day at the most.  One that asks over HTTP waits about as long by itself.
+ * X is decide()'s answer for D now.  Outside the window nobody is told, again or for the first
+ * time. What was told before waits on: it lapses when it should, and what may be told again is told
+ * when the window opens.
  */
-int64_t dispatch_retry_us(int failures, int64_t poll_interval_us);
-
-/* X is decide()'s answer for D now. */
 enum dispatch dispatch_judge(const struct device *d, const struct decision *x,
 			     const struct dispatch_params *p);
 /* Whether the attempt takes a place among those that download: told or begun, and active within

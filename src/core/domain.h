@@ -17,6 +17,7 @@
 #include "core/attempt.h"
 #include "core/chip.h"
 #include "core/gate_params.h"
+#include "core/window.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -67,7 +68,9 @@ struct device_digests {
 /* Failures in a row of one device at one release. */
 struct failure_count {
 	int64_t release_id;
-	int count;
+	int count;   /* towards max_attempts */
+	int passing; /* those that say nothing of the image; core/retry.h */
+	int code;    /* the last one's result code; 0: none told */
 };
 
 enum presence { PRESENCE_UNKNOWN, PRESENCE_ONLINE, PRESENCE_OFFLINE };
@@ -79,7 +82,6 @@ struct device_link {
 	enum presence presence;
 	int64_t presence_us;    /* since when; 0: unknown */
 	int64_t silent_us;      /* it answered no command by then; 0: never so */
-	int64_t retry_us;       /* after a failure: not told before; 0: none */
 	const char *other_site; /* interned; "" but for an id that is live on two sites ... */
 	int64_t conflict_us;    /* ... as was last seen then */
 	/* The newest messages that moved or ended an attempt, by their hashes: copies are known. */
@@ -103,6 +105,7 @@ struct device_state {
 	const struct failure_count *failures; /* owned, ended by release_id 0; NULL: none */
 	const struct string_list *groups;     /* owned, NULL: none */
 	const struct device_link *link;       /* owned, NULL: it was never heard over MQTT */
+	int64_t retry_us;                     /* what failed is not tried again before; 0: none */
 	int64_t ran_release_id;               /* the release of its last success, while it stands */
 	const char *ran_as;                   /* what it calls itself since; "" until it was seen */
 };
@@ -214,6 +217,7 @@ struct rollout {
 	const char *requires;  /* a device must run at least this; interned, "" any */
 	int64_t not_before_us; /* 0: at once */
 	int64_t deadline_us;   /* it pauses then; 0: never */
+	struct window *window; /* owned, never changes; NULL: at any hour */
 	struct stage *stages;  /* owned; never change */
 	int stage_count;       /* 1 or more */
 	struct walk walk;

@@ -46,6 +46,7 @@ void rollout_free(struct rollout **rp)
 	string_list_free(&r->target.device_ids);
 	free(r->target.macs);
 	free(r->stages);
+	window_free(&r->window);
 	free(r);
 	*rp = NULL;
 }

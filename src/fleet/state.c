@@ -196,15 +196,15 @@ bool state_set_link(struct device_state *s, const struct device_link *l)
 	return true;
 }
 
-int state_failures(const struct device_state *s, int64_t release_id)
+struct failure_count state_failures(const struct device_state *s, int64_t release_id)
 {
 	for (const struct failure_count *f = s->failures; f && f->release_id; f++)
 		if (f->release_id == release_id)
-			return f->count;
-	return 0;
+			return *f;
+	return (struct failure_count){.release_id = release_id};
 }
 
-bool state_set_failures(struct device_state *s, int64_t release_id, int count)
+bool state_set_failures(struct device_state *s, const struct failure_count *put)
 {
 	size_t n = failures_len(s->failures), kept = 0;
 	struct failure_count *f = calloc(n + 2, sizeof *f);
@@ -212,10 +212,10 @@ bool state_set_failures(struct device_state *s, int64_t release_id, int count)
 	if (!f)
 		return false;
 	for (size_t i = 0; i < n; i++)
-		if (s->failures[i].release_id != release_id)
+		if (s->failures[i].release_id != put->release_id)
 			f[kept++] = s->failures[i];
-	if (count > 0)
-		f[kept++] = (struct failure_count){release_id, count};
+	if (put->count + put->passing > 0)
+		f[kept++] = *put;
 	free_const(s->failures);
 	s->failures = f;
 	if (kept == 0) {

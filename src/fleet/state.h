@@ -24,9 +24,10 @@ OTA_MUST_USE bool state_set_digests(struct device_state *s, const struct device_
 OTA_MUST_USE bool state_set_attempt(struct device_state *s, const struct attempt *a);
 /* Takes a copy of *L, whose strings need not be interned. */
 OTA_MUST_USE bool state_set_link(struct device_state *s, const struct device_link *l);
-/* COUNT 0 removes the entry. */
-OTA_MUST_USE bool state_set_failures(struct device_state *s, int64_t release_id, int count);
-int state_failures(const struct device_state *s, int64_t release_id);
+/* Takes a copy of *F; without failures it removes the entry. */
+OTA_MUST_USE bool state_set_failures(struct device_state *s, const struct failure_count *f);
+/* Without failures, where there are none. */
+struct failure_count state_failures(const struct device_state *s, int64_t release_id);
 /* NAMES need not be interned; sorted, doubles taken out. */
 OTA_MUST_USE bool state_set_groups(struct device_state *s, const char *const *names, size_t count);
 

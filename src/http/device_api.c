@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "core/names.h"
+#include "core/retry.h"
 #include "core/target.h"
 
 #include <stdlib.h>
@@ -79,6 +80,29 @@ static int64_t jittered_poll(const struct request *r)
 	return s > 0 ? s : 1;
 }
 
+/*
+ * When to come again.  Never later than by the interval, because other rollouts may have no window.
+ * A device that would come before its window and then after it is called into it; those of a fleet
+ * are spread over the window, or over an interval where the window is longer.
+ */
+static int64_t come_again_s(const struct request *r, const struct decision *x)
+{
+	int64_t poll_s = jittered_poll(r), now_us = x->now_us;
+
+	if (x->reason != REASON_OUTSIDE_WINDOW)
+		return poll_s;
+	int64_t opens_us = window_next_change_us(x->rollout->window, now_us);
+	if (opens_us == INT64_MAX || (opens_us - now_us) / US_PER_S >= poll_s)
+		return poll_s;
+	int64_t shuts_us = window_next_change_us(x->rollout->window, opens_us);
+	int64_t spread_us = r->server->cfg->poll_interval_s * US_PER_S;
+	if (shuts_us != INT64_MAX && (shuts_us - opens_us) / 2 < spread_us)
+		spread_us = (shuts_us - opens_us) / 2;
+	int64_t at_us = opens_us + (int64_t)(r->chance % (uint64_t)(spread_us + 1));
+	int64_t wait_s = (at_us - now_us) / US_PER_S + 1;
+	return wait_s < poll_s ? wait_s : poll_s;
+}
+
 static void add_offer(struct request *r, struct buf *b, const struct soft_answer *a)
 {
 	const struct release *rel = a->decision.release;
@@ -134,7 +158,7 @@ static void write_check_answer(struct request *r, const struct checkin *c,
 	else
 		add_no_offer(b, a);
 	json_str(b, "reason", reason_name(a->decision.reason));
-	json_int(b, "retry_after_s", jittered_poll(r));
+	json_int(b, "retry_after_s", come_again_s(r, &a->decision));
 	respond_end(r);
 }
 
@@ -210,8 +234,8 @@ static bool read_report(struct request *r, struct report *rep)
 	json_field_string(&f, "error_message", false, 0, BODY_MAX, &rep->error_message);
 	json_field_int(&f, "progress_percent", false, 0, 100, &percent);
 	json_field_string(&f, "attempt_id", false, 0, 64, &rep->attempt_token);
-	if (json_field_int(&f, "result_code", false, 0, 11, &code))
-		rep->code = (int)code;
+	json_field_int(&f, "result_code", false, 0, RESULT_CODE_LAST, &code);
+	rep->code = (int)code;
 	rep->percent = (int)percent;
 	return !field_errors_any(&r->errors);
 }

@@ -261,8 +261,11 @@ static void add_considered(struct buf *b, const struct device *d, const struct m
 			.reason = decide_rollout(d, o), .release = o->release, .rollout = o};
 		if (decided && (x.reason == REASON_OFFER || x.reason == REASON_UP_TO_DATE))
 			x.reason = REASON_NEWER_ROLLOUT_WINS;
-		if (chosen->rollout == o)
+		if (chosen->rollout == o) {
 			decided = true;
+			if (x.reason == REASON_OFFER)
+				x = *chosen; /* which knows what holds it up */
+		}
 		reason_sentence(d, &x, sentence, sizeof sentence);
 		json_open(b, NULL, '{');
 		json_int(b, "rollout_id", o->id);
@@ -273,21 +276,6 @@ static void add_considered(struct buf *b, const struct device *d, const struct m
 		json_close(b, '}');
 	}
 	json_close(b, ']');
-}
-
-/* "40 s", "5 min", "3 h", "9 d" */
-static void duration_text(int64_t s, char *out, size_t size)
-{
-	static const struct {
-		int64_t below_s, unit_s;
-		const char *unit;
-	} steps[] = {
-		{60, 1, "s"}, {3600, 60, "min"}, {2 * 86400, 3600, "h"}, {INT64_MAX, 86400, "d"}};
-	size_t i = 0;
-
-	while (s >= steps[i].below_s)
-		i++;
-	snprintf(out, size, "%lld %s", (long long)(s > 0 ? s / steps[i].unit_s : 0), steps[i].unit);
 }
 
 static bool is_offline(const struct device *d)
@@ -319,7 +307,8 @@ static void explain_sentence(const struct device *d, const struct decision *x, i
 			 x->release->version, x->rollout ? x->rollout->name : "(an ended rollout)",
 			 since);
 	else if (x->reason == REASON_IN_PROGRESS || x->reason == REASON_INSTALLING ||
-		 x->reason == REASON_WAITS || x->reason == REASON_NO_PLACE)
+		 x->reason == REASON_WAITS || x->reason == REASON_NO_PLACE ||
+		 x->reason == REASON_OUTSIDE_WINDOW || x->reason == REASON_RETRY_LATER)
 		snprintf(out + used, size - used, " It is offline%s.", since);
 }
 

@@ -3,6 +3,7 @@
 #include "http/request.h"
 
 #include "base/clock.h"
+#include "base/tzfile.h"
 #include "core/names.h"
 #include "core/target.h"
 
@@ -20,6 +21,7 @@ struct wanted {
 	const char **device_ids;
 	uint64_t *macs;
 	struct stage stages[STAGES_MAX];
+	struct window window;
 	bool out_of_memory; /* for one of them */
 };
 
@@ -29,6 +31,7 @@ static void release_wanted(struct request *r)
 
 	free(w->device_ids);
 	free(w->macs);
+	tz_free(&w->window.zone);
 }
 
 static const char *name_field(struct request *r, const struct json_fields *f, const char *name)
@@ -199,6 +202,21 @@ static void read_time(struct request *r, const struct json_fields *f, const char
 				 "2027-03-01T04:00:00+02:00");
 }
 
+/* Its zone is read when all else is known to be right. */
+static void read_window(struct request *r, const struct json_fields *f)
+{
+	struct wanted *w = r->memory;
+	const char *text;
+	struct ota_err err;
+
+	if (!json_field_string(f, "window", false, 1, 100000, &text))
+		return;
+	if (window_parse(text, &w->window, &err) == OTA_OK)
+		r->command.rollout.window = &w->window;
+	else
+		field_errors_add(&r->errors, "body", "window", FIELD_TYPE_VALUE, "%s", err.msg);
+}
+
 /* When it begins and ends, and before which others. */
 static void read_manners(struct request *r, const struct json_fields *f)
 {
@@ -211,6 +229,7 @@ static void read_manners(struct request *r, const struct json_fields *f)
 	n->priority = (int)priority;
 	read_time(r, f, "not_before", &n->not_before_us);
 	read_time(r, f, "deadline", &n->deadline_us);
+	read_window(r, f);
 	if (n->deadline_us && n->deadline_us <= n->not_before_us)
 		field_errors_add(&r->errors, "body", "deadline", FIELD_TYPE_VALUE,
 				 "must be later than not_before");
@@ -267,6 +286,25 @@ static enum next after_create(struct request *r)
 	return respond_end(r);
 }
 
+static void load_zone(struct request *r)
+{
+	struct window *w = &((struct wanted *)r->memory)->window;
+
+	r->job_code = tz_load(TZ_DIRECTORY, w->zone_name, &w->zone, &r->job_err);
+	if (r->job_code == OTA_OK)
+		request_job_submit(r);
+}
+
+static enum next after_zone(struct request *r)
+{
+	if (r->job_code == OTA_OK)
+		return after_create(r);
+	if (r->job_code == OTA_ENOMEM)
+		return respond_err(r, &r->job_err);
+	field_errors_add(&r->errors, "body", "window", FIELD_TYPE_VALUE, "%s", r->job_err.msg);
+	return respond_fields(r);
+}
+
 enum next rollout_create(struct request *r)
 {
 	if (!request_json(r))
@@ -279,5 +317,8 @@ enum next rollout_create(struct request *r)
 	bool ok = read_rollout(r);
 	if (((const struct wanted *)r->memory)->out_of_memory)
 		return respond_error(r, OTA_ENOMEM, "out of memory");
-	return ok ? request_submit(r, after_create) : respond_fields(r);
+	if (!ok)
+		return respond_fields(r);
+	return r->command.rollout.window ? request_job(r, load_zone, after_zone)
+					 : request_submit(r, after_create);
 }

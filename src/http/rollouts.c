@@ -56,6 +56,7 @@ static void add_fields(struct buf *b, const struct row_rollout *row)
 	json_str(b, "deadline", row->deadline);
 	json_int(b, "priority", row->priority);
 	json_str(b, "requires", row->requires);
+	json_str(b, "window", row->window);
 	add_guard(b, row);
 	json_str(b, "created_at", row->created_at);
 	json_str(b, "updated_at", row->updated_at);
@@ -103,10 +104,43 @@ enum next rollouts_list(struct request *r)
 	return request_job(r, query_rollouts, request_list_done);
 }
 
-/* What it waits for, for programs and for people. */
-static void add_next(struct buf *b, const struct rollout *r, const struct walk_next *n)
+/* Whether updates may begin now, and until when that is so. */
+static void add_window(struct buf *b, const struct window *w, int64_t now_us)
 {
-	char text[400];
+	int64_t change_us = window_next_change_us(w, now_us);
+	char text[160];
+
+	json_open(b, "window_now", '{');
+	json_bool(b, "open", window_is_open(w, now_us));
+	if (change_us == INT64_MAX) {
+		json_nil(b, "until");
+	} else {
+		char until[TIME_TEXT_SIZE];
+		time_format(change_us, until);
+		json_str(b, "until", until);
+	}
+	window_sentence(w, now_us, text, sizeof text);
+	json_str(b, "sentence", text);
+	json_close(b, '}');
+}
+
+/* The stage goes on outside its window, but nobody is offered anything. */
+static void say_window(const struct rollout *r, int64_t now_us, char *out, size_t size)
+{
+	size_t used = strlen(out);
+	char when[160];
+
+	if (!r->active || !r->window || window_is_open(r->window, now_us))
+		return;
+	window_sentence(r->window, now_us, when, sizeof when);
+	snprintf(out + used, size - used, " Its window %s.", when);
+}
+
+/* What it waits for, for programs and for people. */
+static void add_next(struct buf *b, const struct rollout *r, const struct walk_next *n,
+		     int64_t now_us)
+{
+	char text[600];
 
 	json_open(b, "next", '{');
 	json_str(b, "waits_for", walk_wait_name(n->wait));
@@ -119,6 +153,7 @@ static void add_next(struct buf *b, const struct rollout *r, const struct walk_n
 		json_nil(b, "until");
 	}
 	walk_sentence(r, n, text, sizeof text);
+	say_window(r, now_us, text, sizeof text);
 	json_str(b, "sentence", text);
 	json_close(b, '}');
 }
@@ -141,7 +176,9 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 		json_int(b, "proven", p.facts.proven);
 		json_int(b, "needed", stage_need(&o->stages[o->walk.stage], &p.facts));
 		json_close(b, '}');
-		add_next(b, o, &n);
+		add_next(b, o, &n, p.facts.now_us);
+		if (o->window)
+			add_window(b, o->window, p.facts.now_us);
 		rollout_add_gate(r, b, o);
 	}
 	fleet_plan_done(f);

@@ -28,26 +28,6 @@ const char *reject_reason_name(enum reject_reason r)
 	return (unsigned)r < REJECT_REASONS ? names[r] : "?";
 }
 
-const char *result_code_name(int64_t code)
-{
-	static const char *const names[] = {
-		"success",
-		"wifi not connected",
-		"download failed",
-		"verification failed",
-		"install failed",
-		"no partition",
-		"invalid url",
-		"timeout",
-		"insufficient space",
-		"invalid firmware",
-		"already running",
-		"rollback failed",
-	};
-
-	return code >= 0 && code < (int64_t)COUNT(names) ? names[code] : NULL;
-}
-
 /* ------------------------------------------------------------------ topics */
 
 /* A topic is anybody's text: what of it goes into a sentence is short and printable. */

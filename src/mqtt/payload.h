@@ -17,6 +17,7 @@
 #include "core/checkin.h"
 #include "core/domain.h"
 #include "core/names.h"
+#include "core/retry.h"
 
 #include <jansson.h>
 
@@ -83,6 +84,3 @@ OTA_MUST_USE bool message_parse(const struct topic *topic, const void *payload, 
 				struct message *out, enum reject_reason *reason,
 				struct ota_err *err);
 void message_fini(struct message *m);
-
-/* The name of a result code 0..11 ("download failed"); NULL for any other. */
-const char *result_code_name(int64_t code);

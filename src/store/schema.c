@@ -140,8 +140,14 @@ static const char migration_5[] =
 	"ALTER TABLE firmware_releases ADD COLUMN suspect_at TEXT;"
 	"ALTER TABLE devices ADD COLUMN habit_us INTEGER NOT NULL DEFAULT 0;";
 
-static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4,
-					 migration_5};
+/* When updates may begin, and when they are tried again. */
+static const char migration_6[] =
+	"ALTER TABLE rollout_configurations ADD COLUMN maintenance_window TEXT;"
+	"ALTER TABLE attempt_failures ADD COLUMN passing INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE attempt_failures ADD COLUMN result_code INTEGER;";
+
+static const char *const migrations[] = {migration_1, migration_2, migration_3,
+					 migration_4, migration_5, migration_6};
 
 const char *const *sqlite_migrations(int *count)
 {

@@ -49,7 +49,8 @@ enum ota_code sqlite_find_attempt(struct store *base, const char *token, const c
 	" rollout_percentage, is_active, created_at, updated_at, created_by, metadata, "           \
 	"release_id,"                                                                              \
 	" allow_downgrade, max_attempts, max_parallel, state, state_reason, state_since, stages,"  \
-	" stage, stage_since, stage_held_us, approved, not_before, deadline, priority, requires"
+	" stage, stage_since, stage_held_us, approved, not_before, deadline, priority, requires,"  \
+	" maintenance_window"
 struct row_rollout sqlite_rollout(sqlite3_stmt *st);
 
 enum ota_code sqlite_list_updates(struct store *, const struct list_query *,

@@ -104,9 +104,10 @@ static const char *const sql[STATEMENTS] = {
 		"closed_why)), installing_at=?18, settled=?19,"
 		" commanded_at=?21, commands=?22, accepted_at=?23"
 		" WHERE id=?1",
-	[ST_FAILURES_PUT] =
-		"INSERT INTO attempt_failures (device_id, release_id, failures) VALUES (?1,?2,?3)"
-		" ON CONFLICT (device_id, release_id) DO UPDATE SET failures=?3",
+	[ST_FAILURES_PUT] = "INSERT INTO attempt_failures (device_id, release_id, failures, "
+			    "passing, result_code)"
+			    " VALUES (?1,?2,?3,?4,?5) ON CONFLICT (device_id, release_id)"
+			    " DO UPDATE SET failures=?3, passing=?4, result_code=?5",
 	[ST_FAILURES_REMOVE] = "DELETE FROM attempt_failures WHERE device_id=?1 AND release_id=?2",
 	[ST_EVENT] = "INSERT INTO ota_events (event_type, device_id, firmware_version, rollout_id,"
 		     " event_data, created_at, created_by) VALUES (?1,?2,?3,?4,?5,?6,?7)",
@@ -124,9 +125,9 @@ static const char *const sql[STATEMENTS] = {
 		"updated_at,"
 		" created_by, metadata, release_id, allow_downgrade, max_attempts, max_parallel,"
 		" stages, not_before, deadline, priority, requires, state, stage, state_since,"
-		" stage_since)"
+		" stage_since, maintenance_window)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,"
-		"?20,?21,?22,?23,?24)",
+		"?20,?21,?22,?23,?24,?25)",
 	[ST_ROLLOUT_WALK] =
 		"UPDATE rollout_configurations SET is_active=?2, updated_at=?3,"
 		" rollout_percentage=?4, state=?5, state_reason=?6, state_since=?7, stage=?8,"
@@ -252,7 +253,6 @@ static void bind_link(sqlite3_stmt *st, const struct device_link *l)
 		sqlite3_bind_null(st, 22);
 	bind_time(st, 23, l->heard_us);
 	bind_time(st, 24, l->silent_us);
-	bind_time(st, 25, l->retry_us);
 }
 
 static bool write_device(struct sqlite_store *s, const struct change *c)
@@ -286,6 +286,7 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 	sqlite3_bind_int64(st, 14, n->ran_release_id);
 	bind_known(st, 15, n->ran_as);
 	bind_link(st, n->link);
+	bind_time(st, 25, n->retry_us);
 	return run(st);
 }
 
@@ -382,15 +383,19 @@ static bool write_attempt(struct sqlite_store *s, const struct change *c)
 
 static bool write_failures(struct sqlite_store *s, const struct change *c)
 {
-	bool put = c->failures.count > 0;
+	const struct failure_count *f = &c->failures.failures;
+	bool put = f->count + f->passing > 0;
 	sqlite3_stmt *st = statement(s, put ? ST_FAILURES_PUT : ST_FAILURES_REMOVE);
 
 	if (!st)
 		return false;
 	bind_text(st, 1, c->failures.device_id);
-	sqlite3_bind_int64(st, 2, c->failures.release_id);
-	if (put)
-		sqlite3_bind_int(st, 3, c->failures.count);
+	sqlite3_bind_int64(st, 2, f->release_id);
+	if (put) {
+		sqlite3_bind_int(st, 3, f->count);
+		sqlite3_bind_int(st, 4, f->passing);
+		bind_id(st, 5, f->code);
+	}
 	return run(st);
 }
 
@@ -471,6 +476,7 @@ static bool write_rollout(struct sqlite_store *s, const struct change *c)
 	sqlite3_bind_int(st, 22, r->walk.stage + 1);
 	bind_time(st, 23, r->walk.state_since_us);
 	bind_time(st, 24, r->walk.stage_since_us);
+	bind_text(st, 25, r->window ? r->window->text : NULL);
 	return run(st);
 }
 

@@ -253,6 +253,7 @@ struct row_rollout sqlite_rollout(sqlite3_stmt *st)
 		.deadline = sqlite_text(st, 25),
 		.priority = sqlite3_column_int(st, 26),
 		.requires = sqlite_text(st, 27),
+		.window = sqlite_text(st, 28),
 	};
 }
 

@@ -78,7 +78,6 @@ static bool read_link(sqlite3_stmt *st, struct device_link *l)
 		.conflict_us = sqlite_time(st, 20),
 		.heard_us = sqlite_time(st, 22),
 		.silent_us = sqlite_time(st, 23),
-		.retry_us = sqlite_time(st, 24),
 	};
 	/* In the order of bytes of the machine that wrote it: elsewhere it is of no use, and no
 	 * harm.
@@ -104,6 +103,7 @@ static enum ota_code load_device(sqlite3_stmt *st, const struct store_loader *l,
 		.boot_seen_us = sqlite_time(st, 10),
 		.ran_release_id = sqlite3_column_int64(st, 13),
 		.ran_as = text_or_empty(st, 14),
+		.retry_us = sqlite_time(st, 24),
 	};
 	struct row_device row = {
 		.id = sqlite3_column_int64(st, 0),
@@ -134,8 +134,13 @@ static enum ota_code load_group(sqlite3_stmt *st, const struct store_loader *l, 
 static enum ota_code load_failures(sqlite3_stmt *st, const struct store_loader *l,
 				   struct ota_err *err)
 {
-	return l->failures(l->ctx, sqlite_text(st, 0), sqlite3_column_int64(st, 1),
-			   sqlite3_column_int(st, 2), err);
+	struct failure_count f = {
+		.release_id = sqlite3_column_int64(st, 1),
+		.count = sqlite3_column_int(st, 2),
+		.passing = sqlite3_column_int(st, 3),
+		.code = sqlite3_column_int(st, 4),
+	};
+	return l->failures(l->ctx, sqlite_text(st, 0), &f, err);
 }
 
 #define ATTEMPT_COLUMNS                                                                            \
@@ -205,7 +210,9 @@ enum ota_code sqlite_load(struct store *base, const struct store_loader *l, stru
 		 load_device},
 		{"SELECT device_id, group_name FROM device_groups ORDER BY device_id, group_name",
 		 load_group},
-		{"SELECT device_id, release_id, failures FROM attempt_failures", load_failures},
+		{"SELECT device_id, release_id, failures, passing, result_code FROM "
+		 "attempt_failures",
+		 load_failures},
 		{"SELECT " ATTEMPT_COLUMNS "FROM device_update_status"
 		 " WHERE status = 'success' AND settled = 0 AND unsolicited = 0 ORDER BY id",
 		 load_attempt},

@@ -82,8 +82,7 @@ struct change {
 		} attempt;
 		struct {
 			const char *device_id;
-			int64_t release_id;
-			int count; /* 0 removes */
+			struct failure_count failures; /* without any: removes */
 		} failures;
 		struct {
 			const char *type, *device_id, *version; /* device_id, version may be NULL */
@@ -172,7 +171,7 @@ struct row_rollout {
 	const char *name, *firmware_version, *device_model, *target_type, *target_filter;
 	const char *created_at, *updated_at, *created_by, *metadata;
 	const char *state, *state_reason, *state_since, *stages, *stage_since;
-	const char *not_before, *deadline, *requires;
+	const char *not_before, *deadline, *requires, *window;
 	int percent, max_attempts, max_parallel, priority;
 	int stage; /* from 1 */
 	int64_t held_us;
@@ -238,7 +237,7 @@ struct store_loader {
 				const struct device_state *state, struct ota_err *err);
 	enum ota_code (*group)(void *ctx, const char *device_id, const char *group,
 			       struct ota_err *err);
-	enum ota_code (*failures)(void *ctx, const char *device_id, int64_t release_id, int count,
+	enum ota_code (*failures)(void *ctx, const char *device_id, const struct failure_count *f,
 				  struct ota_err *err);
 	/* What CHANGE_STATE wrote. */
 	enum ota_code (*state)(void *ctx, const char *key, const char *value, struct ota_err *err);

@@ -144,9 +144,11 @@ def test_rollout_create(cli, service, args, body, name):
      {"target_type": "specific", "strategy": "test", "target_filter": {"device_ids": ["a"]}},
      "m-1.3.0-a-test"),
     (["--all", "--not-before", "2027-01-01T00:00Z", "--deadline", "2028-01-01T00:00Z",
-      "--priority", "5", "--requires", "1.0.0", "--reason", "it is time"],
+      "--priority", "5", "--requires", "1.0.0", "--reason", "it is time",
+      "--window", "daily 01:00-05:00 UTC"],
      {"target_type": "all", "rollout_percentage": 100, "not_before": "2027-01-01T00:00Z",
-      "deadline": "2028-01-01T00:00Z", "priority": 5, "requires": "1.0.0", "reason": "it is time"},
+      "deadline": "2028-01-01T00:00Z", "priority": 5, "requires": "1.0.0", "reason": "it is time",
+      "window": "daily 01:00-05:00 UTC"},
      "m-1.3.0-all"),
 ])
 def test_rollout_create_in_stages(cli, service, args, body, name):

@@ -270,7 +270,7 @@ def test_an_update_by_hand_as_the_mqtt_page_says(tmp_path):
 def test_words_of_the_mqtt_page_are_those_of_the_source():
     text, payload = page("docs/mqtt.md"), source("mqtt", "payload.c")
     rows = list(table_rows(text))
-    names = re.findall(r'"([^"]+)"', re.search(r"result_code_name.*?\};", payload, re.S).group())
+    names = re.findall(r'\{"([a-z ]+)", (?:COUNTS|PASSES|MIXED)', source("core", "retry.c"))
     written = {cells[i]: cells[i + 1] for cells in rows if len(cells) == 4 for i in (0, 2)
                if cells[i].isdigit()}
     assert written == {str(code): name for code, name in enumerate(names)} and len(names) == 12
@@ -281,6 +281,14 @@ def test_words_of_the_mqtt_page_are_those_of_the_source():
     first = rows.index(["state", "is"]) + 1
     told = {w for cells in rows[first:first + 6] for w in re.findall(r"`(\w+)`", cells[0])}
     assert told == {s for s in states if s and not s.lower().startswith("rolled")}
+
+
+def test_every_result_code_says_what_follows():
+    section = page("docs/rollouts.md").split("\n## After a failure\n")[1].split("\n## ")[0]
+    names = re.findall(r'\{"([a-z ]+)", (?:COUNTS|PASSES|MIXED)', source("core", "retry.c"))
+    written = [pair for cells in table_rows(section)
+               for pair in re.findall(r"(\d+) ([a-z ]+)", cells[0])]
+    assert sorted((int(code), name) for code, name in written) == list(enumerate(names))[1:]
 
 
 def test_rules_of_the_mqtt_page_are_those_of_the_built_in_broker():

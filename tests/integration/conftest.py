@@ -7,6 +7,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import images  # noqa: E402
+from clock import Clock  # noqa: E402
 from service import Service  # noqa: E402
 
 
@@ -28,6 +29,11 @@ def services(tmp_path):
 @pytest.fixture
 def service(services):
     return services()
+
+
+@pytest.fixture
+def clock(tmp_path):
+    return Clock(tmp_path / "clock")
 
 
 @pytest.fixture(scope="session")

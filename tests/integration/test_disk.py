@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import images
-from service import BUILD, wait_for
+from service import wait_for
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 
@@ -121,20 +121,13 @@ def test_a_store_that_somebody_locks(service):
     assert len(service.list("devices")) == 2
 
 
-def test_the_clock_set_back_an_hour(services, tmp_path):
+def test_the_clock_set_back_an_hour(services, clock):
     """Order is by ids and by a time that never runs backwards."""
-    shim = os.path.join(BUILD, "tests", "integration", "libclockshift.so")
-    assert os.path.exists(shim), shim
-    shift = tmp_path / "shift"
-    shift.write_text("0")
-    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), shim]))
-    asan = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
-    service = services(env={"LD_PRELOAD": preload, "CLOCK_SHIFT_FILE": str(shift),
-                            "ASAN_OPTIONS": asan})
+    service = services(env=clock.environment())
     service.release(images.esp32("1.2.0"), "1.2.0")
     service.rollout("1.2.0")
     first = service.check("d1")
-    shift.write_text("-3600")
+    clock.set(-3600)
     service.check("d2")
     service.report("d1", "1.2.0", "downloading")
     service.report("d1", "1.2.0", "success")

@@ -223,12 +223,12 @@ static inline bool dump_device(const struct device *d, void *ctx)
 		   "device %s id=%lld created=%lld seen=%lld habit=%lld model=%s version=%s hw=%s "
 		   "booted=%lld "
 		   "boot_seen=%lld"
-		   " boot=%llx mac=%llx ran=%lld as=%s",
+		   " boot=%llx mac=%llx retry=%lld ran=%lld as=%s",
 		   d->device_id, (long long)d->id, (long long)d->created_us,
 		   (long long)d->last_seen_us, (long long)d->habit_us, s->model, s->version, s->hw,
 		   (long long)s->booted_us, (long long)s->boot_seen_us,
 		   (unsigned long long)s->boot_hash, (unsigned long long)s->mac,
-		   (long long)s->ran_release_id, s->ran_as);
+		   (long long)s->retry_us, (long long)s->ran_release_id, s->ran_as);
 	if (s->digests) {
 		dump_digest(&b, "firmware", s->digests->has_firmware, s->digests->firmware);
 		dump_digest(&b, "elf", s->digests->has_elf, s->digests->elf);
@@ -240,7 +240,8 @@ static inline bool dump_device(const struct device *d, void *ctx)
 	}
 	qsort(f, n, sizeof *f, failure_compare);
 	for (size_t i = 0; i < n; i++)
-		buf_printf(&b, " failures[%lld]=%d", (long long)f[i].release_id, f[i].count);
+		buf_printf(&b, " failures[%lld]=%d+%d by %d", (long long)f[i].release_id,
+			   f[i].count, f[i].passing, f[i].code);
 	dump_attempt(&b, s->attempt);
 	dump_link(&b, s->link);
 	lines_add(ctx, &b);

@@ -507,7 +507,7 @@ static void given_back(void **state)
 	assert_int_equal(say(b, &x, "failed", 2), OTA_OK);
 	assert_int_equal(events_of(b, "device_given_back"), 1);
 	assert_true(ask(b, "d3", "1.0.0").offered);
-	assert_int_equal(ask(b, "d1", "1.0.0").reason, REASON_NO_PLACE);
+	assert_int_equal(ask(b, "d1", "1.0.0").reason, REASON_RETRY_LATER);
 	bench_restart(b);
 	/* It slept: its place is another's now, and it may not begin any more. */
 	cmd = (struct command){.kind = COMMAND_LAPSE, .lapse = {"d2", INT64_MAX}};

@@ -32,6 +32,9 @@ static void check_sentence(const struct device *d, const struct decision *x)
 	case REASON_DOWNGRADE:
 	case REASON_BELOW_MIN_VERSION:
 	case REASON_MIN_VERSION_INCOMPARABLE:
+	case REASON_IN_VAIN:
+	case REASON_RETRY_LATER:
+	case REASON_OUTSIDE_WINDOW:
 	case REASON_WAITS:
 	case REASON_NO_PLACE:
 	case REASON_VARIANT_HELD:
@@ -72,7 +75,7 @@ static void each_reason(void **state)
 	struct world w;
 	struct device d = world_device("esp32_001", "1.0.0");
 	struct list_of nobody = {1, {"other"}};
-	struct failure_count failures[] = {{0, 0}, {0, 0}};
+	struct failure_count failures[] = {{0}, {0}};
 
 	(void)state;
 	world_init(&w);
@@ -128,12 +131,13 @@ static void each_reason(void **state)
 	d.state.version = "1.1.0";
 	expect(&d, &w, REASON_OFFER, o);
 	o->requires = "";
-	failures[0] = (struct failure_count){r->id, 3};
+	failures[0] = (struct failure_count){.release_id = r->id, .count = 3};
 	d.state.failures = failures;
 	expect(&d, &w, REASON_TOO_MANY_FAILURES, o);
 	failures[0].count = 2;
 	expect(&d, &w, REASON_OFFER, o);
-	failures[0] = (struct failure_count){r->id + 7, 9}; /* at another release */
+	failures[0] = (struct failure_count){.release_id = r->id + 7,
+					     .count = 9}; /* at another release */
 	expect(&d, &w, REASON_OFFER, o);
 	d.state.failures = NULL;
 	d.state.version = "v2.0.0";
@@ -549,6 +553,77 @@ static void random_fleets(void **state)
 	assert_true(offers > 1000);
 }
 
+/* NOW is a Friday, 08:00 UTC. */
+static void windows(void **state)
+{
+	struct world w;
+	struct device d = world_device("esp32_001", "1.0.0");
+	struct window night, day;
+	struct ota_err err;
+	char text[512];
+
+	(void)state;
+	assert_int_equal(window_parse("Mon-Fri,Sat 01:00-05:00 UTC", &night, &err), OTA_OK);
+	assert_int_equal(window_parse("daily 06:00-20:00 UTC", &day, &err), OTA_OK);
+	night.zone = day.zone = tz_new(0);
+	world_init(&w);
+	struct release *r1 = world_release(&w, "1.1.0"), *r2 = world_release(&w, "2.0.0");
+	struct rollout *o1 = world_rollout(&w, r1, TARGET_ALL);
+	struct rollout *o2 = world_rollout(&w, r2, TARGET_ALL);
+
+	o2->window = &day;
+	expect(&d, &w, REASON_OFFER, o2);
+	o2->window = &night;
+	/* It waits; the older one, which has no window, does not take its place. */
+	expect(&d, &w, REASON_OUTSIDE_WINDOW, o2);
+	struct decision x = decide(&d, &w.model, &params);
+	assert_false(decision_offers(&x));
+	assert_true(decision_keeps(&x, r2->id) && !decision_keeps(&x, r1->id));
+	reason_sentence(&d, &x, text, sizeof text);
+	assert_string_equal(text, "It runs 1.0.0 and gets 2.0.0 by rollout r2 inside its window, "
+				  "which opens Sat 01:00 UTC (in 17 h).");
+	struct decide_params stopped = params, later = params;
+	stopped.stopped = true;
+	later.now_us += 17 * 3600 * US_PER_S;
+	assert_int_equal(decide(&d, &w.model, &stopped).reason, REASON_STOPPED);
+	assert_int_equal(decide(&d, &w.model, &later).reason, REASON_OFFER);
+
+	/* One that waits stays, what has begun goes on, and what is done is done. */
+	struct attempt a = {.id = 1,
+			    .release_id = r2->id,
+			    .rollout_id = o2->id,
+			    .state = ATTEMPT_PENDING,
+			    .reported_us = NOW - US_PER_S,
+			    .version = r2->version,
+			    .from_version = "1.0.0"};
+	d.state.attempt = &a;
+	expect(&d, &w, REASON_OUTSIDE_WINDOW, o2);
+	/* Another rollout of the same release, for those who cannot wait. */
+	struct rollout *now = world_rollout(&w, r2, TARGET_ALL);
+	expect(&d, &w, REASON_OFFER, now);
+	o2->window = &day;
+	expect(&d, &w, REASON_OFFER, o2);
+	o2->window = &night;
+	now->active = false;
+	a.state = ATTEMPT_DOWNLOADING;
+	expect(&d, &w, REASON_IN_PROGRESS, o2);
+	a.reported_us = 0; /* silent for ever */
+	expect(&d, &w, REASON_IN_PROGRESS, o2);
+	a.state = ATTEMPT_INSTALLING;
+	expect(&d, &w, REASON_INSTALLING, o2);
+	/* What waits of another release is not meant any more. */
+	a.state = ATTEMPT_PENDING;
+	a.release_id = r1->id;
+	a.rollout_id = o1->id;
+	expect(&d, &w, REASON_OUTSIDE_WINDOW, o2);
+	x = decide(&d, &w.model, &params);
+	assert_false(decision_keeps(&x, a.release_id));
+	d.state.attempt = NULL;
+	d.state.version = "2.0.0";
+	expect(&d, &w, REASON_UP_TO_DATE, o2);
+	tz_free(&night.zone);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -561,6 +636,7 @@ int main(void)
 		cmocka_unit_test(digests),
 		cmocka_unit_test(after_success),
 		cmocka_unit_test(random_fleets),
+		cmocka_unit_test(windows),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,6 +26,7 @@ struct given {
 	bool newer;       /* 3.0.0 is rolled out since */
 	bool inactive;    /* no rollout is active */
 	bool stopped, full;
+	bool shut;              /* outside the window of the rollout of 2.0.0 */
 	int max_parallel, busy; /* of the rollout of 2.0.0 */
 };
 
@@ -61,6 +62,8 @@ static enum dispatch judge(const struct given *g)
 	o->active = !g->inactive;
 	o->max_parallel = g->max_parallel;
 	o->busy = g->busy;
+	struct window shut = {.zone = NULL}; /* for ever */
+	o->window = g->shut ? &shut : NULL;
 	if (g->newer)
 		world_rollout(&w, world_release(&w, "3.0.0"), TARGET_ALL);
 	struct attempt a = {.id = 1,
@@ -107,6 +110,7 @@ static const struct dispatch_case nothing_open[] = {
 	{"online, up to date", {ONLINE, .runs = "2.0.0"}, DISPATCH_NOTHING},
 	{"online, no rollout", {ONLINE, .inactive = true}, DISPATCH_NOTHING},
 	{"online, everything stopped", {ONLINE, .stopped = true}, DISPATCH_NOTHING},
+	{"online, outside the window", {ONLINE, .shut = true}, DISPATCH_NOTHING},
 	{"online, all places taken", {ONLINE, .full = true}, DISPATCH_NOTHING},
 	{"the rollout has no place", {ONLINE, .max_parallel = 2, .busy = 2}, DISPATCH_NOTHING},
 	{"the rollout has one place", {ONLINE, .max_parallel = 2, .busy = 1}, DISPATCH_OPEN},
@@ -130,6 +134,7 @@ static const struct dispatch_case offered_over_http[] = {
 	{"... and everything stopped since",
 	 {OPEN, .opened = WINDOW, .stopped = true},
 	 DISPATCH_NOTHING},
+	{"... and outside the window", {OPEN, .opened = WINDOW, .shut = true}, DISPATCH_NOTHING},
 	/* It has its place already. */
 	{"... and all places taken", {OPEN, .opened = WINDOW, .full = true}, DISPATCH_AGAIN},
 	{"begun there", {OPEN, .opened = 9000, BEGUN(DOWNLOADING, 8000)}, DISPATCH_NOTHING},
@@ -162,6 +167,12 @@ static const struct dispatch_case told[] = {
 	 {TOLD(1, WINDOW), .max_parallel = 1, .busy = 1},
 	 DISPATCH_AGAIN},
 	{"everything stopped", {TOLD(1, WINDOW), .stopped = true}, DISPATCH_LAPSE},
+	/* It waits, and lapses as it would have. */
+	{"once, outside the hours", {TOLD(1, 90000), .shut = true}, DISPATCH_NOTHING},
+	{"came online outside the hours", {TOLD(0, 90000), .shut = true}, DISPATCH_NOTHING},
+	{"four times, outside the hours", {TOLD(4, WINDOW - 1), .shut = true}, DISPATCH_NOTHING},
+	{"... the last over", {TOLD(4, WINDOW), .shut = true}, DISPATCH_LAPSE},
+	{"gone, outside the hours", {TOLD(1, WINDOW), OFFLINE, .shut = true}, DISPATCH_LAPSE},
 	{"no rollout any more", {TOLD(1, 5), .inactive = true}, DISPATCH_LAPSE},
 	{"another release", {TOLD(1, 5), .newer = true}, DISPATCH_OPEN},
 	{"another release, no place", {TOLD(1, 5), .newer = true, .full = true}, DISPATCH_LAPSE},
@@ -205,6 +216,12 @@ static const struct dispatch_case answered[] = {
 	{"begun, stopped",
 	 {TOLD(1, 9000), BEGUN(DOWNLOADING, 5), .stopped = true},
 	 DISPATCH_NOTHING},
+	{"begun, outside the hours",
+	 {TOLD(1, 9000), BEGUN(DOWNLOADING, 5), .shut = true},
+	 DISPATCH_NOTHING},
+	{"... and came back without it",
+	 {TOLD(0, 9000), BEGUN(DOWNLOADING, WINDOW), .shut = true},
+	 DISPATCH_AGAIN},
 	{"begun, no rollout any more",
 	 {TOLD(0, 9000), BEGUN(DOWNLOADING, 5), .inactive = true},
 	 DISPATCH_NOTHING},

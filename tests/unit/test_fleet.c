@@ -93,6 +93,12 @@ static void tokens(void **state)
 
 /* --- device states --- */
 
+static bool put_failures(struct device_state *s, int64_t release_id, int count)
+{
+	return state_set_failures(
+		s, &(struct failure_count){.release_id = release_id, .count = count});
+}
+
 static void states(void **state)
 {
 	static const char *const names[] = {"b", "a", "b", "c"};
@@ -111,17 +117,16 @@ static void states(void **state)
 	assert_true(state_set_groups(&s, names, 4));
 	assert_int_equal(s.groups->count, 3);
 	assert_string_equal(s.groups->items[0], "a");
-	assert_true(state_set_failures(&s, 5, 2) && state_set_failures(&s, 6, 1) &&
-		    state_set_failures(&s, 5, 3));
-	assert_int_equal(state_failures(&s, 5), 3);
-	assert_int_equal(state_failures(&s, 6), 1);
-	assert_true(state_set_failures(&s, 5, 0) && state_set_failures(&s, 7, 0));
-	assert_int_equal(state_failures(&s, 5), 0);
+	assert_true(put_failures(&s, 5, 2) && put_failures(&s, 6, 1) && put_failures(&s, 5, 3));
+	assert_int_equal(state_failures(&s, 5).count, 3);
+	assert_int_equal(state_failures(&s, 6).count, 1);
+	assert_true(put_failures(&s, 5, 0) && put_failures(&s, 7, 0));
+	assert_int_equal(state_failures(&s, 5).count, 0);
 	assert_true(state_set_attempt(&s, &a));
 	assert_true(state_copy(&copy, &s));
 	state_fini(&s);
 	assert_string_equal(copy.attempt->version, "2");
-	assert_int_equal(state_failures(&copy, 6), 1);
+	assert_int_equal(state_failures(&copy, 6).count, 1);
 	assert_true(state_set_attempt(&copy, copy.attempt)); /* onto itself */
 	assert_true(state_set_attempt(&copy, NULL));
 	assert_true(state_set_groups(&copy, copy.groups->items, 2)); /* out of itself */
@@ -132,7 +137,7 @@ static void states(void **state)
 	assert_non_null(copy.digests);
 	assert_true(state_set_version(&copy, "1.1"));
 	assert_null(copy.digests);
-	assert_true(state_set_failures(&copy, 6, 0));
+	assert_true(put_failures(&copy, 6, 0));
 	assert_null(copy.failures);
 	state_fini(&copy);
 	assert_int_equal(intern_count(), 0);

@@ -406,11 +406,12 @@ static enum ota_code got_group(void *ctx, const char *device, const char *group,
 	return OTA_OK;
 }
 
-static enum ota_code got_failures(void *ctx, const char *device, int64_t release, int n,
+static enum ota_code got_failures(void *ctx, const char *device, const struct failure_count *f,
 				  struct ota_err *err)
 {
 	(void)err;
-	buf_printf(ctx, "failures %s %lld %d\n", device, (long long)release, n);
+	buf_printf(ctx, "failures %s %lld %d %d %d\n", device, (long long)f->release_id, f->count,
+		   f->passing, f->code);
 	return OTA_OK;
 }
 
@@ -532,8 +533,7 @@ static void each_change(void **state)
 	for (int i = 0; i < 2; i++) {
 		c = add(&x, CHANGE_FAILURES);
 		c->failures.device_id = i ? "d3" : "d1";
-		c->failures.release_id = 1;
-		c->failures.count = 2;
+		c->failures.failures = (struct failure_count){1, 2 * i, 3, 7 * i};
 	}
 	put_attempt(&x, CHANGE_ATTEMPT_INSERT, "d1", &a);
 	put_attempt(&x, CHANGE_ATTEMPT_INSERT, "d2", &b);
@@ -570,7 +570,7 @@ static void each_change(void **state)
 			    "made=2027-01-15T08:00:00.000000Z model=m version=1 hw="
 			    " booted=0 bootseen=0 boot=0 mac=0 ran=0 as= digests=00 0000\n"
 			    "group d1 beta\ngroup d1 kitchen\ngroup d3 beta\ngroup d3 kitchen\n"
-			    "failures d1 1 2\nfailures d3 1 2\n"
+			    "failures d1 1 0 3 0\nfailures d3 1 2 3 7\n"
 			    "attempt 1 d1 pending -1% release=1 rollout=1 opened=1800000000000000 "
 			    "reported=1800000000000001 installing=0"
 			    " 2.0.0<-1 aaaaaaaaaaaaa settled=0\n"
@@ -598,7 +598,7 @@ static void each_change(void **state)
 	c->device_delete.device_id = "d3";
 	c = add(&x, CHANGE_FAILURES);
 	c->failures.device_id = "d1";
-	c->failures.release_id = 1;
+	c->failures.failures.release_id = 1;
 	c = add(&x, CHANGE_RELEASE_LEARNT);
 	c->release_learnt.id = 1;
 	c->release_learnt.names = "[\"x\"]";
