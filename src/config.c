@@ -34,7 +34,7 @@ const struct option config_table[] = {
 	{"OTA_POLL_INTERVAL_S", NULL, OPTION_INT, AT(poll_interval_s), "300", 1, 604800, NULL, "s",
 	 "How often a device is told to ask (retry_after_s, with jitter). An offer lapses after "
 	 "three of "
-	 "them without a word."},
+	 "them without a download."},
 	{"OTA_INSTALL_GRACE_S", NULL, OPTION_INT, AT(install_grace_s), "600", 1, 86400, NULL, "s",
 	 "How long a device that installs may still show its old version before it counts as "
 	 "rolled "

@@ -25,12 +25,10 @@ static void buf_fail(struct buf *b)
 	*b = (struct buf){.failed = true};
 }
 
-bool buf_reserve(struct buf *b, size_t more)
+static bool grow(struct buf *b, size_t more)
 {
 	if (b->failed)
 		return false;
-	if (more < SIZE_MAX / 4 && b->len + more + 1 <= b->cap)
-		return true;
 	if (more >= SIZE_MAX / 4 || b->len >= SIZE_MAX / 4) {
 		buf_fail(b);
 		return false;
@@ -48,9 +46,20 @@ bool buf_reserve(struct buf *b, size_t more)
 	return true;
 }
 
+static inline bool room(struct buf *b, size_t more)
+{
+	/* A buffer that failed has cap 0. */
+	return (b->cap > b->len && more < b->cap - b->len) || grow(b, more);
+}
+
+bool buf_reserve(struct buf *b, size_t more)
+{
+	return room(b, more);
+}
+
 void buf_add(struct buf *b, const void *data, size_t len)
 {
-	if (!buf_reserve(b, len))
+	if (!room(b, len))
 		return;
 	if (len)
 		memcpy(b->data + b->len, data, len);
@@ -65,7 +74,7 @@ void buf_adds(struct buf *b, const char *s)
 
 void buf_addc(struct buf *b, char c)
 {
-	if (!buf_reserve(b, 1))
+	if (!room(b, 1))
 		return;
 	b->data[b->len++] = c;
 	b->data[b->len] = '\0';
@@ -125,9 +134,33 @@ static size_t utf8_char(const unsigned char *s, size_t n)
 	return 0;
 }
 
+/* Eight bytes at once: the high bit of each byte that is zero, or some higher byte's too. */
+static uint64_t zero_bytes(uint64_t x)
+{
+	return (x - UINT64_C(0x0101010101010101)) & ~x & UINT64_C(0x8080808080808080);
+}
+
+static uint64_t eight(const unsigned char *s)
+{
+	uint64_t x;
+
+	memcpy(&x, s, sizeof x);
+	return x;
+}
+
+/* Bytes from the beginning that are ASCII, and perhaps some more of them follow. */
+static size_t ascii_prefix(const unsigned char *s, size_t len)
+{
+	size_t i = 0;
+
+	while (len - i >= 8 && (eight(s + i) & UINT64_C(0x8080808080808080)) == 0)
+		i += 8;
+	return i;
+}
+
 bool utf8_valid(const char *text, size_t len)
 {
-	for (size_t i = 0, n; i < len; i += n)
+	for (size_t i = ascii_prefix((const unsigned char *)text, len), n; i < len; i += n)
 		if ((n = utf8_char((const unsigned char *)text + i, len - i)) == 0)
 			return false;
 	return true;
@@ -138,9 +171,24 @@ static size_t plain_prefix(const unsigned char *s, size_t len)
 {
 	size_t i = 0;
 
+	for (; len - i >= 8; i += 8) {
+		uint64_t x = eight(s + i), below_space = x & UINT64_C(0xE0E0E0E0E0E0E0E0);
+		if ((x & UINT64_C(0x8080808080808080)) | zero_bytes(below_space) |
+		    zero_bytes(x ^ UINT64_C(0x2222222222222222)) |
+		    zero_bytes(x ^ UINT64_C(0x5C5C5C5C5C5C5C5C)))
+			break;
+	}
 	while (i < len && s[i] >= 0x20 && s[i] < 0x80 && s[i] != '"' && s[i] != '\\')
 		i++;
 	return i;
+}
+
+static char *put_plain(char *to, const char *text, size_t len)
+{
+	*to = '"';
+	memcpy(to + 1, text, len);
+	to[len + 1] = '"';
+	return to + len + 2;
 }
 
 static void add_quoted(struct buf *b, const char *value, size_t len)
@@ -148,12 +196,9 @@ static void add_quoted(struct buf *b, const char *value, size_t len)
 	const unsigned char *s = (const unsigned char *)value;
 
 	/* Nearly all of them: names, versions, digests, times. */
-	if (plain_prefix(s, len) == len && buf_reserve(b, len + 2)) {
-		char *to = b->data + b->len;
-		*to = '"';
-		memcpy(to + 1, value, len);
-		memcpy(to + 1 + len, "\"", 2);
-		b->len += len + 2;
+	if (plain_prefix(s, len) == len && room(b, len + 2)) {
+		b->len = (size_t)(put_plain(b->data + b->len, value, len) - b->data);
+		b->data[b->len] = '\0';
 		return;
 	}
 	buf_addc(b, '"');
@@ -183,13 +228,22 @@ static void add_quoted(struct buf *b, const char *value, size_t len)
 /* A comma unless this is the first member of its object or array. */
 static void begin_member(struct buf *b, const char *key)
 {
-	if (b->len > 0) {
-		char last = b->data[b->len - 1];
-		if (last != '{' && last != '[')
-			buf_addc(b, ',');
+	size_t len = key ? strlen(key) : 0;
+
+	if (!room(b, len + 4))
+		return;
+	char *to = b->data + b->len;
+	if (b->len > 0 && to[-1] != '{' && to[-1] != '[')
+		*to++ = ',';
+	bool plain = key && plain_prefix((const unsigned char *)key, len) == len;
+	if (plain) {
+		to = put_plain(to, key, len);
+		*to++ = ':';
 	}
-	if (key) {
-		add_quoted(b, key, strlen(key));
+	*to = '\0';
+	b->len = (size_t)(to - b->data);
+	if (key && !plain) { /* a name that somebody gave */
+		add_quoted(b, key, len);
 		buf_addc(b, ':');
 	}
 }
@@ -242,13 +296,13 @@ void json_float(struct buf *b, const char *key, double value)
 void json_bool(struct buf *b, const char *key, bool value)
 {
 	begin_member(b, key);
-	buf_adds(b, value ? "true" : "false");
+	buf_add(b, value ? "true" : "false", value ? 4 : 5);
 }
 
 void json_nil(struct buf *b, const char *key)
 {
 	begin_member(b, key);
-	buf_adds(b, "null");
+	buf_add(b, "null", 4);
 }
 
 void json_raw(struct buf *b, const char *key, const char *json)

@@ -122,7 +122,7 @@ struct command {
 		} retry;
 		struct {
 			const char *device_id;
-			int64_t not_after_us; /* only if it was last offered before this */
+			int64_t not_after_us; /* only if it was opened before this */
 		} lapse;
 		struct {
 			const struct device_edit *edits;
@@ -167,7 +167,6 @@ struct command {
 
 	/* The outcome, valid in done(). */
 	enum ota_code code;
-	struct ota_err err;
 	int retry_after_s; /* with OTA_EUNAVAIL: when to come again; 0 unknown */
 	bool refused;      /* the store refused this one alone: it would refuse it again */
 	bool over_limit;   /* with OTA_EUNAVAIL: only this device may not register now */
@@ -178,7 +177,6 @@ struct command {
 		bool send;    /* a dispatch: the open attempt is to be told now */
 		enum rollout_state state;     /* of a rollout, as it is now ... */
 		int stage;                    /* ... and its stage, from 1 */
-		char warnings[WARNINGS_SIZE]; /* JSON array of sentences, for a release */
 	} out;
 
 	/* The door's. */
@@ -190,4 +188,9 @@ struct command {
 	struct device_work *devices; /* what becomes of devices at publication */
 	struct plan_work *plan;
 	size_t first_change, change_count;
+
+	/* More of the outcome; last, since who makes a command need not clear them. */
+	struct ota_err err;           /* where code is not OTA_OK */
+	char warnings[WARNINGS_SIZE]; /* JSON array of sentences, for a release */
 };
+#define COMMAND_CLEARED offsetof(struct command, err)

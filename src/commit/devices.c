@@ -6,6 +6,7 @@
 #include "core/version.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum prepared prepare_retry(struct committer *c, struct command *cmd)
@@ -200,10 +201,23 @@ void flush_undo(struct committer *c)
 	fleet_visit(c->fleet, 0, FLEET_SHARDS, mark_unsaid, c->fleet);
 }
 
+static int by_row(const void *a, const void *b)
+{
+	int64_t x = ((const struct change *)a)->seen.id, y = ((const struct change *)b)->seen.id;
+
+	return (x > y) - (x < y);
+}
+
 enum prepared prepare_flush_seen(struct committer *c, struct command *cmd)
 {
-	if (fleet_visit_touched(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c))
+	size_t first = c->batch.store.change_count;
+
+	if (fleet_visit_touched(c->fleet, cmd->flush_seen.from, cmd->flush_seen.to, flush_one, c)) {
+		/* Rows of a page one after the other. */
+		qsort(c->batch.store.changes + first, c->batch.store.change_count - first,
+		      sizeof(struct change), by_row);
 		return PREPARED;
+	}
 	flush_undo(c);
 	return prepare_fail_nomem(cmd);
 }

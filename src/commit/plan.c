@@ -90,10 +90,10 @@ static bool tell_warnings(struct command *cmd, const struct release_new *n, cons
 	for (int i = 0; i < count; i++)
 		json_str(&b, NULL, sentences[i]);
 	json_close(&b, ']');
-	strcpy(cmd->out.warnings, "[]");
+	strcpy(cmd->warnings, "[]");
 	bool ok = buf_ok(&b);
-	if (ok && b.len < sizeof cmd->out.warnings)
-		memcpy(cmd->out.warnings, b.data, b.len + 1);
+	if (ok && b.len < sizeof cmd->warnings)
+		memcpy(cmd->warnings, b.data, b.len + 1);
 	buf_fini(&b);
 	return ok;
 }
@@ -113,7 +113,7 @@ static enum prepared release_again(struct committer *c, struct command *cmd,
 			have->deleted ? "existed (and was deleted)" : "exists");
 	cmd->out.id = have->id;
 	cmd->out.existed = true;
-	strcpy(cmd->out.warnings, "[]");
+	strcpy(cmd->warnings, "[]");
 	if (!have->deleted)
 		return PREPARED;
 	struct plan_work *p = plan_work(c, cmd);
@@ -135,7 +135,7 @@ static char *release_metadata(struct committer *c, const struct command *cmd)
 	json_open(&b, NULL, '{');
 	json_str(&b, "image_type", n->image_type);
 	json_raw(&b, "image", n->image_json);
-	json_raw(&b, "warnings", cmd->out.warnings);
+	json_raw(&b, "warnings", cmd->warnings);
 	json_close(&b, '}');
 	return batch_json(c, &b);
 }

@@ -292,7 +292,7 @@ enum prepared prepare_lapse(struct committer *c, struct command *cmd)
 	bool defer = false;
 
 	if (!d || !d->state.attempt || d->state.attempt->state != ATTEMPT_PENDING ||
-	    d->last_seen_us > cmd->lapse.not_after_us)
+	    d->state.attempt->opened_us > cmd->lapse.not_after_us)
 		return PREPARED;
 	struct device_work *w = work_on_device(c, cmd, d, &defer);
 	if (defer)

@@ -12,7 +12,7 @@ const char *name_device_id_error(const char *s)
 	if (n == 0 || n > NAME_MAX_LEN)
 		return "a device id has 1 to 128 characters";
 	for (size_t i = 0; i < n; i++)
-		if (s[i] < 0x21 || s[i] > 0x7E || strchr("/+#", s[i]))
+		if (s[i] < 0x21 || s[i] > 0x7E || s[i] == '/' || s[i] == '+' || s[i] == '#')
 			return "a device id is made of printable ASCII without spaces and without "
 			       "'/', '+' and '#'";
 	if (strcmp(s, ".") == 0 || strcmp(s, "..") == 0)

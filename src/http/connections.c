@@ -262,23 +262,28 @@ void connection_remove(struct connections *c, struct connection *k)
 	free(k);
 }
 
+/* The watcher looks once a second: a deadline may be seen a moment late, or be some ms off. */
+static void set_deadline(struct connection *k, enum connection_doing doing, int64_t deadline_ms)
+{
+	atomic_store_explicit(&k->deadline_ms, deadline_ms, memory_order_relaxed);
+	atomic_store_explicit(&k->doing, doing, memory_order_relaxed);
+}
+
 void connection_arriving(struct connection *k, int64_t ms)
 {
-	atomic_store(&k->deadline_ms, clock_mono_ms() + ms);
-	atomic_store(&k->asked, true);
-	atomic_store(&k->doing, CONNECTION_ARRIVING);
+	atomic_store_explicit(&k->asked, true, memory_order_relaxed);
+	set_deadline(k, CONNECTION_ARRIVING, clock_coarse_ms() + ms);
 }
 
 void connection_deadline(struct connection *k, int64_t seconds)
 {
-	atomic_store(&k->doing, CONNECTION_ANSWERED);
-	atomic_store(&k->deadline_ms, seconds ? clock_mono_ms() + seconds * 1000 : INT64_MAX);
+	set_deadline(k, CONNECTION_ANSWERED,
+		     seconds ? clock_coarse_ms() + seconds * 1000 : INT64_MAX);
 }
 
 void connection_idle(struct connections *c, struct connection *k)
 {
-	atomic_store(&k->deadline_ms, clock_mono_ms() + c->cfg.idle_timeout_s * 1000);
-	atomic_store(&k->doing, CONNECTION_IDLE);
+	set_deadline(k, CONNECTION_IDLE, clock_coarse_ms() + c->cfg.idle_timeout_s * 1000);
 }
 
 int64_t connections_count(struct connections *c)

@@ -15,17 +15,17 @@
 
 static const char *required(struct request *r, const char *name, const char *(*check)(const char *))
 {
-	const char *v = NULL;
-
-	if (!field_query_string(&r->errors, &r->query, name, true, 0, 100000, &v))
-		return "";
 	const struct query_param *p = query_find(&r->query, name);
-	const char *wrong = p && p->plus_seen
-				    ? "contains a '+', which must be written %2B in a query"
-				    : check(v);
+
+	if (!p) {
+		field_errors_add(&r->errors, "query", name, FIELD_TYPE_MISSING, "field required");
+		return "";
+	}
+	const char *wrong = p->plus_seen ? "contains a '+', which must be written %2B in a query"
+					 : check(p->value);
 	if (wrong)
 		field_errors_add(&r->errors, "query", name, FIELD_TYPE_VALUE, "%s", wrong);
-	return v;
+	return p->value;
 }
 
 static void optional_digest(struct request *r, const char *name, bool *has, uint8_t *out)
@@ -73,28 +73,28 @@ static bool read_checkin(struct request *r, struct checkin *c)
 static int64_t jittered_poll(const struct request *r)
 {
 	int64_t s = r->server->cfg->poll_interval_s;
-	uint64_t chance = hash64_mix((uint64_t)clock_mono_ms() ^ (uint64_t)(uintptr_t)r);
 	int64_t spread = s * 2 / 5;
 
-	s = s - s / 5 + (spread ? (int64_t)(chance % (uint64_t)(spread + 1)) : 0);
+	s = s - s / 5 + (spread ? (int64_t)(r->chance % (uint64_t)(spread + 1)) : 0);
 	return s > 0 ? s : 1;
 }
 
 static void add_offer(struct request *r, struct buf *b, const struct soft_answer *a)
 {
 	const struct release *rel = a->decision.release;
-	char base[160], url[640], hex[SHA256_HEX_SIZE];
+	char base[160], path[3 * NAME_MAX_LEN + 1], *to = path, url[640], hex[SHA256_HEX_SIZE];
 
 	request_base_url(r, base, sizeof base);
 	/* '+' is the only character of a version that a path cannot hold as it is everywhere. */
-	struct buf path = BUF_INIT;
-	for (const char *p = rel->version; *p; p++)
-		*p == '+' ? buf_adds(&path, "%2B") : buf_addc(&path, *p);
-	snprintf(url, sizeof url, "%s/api/firmware/download/%s?attempt=%s", base,
-		 path.data ? path.data : "", a->token);
-	if (!buf_ok(&path))
-		b->failed = true;
-	buf_fini(&path);
+	for (const char *p = rel->version; *p; p++) {
+		*to++ = *p == '+' ? '%' : *p;
+		if (*p == '+') {
+			*to++ = '2';
+			*to++ = 'B';
+		}
+	}
+	*to = '\0';
+	snprintf(url, sizeof url, "%s/api/firmware/download/%s?attempt=%s", base, path, a->token);
 	hex_encode(rel->sha256, SHA256_SIZE, hex);
 	json_str(b, "latest_version", rel->version);
 	json_str(b, "download_url", url);

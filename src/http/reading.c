@@ -118,13 +118,19 @@ const char *request_name_filter(struct request *r, const char *name)
 	return request_filter(r, name);
 }
 
+static bool is_host_char(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '.' || c == '-' || c == '_' || c == ':' || c == '[' || c == ']';
+}
+
 static bool host_is_sane(const char *host)
 {
-	size_t n = strlen(host);
+	size_t n = 0;
 
-	return n > 0 && n <= 100 &&
-	       strspn(host,
-		      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]") == n;
+	while (n <= 100 && is_host_char(host[n]))
+		n++;
+	return n > 0 && n <= 100 && host[n] == '\0';
 }
 
 void request_base_url(struct request *r, char *out, size_t size)

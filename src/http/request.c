@@ -209,9 +209,7 @@ static void make_id(struct request *r)
 		memcpy(r->id, given, n + 1);
 		return;
 	}
-	uint64_t number = atomic_fetch_add(&r->server->request_number, 1);
-	uint64_t mixed = hash64_mix(r->server->id_prefix + number);
-	hex_encode((const uint8_t *)&mixed, sizeof mixed, r->id);
+	hex_encode((const uint8_t *)&r->chance, sizeof r->chance, r->id);
 }
 
 /* A proxy may add a line of its own instead of going on in the client's: all of them are one list.
@@ -410,7 +408,7 @@ static enum MHD_Result begin(struct request *r)
 static void extend_upload(struct request *r)
 {
 	int64_t grace_ms = r->server->cfg->request_timeout_s * 1000;
-	int64_t spent_ms = clock_mono_ms() - r->begun_mono_ms;
+	int64_t spent_ms = clock_coarse_ms() - r->begun_ms;
 	int64_t earned_ms = (int64_t)r->body_seen * 1000 / UPLOAD_LEAST_BYTES_PER_S;
 	int64_t left_ms = grace_ms + earned_ms - spent_ms;
 
@@ -455,10 +453,12 @@ static enum MHD_Result proceed(struct request *r, handler_fn *fn)
 void *request_begin(void *cls, const char *uri, struct MHD_Connection *connection)
 {
 	struct http_server *s = cls;
-	struct request *r = calloc(1, sizeof *r);
+	struct request *r = malloc(sizeof *r);
 
 	if (!r)
 		return NULL;
+	memset(r, 0, REQUEST_CLEARED);
+	query_clear(&r->query);
 	r->server = s;
 	r->connection = connection;
 	r->target = strdup(uri);
@@ -469,13 +469,14 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	r->tracked = info ? info->socket_context : NULL;
-	r->begun_mono_ms = clock_mono_ms();
+	r->chance = hash64_mix(s->id_prefix + (uint64_t)atomic_fetch_add_explicit(
+						      &s->requests_total, 1, memory_order_relaxed));
+	r->begun_ms = clock_coarse_ms();
 	if (r->tracked) {
 		connection_arriving(r->tracked, s->cfg->request_timeout_s * 1000);
 		connection_unpace(r->tracked);
 	}
 	atomic_fetch_add(&s->active_requests, 1);
-	atomic_fetch_add_explicit(&s->requests_total, 1, memory_order_relaxed);
 	return r;
 }
 

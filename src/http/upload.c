@@ -363,10 +363,10 @@ static void forget_file(struct request *r)
 
 static void add_warnings(struct request *r, struct buf *b)
 {
-	const char *policy = r->command.out.warnings, *note = r->upload->info.note;
+	const char *policy = r->command.warnings, *note = r->upload->info.note;
 
 	if (!note[0]) {
-		json_raw(b, "warnings", policy[0] ? policy : "[]");
+		json_raw(b, "warnings", policy);
 		return;
 	}
 	json_open(b, "warnings", '[');

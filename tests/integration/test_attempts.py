@@ -218,14 +218,17 @@ def test_an_offer_lapses_after_three_polls(services):
     assert row["completed_at"] is None
 
 
-def test_a_device_that_asks_on_does_not_lapse(services):
+def test_a_device_that_asks_on_and_never_downloads_is_offered_it_anew(services):
+    """It would else keep a place for ever in which another device could try the release."""
     service = make(services, OTA_POLL_INTERVAL_S=1)
-    first = service.check("d1")["attempt_id"]
-    service.check("quiet")
-    # Longer than the offer of a quiet device stands.
-    wait_for(lambda: service.check("d1")["attempt_id"] == first and
-             attempts(service, "quiet")[0]["closed"], "the quiet one to lapse", every_s=0.2)
-    assert [a["closed"] for a in attempts(service)] == [None]
+    first = service.check("d1")
+    assert service.check("d1")["attempt_id"] == first["attempt_id"]
+    second = wait_for(lambda: (a := service.check("d1"))["attempt_id"] != first["attempt_id"] and a,
+                      "another offer", every_s=0.2)
+    assert second["update_available"]
+    rows = attempts(service)
+    assert [a["attempt_id"] for a in rows[-2:]] == [second["attempt_id"], first["attempt_id"]]
+    assert rows[-1]["closed"] == "lapsed"
 
 
 def test_a_lost_result_is_closed_by_the_next_check(loaded):

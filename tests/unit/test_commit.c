@@ -253,9 +253,9 @@ static void mislabelled_release(void **state)
 	rc3.image_type = rc4.image_type = "esp";
 	rc3.image_json = rc4.image_json = "{\"version\":\"2.0RC3\"}";
 	assert_int_equal(upload_as(b, &rc3, &cmd), OTA_OK);
-	assert_string_equal(cmd.out.warnings, "[]");
+	assert_string_equal(cmd.warnings, "[]");
 	assert_int_equal(upload_as(b, &rc4, &cmd), OTA_OK);
-	assert_non_null(strstr(cmd.out.warnings, "2.0RC3"));
+	assert_non_null(strstr(cmd.warnings, "2.0RC3"));
 	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_OK);
 	bench_restart(b);
 	for (int i = 0; i < 3; i++) {

@@ -163,9 +163,15 @@ static enum ota_code split_params(struct query *q, char *text, struct ota_err *e
 	return OTA_OK;
 }
 
+void query_clear(struct query *q)
+{
+	q->segment_count = q->param_count = 0;
+	q->arena = NULL;
+}
+
 enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 {
-	*q = (struct query){0};
+	query_clear(q);
 	enum ota_code code = check_raw(raw, err);
 	if (code)
 		return code;
@@ -173,7 +179,7 @@ enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 	if (!path)
 		return ota_fail(err, OTA_EINVAL,
 				"the request target must begin with \"/\" or \"http://\"");
-	q->arena = strndup(path, strcspn(path, "#"));
+	q->arena = strndup(path, (size_t)(strchrnul(path, '#') - path));
 	if (!q->arena)
 		return ota_fail_nomem(err);
 	char *params = strchr(q->arena, '?');
@@ -190,13 +196,13 @@ enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 void query_fini(struct query *q)
 {
 	free(q->arena);
-	*q = (struct query){0};
+	query_clear(q);
 }
 
 const struct query_param *query_find(const struct query *q, const char *name)
 {
 	for (size_t i = 0; i < q->param_count; i++)
-		if (strcmp(q->params[i].key, name) == 0)
+		if (q->params[i].key[0] == name[0] && strcmp(q->params[i].key, name) == 0)
 			return &q->params[i];
 	return NULL;
 }

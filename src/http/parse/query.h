@@ -37,6 +37,8 @@ struct query {
  * OTA_ENOTFOUND for a path deeper than any that exists, OTA_ENOMEM.
  */
 OTA_MUST_USE enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err);
+/* An empty one; what lies behind its counts is never looked at. */
+void query_clear(struct query *q);
 void query_fini(struct query *q);
 
 const struct query_param *query_find(const struct query *q, const char *name); /* NULL: absent */

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""The figures of rollouts that walk by themselves: the gate of src/core on simulated walks."""
+import json
+import subprocess
+
+from figures import Row
+from machine import Failed, program
+
+WALKS = 1000
+HOW = ("through the gate of src/core; a failure is known after 60 s, a proof after 660 s, silence "
+       "after 1,800 s")
+
+
+def simulate(walks, *names):
+    """Each row in a process of its own, by name."""
+    running = [subprocess.Popen([program("bench-gate-sim"), "--json", str(walks), name],
+                                stdout=subprocess.PIPE, text=True) for name in names]
+    rows = {}
+    for name, process in zip(names, running):
+        out, _ = process.communicate()
+        if process.returncode != 0:
+            raise Failed(f"bench-gate-sim {name} ended with {process.returncode}")
+        rows[name] = json.loads(out)
+    return rows
+
+
+def walks_of(setting):
+    return WALKS // 5 if setting.quick else WALKS
+
+
+def refuse_if_through(rows):
+    through = [r["name"] for r in rows.values() if r["stopped"] != r["runs"]]
+    if through:
+        raise Failed(f"walks of {', '.join(through)} were not stopped")
+
+
+def bricks(setting):
+    walks, rows = walks_of(setting), {}
+    for fleet in ("100", "10k", "1m"):
+        rows.update(simulate(walks, f"bricks-{fleet}", f"bricks-{fleet}-silently"))
+    refuse_if_through(rows)
+    yield Row("conductor-bricks", "devices harmed by a release that bricks all", "devices in the worst walk",
+              [max(r["harmed_most"] for r in rows.values())], goal=3, aim=2, kind="at most",
+              meaning="what the worst release costs, loudly or silently, at any size of fleet",
+              notes=[f"{walks:,} walks each of fleets of 100, 10,000 and 1,000,000, {HOW}"])
+
+
+def variant(setting):
+    walks = walks_of(setting)
+    rows = simulate(walks, "variant-bricks", "variant-bricks-silently")
+    refuse_if_through(rows)
+    held = min(100 * r["held"] / r["runs"] for r in rows.values())
+    yield Row("conductor-variant", "devices harmed by one that bricks one variant of ten",
+              "devices in the worst walk", [max(r["harmed_most"] for r in rows.values())], goal=4,
+              kind="at most", meaning="what a fault of one hardware costs; the others go on",
+              notes=[f"{walks:,} walks of 10,000 devices, {HOW}; 0.5 % of the others fail; that "
+                     f"variant alone is held back in {held:.0f} % at least, else all"])
+
+
+def shares(setting):
+    walks = 300
+    for percent, goal in ((50, 3), (20, 4), (10, 5), (5, 9)):
+        rows = simulate(walks, f"bad-{percent}")
+        refuse_if_through(rows)
+        r = rows[f"bad-{percent}"]
+        yield Row(f"conductor-bad-{percent}", f"devices harmed by one that fails {percent} %",
+                  "devices, the median", [r["harmed_median"]], goal=goal, kind="at most",
+                  meaning="what is lost before it is stopped",
+                  notes=[f"{walks} walks of 10,000 devices, {HOW}; 95 of a hundred walks harm "
+                         f"{r['harmed_p95']} at most, the worst {r['harmed_most']}"])
+
+
+def false_halts(setting):
+    walks = walks_of(setting)
+    for fleet, size in ("", "10,000"), ("-1m", "1,000,000"):
+        if fleet and setting.quick:
+            continue
+        rows = simulate(walks, f"bad-1{fleet}", f"bad-0.5{fleet}")
+        for percent, goal in ("1", 0.8), ("0.5", 0.1):
+            r = rows[f"bad-{percent}{fleet}"]
+            yield Row(f"conductor-false-halts-{percent}{fleet}",
+                      f"halts of a release that fails {percent} %, {size} devices", "% of walks",
+                      [100 * r["stopped"] / r["runs"]], goal=goal, kind="at most",
+                      meaning="how often a good release is stopped for nothing",
+                      notes=[f"{walks:,} walks, {HOW}"])
+
+
+def through(setting):
+    walks = 20 if setting.quick else 100
+    rows = simulate(walks, "bad-0.5", "good-100k")
+    yield Row("conductor-through", "a good release through 10,000 devices", "h",
+              [rows["bad-0.5"]["through_s"] / 3600], goal=5.5, kind="at most",
+              meaning="what the gate costs in time: 5.0 h, and a tenth",
+              notes=[f"the median of {walks} walks, 0.5 % failing, max_unproven 500, {HOW}"])
+    yield Row("conductor-through-100k", "a good release through 100,000 devices",
+              "times the time of 200 proofs", [rows["good-100k"]["through_s"] / (200 * 660)],
+              goal=1.1, kind="at most", meaning="how near it comes to its bound of 500 at a time",
+              notes=[f"the median of {walks} walks, 0.1 % failing, max_unproven 500, {HOW}"])
+
+
+FIGURES = {"conductor-bricks": bricks, "conductor-variant": variant, "conductor-bad": shares,
+           "conductor-false-halts": false_halts, "conductor-through": through}
