@@ -175,8 +175,8 @@ struct command {
 		bool existed; /* it was there already, identical; or nothing had to change */
 		size_t count; /* devices edited, attempts withdrawn */
 		bool send;    /* a dispatch: the open attempt is to be told now */
-		enum rollout_state state;     /* of a rollout, as it is now ... */
-		int stage;                    /* ... and its stage, from 1 */
+		enum rollout_state state; /* of a rollout, as it is now ... */
+		int stage;                /* ... and its stage, from 1 */
 	} out;
 
 	/* The door's. */
