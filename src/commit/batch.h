@@ -82,7 +82,7 @@ typedef enum prepared prepare_fn(struct committer *c, struct command *cmd);
 prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse,
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
 	prepare_rollout_create, prepare_rollout_walk, prepare_flush_seen, prepare_status,
-	prepare_dispatch, prepare_rejected, prepare_stop;
+	prepare_dispatch, prepare_rejected, prepare_stop, prepare_alert, prepare_webhook;
 
 /* A flush was not written: all of it is to be written again. */
 void flush_undo(struct committer *c);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "commit/batch.h"
+#include "commit/progress.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -59,6 +60,8 @@ static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
 	[COMMAND_DISPATCH] = prepare_dispatch,
 	[COMMAND_REJECTED] = prepare_rejected,
 	[COMMAND_STOP] = prepare_stop,
+	[COMMAND_ALERT] = prepare_alert,
+	[COMMAND_WEBHOOK] = prepare_webhook,
 };
 
 /* Changes releases or rollouts, or speaks of every device: a batch by itself. */
@@ -71,6 +74,7 @@ static bool stands_alone(enum command_kind kind)
 	case COMMAND_ROLLOUT_WALK:
 	case COMMAND_FLUSH_SEEN:
 	case COMMAND_STOP:
+	case COMMAND_ALERT:
 	case COMMAND_DEVICE_DELETE: return true;
 	default: return false;
 	}
@@ -210,21 +214,6 @@ static void log_changes(const struct batch *b, const struct command *cmd)
 	}
 }
 
-/* The rollout whose attempt moves with this, NULL: none. */
-static struct rollout *moved_rollout(struct committer *c, const struct device_work *w)
-{
-	const struct attempt *was = w->device->state.attempt, *is = w->next.attempt;
-	const struct model *m;
-	struct rollout *r;
-
-	if (!was || !was->rollout_id || (is && is->id == was->id && is->state == was->state))
-		return NULL;
-	m = fleet_model(c->fleet, w->device->state.model);
-	for (r = m ? m->rollouts : NULL; r && r->id != was->rollout_id; r = r->next)
-		;
-	return r;
-}
-
 /* The fleet gets what is durable.  Cannot fail. */
 static void publish(struct committer *c, struct command *cmd)
 {
@@ -234,11 +223,9 @@ static void publish(struct committer *c, struct command *cmd)
 			fleet_remove(c->fleet, w->device);
 			continue;
 		}
-		/* Whoever counts how far a rollout is may count anew: after there is more. */
-		struct rollout *moved = moved_rollout(c, w);
+		struct moved moved = progress_moved(c->fleet, w->device, &w->next);
 		fleet_publish(c->fleet, w->device, &w->next);
-		if (moved)
-			moved->moves++;
+		progress_note(&moved, c->batch.now_us);
 		if (w->learns)
 			fleet_set_learnt(c->fleet, w->learns, w->learnt);
 	}

@@ -542,6 +542,8 @@ static bool write_change(struct sqlite_store *s, const struct change *c)
 	case CHANGE_ROLLOUT_WALK: return write_walk(s, c);
 	case CHANGE_REJECTED: return write_rejected(s, c);
 	case CHANGE_STATE: return write_state(s, c);
+	case CHANGE_ALERT: return sqlite_write_alert(s, c);
+	case CHANGE_WEBHOOK: return sqlite_write_webhook(s, c);
 	case CHANGE_DEVICE_SEEN:
 	case CHANGE_RELEASE_DELETED:
 	case CHANGE_RELEASE_LEARNT: return write_small(s, c);
