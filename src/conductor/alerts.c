@@ -31,7 +31,7 @@
 #define SUBJECT_SIZE 160 /* "device/" and a device's id */
 
 struct open_alert {
-	int64_t id;
+	int64_t id, raised_us;
 	enum alert_kind kind;
 	char subject[SUBJECT_SIZE];
 };
@@ -91,7 +91,8 @@ static struct open_alert *find_open(struct alerts *a, enum alert_kind kind, cons
 	return NULL;
 }
 
-static bool add_open(struct alerts *a, int64_t id, enum alert_kind kind, const char *subject)
+static bool add_open(struct alerts *a, int64_t id, enum alert_kind kind, const char *subject,
+		     int64_t raised_us)
 {
 	if (a->open_count == a->open_cap) {
 		size_t cap = a->open_cap ? a->open_cap * 2 : 16;
@@ -103,6 +104,7 @@ static bool add_open(struct alerts *a, int64_t id, enum alert_kind kind, const c
 	}
 	struct open_alert *o = &a->open[a->open_count++];
 	o->id = id;
+	o->raised_us = raised_us;
 	o->kind = kind;
 	snprintf(o->subject, sizeof o->subject, "%s", subject);
 	a->silent_open += kind == ALERT_DEVICE_SILENT;
@@ -130,11 +132,13 @@ static bool load_open(void *ctx, const struct row_alert *row)
 {
 	struct loading *l = ctx;
 	enum alert_kind kind = alert_kind_from_name(row->kind);
+	int64_t raised_us = 0;
 
 	l->count++;
 	l->last_id = row->id;
+	(void)time_parse(row->raised_at, &raised_us);
 	if (kind != ALERT_KINDS)
-		l->ok = add_open(l->a, row->id, kind, row->subject);
+		l->ok = add_open(l->a, row->id, kind, row->subject, raised_us);
 	return l->ok;
 }
 
@@ -215,7 +219,7 @@ static void raise_or_clear(struct alerts *a, struct finding *f)
 	}
 	if (f->clear_id)
 		remove_open(a, f->clear_id);
-	else if (!add_open(a, cmd.out.id, f->kind, f->subject))
+	else if (!add_open(a, cmd.out.id, f->kind, f->subject, clock_service_us()))
 		(void)read_open(a, &err);
 	if (w)
 		webhooks_wake(w);
@@ -303,6 +307,14 @@ static void add_rollout_facts(struct buf *b, const struct rollout *r)
 	}
 }
 
+/* It was raised in a stage before the present one, which is to be told of anew. */
+static bool is_of_the_past(struct alerts *a, const char *subject, const struct rollout *r)
+{
+	const struct open_alert *o = find_open(a, ALERT_WAITING_FOR_APPROVAL, subject);
+
+	return o && o->raised_us < r->walk.stage_since_us;
+}
+
 static void look_at_rollout(struct alerts *a, const struct model *m, const struct rollout *r,
 			    int64_t now_us)
 {
@@ -332,6 +344,8 @@ static void look_at_rollout(struct alerts *a, const struct model *m, const struc
 		    r->walk.state == ROLLOUT_RUNNING)
 			continue;
 		bool holds = alert_of_rollout(kinds[k], r, &f, sentence);
+		if (kinds[k] == ALERT_WAITING_FOR_APPROVAL && is_of_the_past(a, subject, r))
+			holds = false; /* the next tick raises it */
 		struct buf *b = settle(a, kinds[k], subject, holds, sentence);
 		if (b)
 			add_rollout_facts(b, r);

@@ -505,12 +505,12 @@ enum ota_code webhooks_start(const struct webhooks_parts *parts, struct webhooks
 	struct webhooks *w = make(parts);
 	if (!w)
 		return ota_fail_nomem(err);
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-		rc = ota_fail(err, OTA_EINTERNAL, "libcurl does not start");
 	while (ok && next_url(&urls, &at, &len))
 		ok = add_address(w, at, len);
 	if (!ok)
 		rc = ota_fail_nomem(err);
+	else if (w->count > 0 && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		rc = ota_fail(err, OTA_EINTERNAL, "libcurl does not start");
 	if (rc == OTA_OK)
 		rc = sweep(w, err);
 	if (rc == OTA_OK && w->count > 0) {

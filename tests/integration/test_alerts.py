@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import os
 import re
 import socket
 import socketserver
@@ -12,7 +13,7 @@ import time
 import pytest
 
 import images
-from service import wait_for
+from service import BUILD, wait_for
 
 NEW = "2.0.0"
 SECRET = "not to be guessed"
@@ -251,6 +252,26 @@ def test_a_deadline_that_cannot_be_met(services):
     assert "stages alone" in alert["sentence"] and alert["data"]["deadline"]
     lead(service, number, "abort")
     cleared(service, alert["id"])
+
+
+def test_a_clock_set_ahead_is_no_standstill(services, tmp_path):
+    shim = os.path.join(BUILD, "tests", "integration", "libclockshift.so")
+    assert os.path.exists(shim), shim
+    shift = tmp_path / "shift"
+    shift.write_text("0")
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), shim]))
+    asan = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
+    service = services(env={"LD_PRELOAD": preload, "CLOCK_SHIFT_FILE": str(shift),
+                            "ASAN_OPTIONS": asan, "OTA_STUCK_H": 1})
+    service.release(images.esp32(NEW), NEW)
+    service.rollout(NEW)
+    raised(service, "waiting_for_approval", "rollout/%d" % approval(service, "before"))
+    shift.write_text("7300")
+    # Each of these takes a round in which the first one is looked at, too.
+    for name in ("a", "b", "c"):
+        alert = raised(service, "waiting_for_approval", "rollout/%d" % approval(service, name))
+    assert alert["raised_at"] > time.strftime("%Y-%m-%dT%H:%M", time.gmtime(time.time() + 7000))
+    assert alerts(service, kind="rollout_stuck") == []
 
 
 # --- receivers that misbehave ---

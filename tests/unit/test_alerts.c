@@ -218,6 +218,37 @@ static void halted(void **state)
 	assert_string_equal(open_alerts(x), "");
 }
 
+/* Each stage that waits is told of, also where one follows the other at once. */
+static void approvals(void **state)
+{
+	static const struct stage stages[] = {
+		{10, 0, 0, true}, {50, 0, 0, true}, {100, 0, 0, false}};
+	struct world *x = *state;
+	struct rollout_new n = rollout_of("walk", "2.0.0");
+	struct command cmd;
+
+	n.stages = stages;
+	n.stage_count = 3;
+	assert_int_equal(upload(&x->b, "2.0.0"), OTA_OK);
+	assert_int_equal(roll_out_as(&x->b, &n, &cmd), OTA_OK);
+	int64_t id = cmd.out.id;
+	ticks(x, 5);
+	assert_string_equal(open_alerts(x), "waiting_for_approval rollout/1");
+	assert_int_equal(count(x, "ota_alerts"), 1);
+	restart(x);
+	ticks(x, 5);
+	assert_int_equal(count(x, "ota_alerts"), 1);
+	assert_int_equal(lead(x, id, ROLLOUT_APPROVE), OTA_OK);
+	ticks(x, 5);
+	assert_string_equal(open_alerts(x), "waiting_for_approval rollout/1");
+	assert_int_equal(count(x, "ota_alerts"), 2);
+	assert_non_null(strstr(row_text(&x->b, "SELECT sentence FROM ota_alerts WHERE id=2"),
+			       "stage 2 of 3 (50 %)"));
+	assert_int_equal(lead(x, id, ROLLOUT_APPROVE), OTA_OK);
+	ticks(x, 2);
+	assert_string_equal(open_alerts(x), "");
+}
+
 static void acknowledged(void **state)
 {
 	struct world *x = *state;
@@ -672,6 +703,7 @@ int main(void)
 		IN_A_WORLD(stuck),
 		IN_A_WORLD(progress_before_a_restart),
 		IN_A_WORLD(halted),
+		IN_A_WORLD(approvals),
 		IN_A_WORLD(acknowledged),
 		IN_A_WORLD(failures),
 		cmocka_unit_test_setup_teardown(store_that_fails, begin_failing, end),
