@@ -417,7 +417,7 @@ static bool is_due(const struct model *m, const struct note *n, const struct rol
 	       (!n->counted_us || n->moves != r->moves || now_us - n->counted_us >= RECOUNT_US);
 }
 
-/* The one that is due for the longest time; false: none is. */
+/* The one that was counted longest ago, the oldest of several; false: none is due. */
 static bool next_due(struct alerts *a, int64_t now_us, struct note *out)
 {
 	bool any = false;
@@ -427,7 +427,7 @@ static bool next_due(struct alerts *a, int64_t now_us, struct note *out)
 		for (const struct rollout *r = m->rollouts; r; r = r->next) {
 			const struct note *n = note_of(a, r->id);
 			if (!n || !is_due(m, n, r, now_us) ||
-			    (any && out->counted_us <= n->counted_us))
+			    (any && out->counted_us < n->counted_us))
 				continue;
 			*out = *n;
 			out->moves = r->moves;

@@ -134,6 +134,15 @@ static enum ota_code lead(struct world *x, int64_t id, enum rollout_event e)
 	return committer_run(x->b.c, &cmd);
 }
 
+/* What the device was offered, and did not take. */
+static void lapse(struct world *x, const char *id)
+{
+	struct command cmd = {.kind = COMMAND_LAPSE,
+			      .lapse = {.device_id = id, .not_after_us = clock_service_us()}};
+
+	assert_int_equal(committer_run(x->b.c, &cmd), OTA_OK);
+}
+
 /* --- rollouts --- */
 
 static void stuck(void **state)
@@ -148,8 +157,10 @@ static void stuck(void **state)
 		pass(HOUR_US - US_PER_S);
 		ticks(x, 1);
 		assert_true(ask(&x->b, "d1", "1.0.0").offered);
+		lapse(x, "d1");
 		assert_string_equal(open_alerts(x), "");
 	}
+	assert_int_equal(count(x, "device_update_status WHERE closed='lapsed'"), 23);
 	pass(HOUR_US);
 	ticks(x, 2);
 	assert_string_equal(open_alerts(x), "rollout_stuck rollout/1");
@@ -239,6 +250,9 @@ static void approvals(void **state)
 	ticks(x, 5);
 	assert_int_equal(count(x, "ota_alerts"), 1);
 	assert_int_equal(lead(x, id, ROLLOUT_APPROVE), OTA_OK);
+	for (int i = 0; i < 3; i++) /* in between two looks at alerts it goes on, and waits again */
+		conductor_tick(x->k, clock_service_us());
+	assert_int_equal(row_int(&x->b, "SELECT stage FROM rollout_configurations"), 2);
 	ticks(x, 5);
 	assert_string_equal(open_alerts(x), "waiting_for_approval rollout/1");
 	assert_int_equal(count(x, "ota_alerts"), 2);
