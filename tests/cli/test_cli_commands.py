@@ -554,6 +554,8 @@ def test_status(cli, service):
     assert set(json.loads(cli("status", "--json").stdout)) == {"health", "metrics"}
     service.answer("GET", "/metrics", {"total_devices": 0, "recent_updates_24h": 5})
     assert "  updates       5 in 24 h\n" in cli("status").stdout
+    service.answer("GET", "/metrics", {"total_devices": 0, "alerts_open": {"a": 1, "b": 0, "c": 2}})
+    assert cli("status").stdout.endswith("  alerts        3 open: paku-ota alerts\n")
     service.answer("GET", "/health", (503, {"status": "unhealthy", "reason": "the disk is full"}))
     run = cli("status")
     assert run.returncode == 1
