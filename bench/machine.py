@@ -32,13 +32,23 @@ def pinned(core, *argv):
 
 
 def program(name):
-    return os.path.join(BUILD, "src" if name == "paku-otad" else "bench", name)
+    folder = {"paku-otad": "src", "paku-fleet": "fleet-sim"}.get(name, "bench")
+    return os.path.join(BUILD, folder, name)
 
 
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def anonymous_mb(pid):
+    """RssAnon: memory of its own, not the files it maps (MB are 10^6 bytes)."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        for line in f:
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    raise Failed("/proc tells no RssAnon")
 
 
 def load(*argv, timeout=600):
@@ -99,12 +109,7 @@ class Process:
             self.log.close()
 
     def anonymous_mb(self):
-        """RssAnon: memory of its own, not the files it maps (MB are 10^6 bytes)."""
-        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as f:
-            for line in f:
-                if line.startswith("RssAnon:"):
-                    return int(line.split()[1]) * 1024 / 1e6
-        raise Failed("/proc tells no RssAnon")
+        return anonymous_mb(self.process.pid)
 
 
 class Service(Process):
@@ -112,7 +117,7 @@ class Service(Process):
 
     def __init__(self, folder, **options):
         os.makedirs(folder, exist_ok=True)
-        self.port = free_port()
+        self.folder, self.port = folder, free_port()
         self.log_path = os.path.join(folder, "log")
         env = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": str(self.port),
                "OTA_API_KEY": KEY, "OTA_DATA_DIR": folder, "OTA_MQTT": "off",

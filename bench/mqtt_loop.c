@@ -124,7 +124,7 @@ static int publish(uint32_t count, size_t bytes)
 	double begun = now_s();
 	while (acked < count) {
 		/* As many as the service has with its committer at once. */
-		for (; sent < count && sent - acked < 500; sent++)
+		for (; sent < count && sent - acked < 1000; sent++)
 			publish_one(&c, sent, payload, bytes);
 		link_turn(&c, 100);
 		if (now_s() - begun > PATIENCE_S)

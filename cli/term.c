@@ -8,19 +8,24 @@
 #include <locale.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Without automatic wrap a line that is too long ends at the edge, and moves nothing. */
 #define SCREEN_ENTER "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J"
 #define SCREEN_LEAVE "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
+#define SAME_END_MS 500
+
 static struct {
 	bool utf8, colour_out, colour_err;
 	volatile sig_atomic_t interrupted;
+	volatile int64_t ended_ms;    /* the last SIGINT or SIGTERM that counted; 0: none */
 	volatile sig_atomic_t screen; /* the alternate screen is up */
 	volatile sig_atomic_t raw_fd; /* whose termios were changed, -1: none */
 	struct termios saved;
@@ -49,8 +54,17 @@ static void leave(void)
 		tcsetattr(term.raw_fd, TCSANOW, &term.saved);
 }
 
+/* `timeout` and process groups say it twice at once, or in two words: that is one wish.  A second
+ * one, half a second later, is impatience. */
 static void on_end(int sig)
 {
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	if (term.ended_ms && now_ms - term.ended_ms < SAME_END_MS)
+		return;
+	term.ended_ms = now_ms;
 	if (term.interrupted) {
 		leave();
 		_exit(128 + sig);
@@ -84,7 +98,10 @@ static void handle(int sig, void (*handler)(int))
 {
 	struct sigaction old, sa = {.sa_handler = handler};
 
+	/* One at a time: on_end() must see what the one before it has set. */
 	sigemptyset(&sa.sa_mask);
+	sigaddset(&sa.sa_mask, SIGINT);
+	sigaddset(&sa.sa_mask, SIGTERM);
 	if (sigaction(sig, NULL, &old) == 0 && old.sa_handler == SIG_IGN)
 		return; /* nohup, a background job: leave it so */
 	sigaction(sig, &sa, NULL);

@@ -78,6 +78,11 @@ const struct opt run_opts[] = {
 	 .help = "HTTP: poll so often, not as the service says",
 	 .min = 1,
 	 .max = 86400},
+	{.name = "ramp",
+	 .arg = "N",
+	 .help = "devices that start in a second (2000)",
+	 .min = 1,
+	 .max = 100000},
 	{.name = "downloads", .arg = "N", .help = "images at a time (64)", .min = 1, .max = 10000},
 	{.name = "no-download", .help = "ask for images with HEAD alone"},
 	{.name = "record", .arg = "FILE", .help = "write what each device saw, a line each"},
@@ -185,7 +190,7 @@ static enum ota_code read_options(struct run *r, struct ota_err *err)
 		.qos = (int)args_int(a, "qos", 1),
 		.poll_ms = args_int(a, "poll", 0) * 1000,
 	};
-	r->o.ramp_ms = (int64_t)r->o.devices * 1000 / RAMP_A_S;
+	r->o.ramp_ms = (int64_t)r->o.devices * 1000 / args_int(a, "ramp", RAMP_A_S);
 	r->until_time = strcmp(or_else(args_get(a, "until"), "done"), "time") == 0;
 	r->duration_ms = args_int(a, "duration", 0) * 1000;
 	r->quiet_ms = args_int(a, "quiet", 10) * 1000;
@@ -313,7 +318,8 @@ static enum ota_code compare(struct run *r, struct differences *d, struct ota_er
 
 	for (;;) {
 		code = verify(r->f, r->c, r->since_us, d, err);
-		if (code != OTA_OK || d->count == 0 || clock_mono_ms() >= until_ms)
+		if (code != OTA_OK || d->count == 0 || clock_mono_ms() >= until_ms ||
+		    term_interrupted())
 			return code;
 		next_ms = clock_mono_ms() + COMPARE_MS;
 		while (clock_mono_ms() < next_ms && !term_interrupted()) {

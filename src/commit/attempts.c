@@ -272,6 +272,8 @@ enum stepped attempt_step(struct committer *c, struct device_work *w, const stru
 	const struct attempt *kept = ch->attempt.attempt;
 	ch->attempt.error_message = word->error;
 	ch->attempt.closed_why = word->why;
+	if (attempt_is_open(old->state) && attempt_is_open(a.state))
+		ch->attempt.reach = a.state == old->state ? ATTEMPT_PROGRESSES : ATTEMPT_MOVES_ON;
 	if (a.state != ATTEMPT_PENDING && a.state != ATTEMPT_LAPSED && a.state != ATTEMPT_WITHDRAWN)
 		ch->attempt.started_us = c->batch.now_us;
 	if (!attempt_is_open(a.state))

@@ -230,5 +230,6 @@ bool put_device(struct committer *c, struct device_work *w)
 		return false;
 	ch->device.device = w->device;
 	ch->device.state = &w->next;
+	ch->device.same = !w->added && strcmp(w->device->state.model, w->next.model) == 0;
 	return true;
 }

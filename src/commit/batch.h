@@ -53,6 +53,13 @@ struct batch {
 	const char *by; /* who asked for what is being prepared */
 };
 
+/* Where the rounds over the fleet are: round.c. */
+struct round {
+	int64_t started_ms, next_look_ms, next_flush_ms;
+	int look_shard;
+	int flush_shard; /* FLEET_SHARDS: it is done for now */
+};
+
 struct committer {
 	struct fleet *fleet;
 	struct store *store;
@@ -67,6 +74,7 @@ struct committer {
 	/* New devices: a bucket of tokens, filled by the second. */
 	double new_device_tokens;
 	int64_t new_device_filled_ms;
+	struct round round;
 	struct committer_queue *queue; /* what other threads see: committer.c */
 };
 

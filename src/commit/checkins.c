@@ -325,7 +325,7 @@ enum prepared prepare_checkin(struct committer *c, struct command *cmd)
 		return PREPARED_DEFER;
 	if (!w)
 		return d ? prepare_fail_nomem(cmd) : PREPARED_FAIL;
-	w->device->last_seen_us = c->batch.now_us;
+	fleet_touch(c->fleet, w->device, c->batch.now_us);
 	cmd->code = checkin_apply(c, w, in, true, &cmd->err);
 	if (cmd->code != OTA_OK)
 		return PREPARED_FAIL;

@@ -53,8 +53,9 @@ struct report {
 	/* Over MQTT besides: the version may be NULL (it is the open attempt's), the event
 	 * EVENT_NONE (a sign of life). */
 	struct via via;
-	bool accepted;        /* it has the command */
-	uint64_t result_hash; /* of the payload of a result; 0: no result */
+	bool accepted; /* it has the command */
+	uint64_t hash; /* of topic and payload: another copy has the same; 0: over HTTP */
+	bool stamped;  /* a time is in the payload: no two messages are the same by chance */
 };
 
 /* A device's word about itself over MQTT: its birth message, or its last will. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "commit/batch.h"
 #include "commit/progress.h"
+#include "commit/round.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -12,18 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BATCH_MAX 1000
 #define TICK_MS   1000
-/* So many devices are looked at in a tick: for lapsed offers, and for the places that are taken. */
-#define LOOKS_PER_TICK  100000
-#define FLUSH_PER_TICK  8192 /* devices */
-#define LAPSES_PER_TICK 500
-
-struct command_list {
-	struct command *first, **end;
-	size_t count;
-};
 
 struct committer_queue {
 	pthread_t thread;
@@ -35,12 +28,10 @@ struct committer_queue {
 	struct ota_err sickness; /* code OTA_OK: the store takes writes */
 	struct committer_stats stats;
 	size_t deferred_count; /* of `deferred`, for others to know */
+	_Atomic int plan_fd;   /* rung when the plan changes; -1: nobody's */
 	/* the committer's: */
 	struct command_list deferred;
-	int64_t started_ms, next_tick_ms, sick_since_us;
-	int flush_shard; /* from where the flush goes on; FLEET_SHARDS: it is done for now */
-	int64_t next_flush_ms;
-	int look_shard; /* of the look at all devices */
+	int64_t next_tick_ms, sick_since_us;
 };
 
 static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
@@ -78,34 +69,6 @@ static bool stands_alone(enum command_kind kind)
 	case COMMAND_DEVICE_DELETE: return true;
 	default: return false;
 	}
-}
-
-static void list_init(struct command_list *l)
-{
-	l->first = NULL;
-	l->end = &l->first;
-	l->count = 0;
-}
-
-static void list_push(struct command_list *l, struct command *cmd)
-{
-	cmd->next = NULL;
-	*l->end = cmd;
-	l->end = &cmd->next;
-	l->count++;
-}
-
-static struct command *list_pop(struct command_list *l)
-{
-	struct command *cmd = l->first;
-
-	if (cmd) {
-		l->first = cmd->next;
-		if (!l->first)
-			l->end = &l->first;
-		l->count--;
-	}
-	return cmd;
 }
 
 /* --- one batch --- */
@@ -317,12 +280,21 @@ static void batch_commit(struct committer *c, struct command_list *done)
 	}
 }
 
+static void ring(int fd)
+{
+	uint64_t one = 1;
+
+	if (fd >= 0)
+		(void)!write(fd, &one, sizeof one);
+}
+
 /*
  * One batch.  The order is the contract: check and prepare; make it durable; show it to readers;
  * only then answer.  Nobody hears "ok" about a change that a restart could lose.
  */
 static void run_batch(struct committer *c, struct command_list *taken)
 {
+	uint64_t plan = fleet_plan_number(c->fleet);
 	struct command_list done;
 	struct command *cmd;
 
@@ -332,145 +304,19 @@ static void run_batch(struct committer *c, struct command_list *taken)
 	batch_prepare(c, taken, &done);
 	batch_commit(c, &done);
 	batch_reset(&c->batch);
+	if (fleet_plan_number(c->fleet) != plan)
+		ring(c->queue->plan_fd);
 	while ((cmd = list_pop(&done)) != NULL)
 		cmd->done(cmd);
 }
 
 /* --- the slow clock --- */
 
-static void free_command(struct command *cmd)
-{
-	free(cmd);
-}
-
-struct look {
-	struct committer *c;
-	struct command_list *out;
-	int64_t now_us, not_after_us; /* not_after_us 0: nothing lapses yet */
-};
-
-static bool count_place(const struct device *d, void *ctx)
-{
-	struct look *s = ctx;
-	const struct attempt *a = d->state.attempt;
-
-	if (!a || !dispatch_is_busy(a, s->now_us))
-		return true;
-	struct rollout *by = (struct rollout *)(uintptr_t)fleet_rollout(s->c->fleet, a->rollout_id);
-	s->c->busy_next++;
-	if (by)
-		by->busy_next++;
-	return true;
-}
-
-static bool look_at(const struct device *d, void *ctx)
-{
-	struct look *s = ctx;
-	const struct attempt *a = d->state.attempt;
-
-	if (!a)
-		return true;
-	count_place(d, s);
-	/* What was told over MQTT lapses when it is not answered: presence.c. */
-	if (a->state != ATTEMPT_PENDING || a->commanded_us || a->opened_us > s->not_after_us ||
-	    s->out->count >= LAPSES_PER_TICK)
-		return true;
-	size_t len = strlen(d->device_id) + 1;
-	struct command *cmd = calloc(1, sizeof *cmd + len);
-	if (!cmd)
-		return true; /* another time */
-	cmd->kind = COMMAND_LAPSE;
-	cmd->lapse.device_id = memcpy(cmd + 1, d->device_id, len);
-	cmd->lapse.not_after_us = s->not_after_us;
-	cmd->done = free_command;
-	list_push(s->out, cmd);
-	return true;
-}
-
-/* A round over the fleet is complete: what it counted stands. */
-static void end_round(struct committer *c)
-{
-	c->busy = c->busy_next;
-	c->busy_next = 0;
-	for (const struct model *m = fleet_models(c->fleet); m; m = m->next)
-		for (struct rollout *r = m->rollouts; r; r = r->next) {
-			r->busy = r->busy_next;
-			r->busy_next = 0;
-		}
-}
-
-/* At the start, so that what was told before a restart keeps its place. */
-static void count_places(struct committer *c)
-{
-	struct look s = {.c = c, .now_us = clock_service_us()};
-
-	fleet_visit(c->fleet, 0, FLEET_SHARDS, count_place, &s);
-	end_round(c);
-}
-
-/* Looks at the next part of the fleet. */
-static void look(struct committer *c, struct command_list *out)
-{
-	struct committer_queue *q = c->queue;
-	size_t count = fleet_device_count(c->fleet);
-	int step = count > LOOKS_PER_TICK ? (int)(FLEET_SHARDS * LOOKS_PER_TICK / count) + 1
-					  : FLEET_SHARDS;
-	int from = q->look_shard, to = from + step < FLEET_SHARDS ? from + step : FLEET_SHARDS;
-	int64_t patience_us = 3 * c->cfg.poll_interval_s * US_PER_S;
-	struct look s = {.c = c, .out = out, .now_us = clock_service_us()};
-
-	/* While the service was down nobody could download: they count from its start. */
-	if (clock_mono_ms() - q->started_ms >= patience_us / 1000)
-		s.not_after_us = s.now_us - patience_us;
-	fleet_visit(c->fleet, from, to, look_at, &s);
-	q->look_shard = to < FLEET_SHARDS ? to : 0;
-	c->in_round = q->look_shard != 0;
-	if (q->look_shard == 0)
-		end_round(c);
-}
-
-/*
- * Once in last_seen_flush_s, from the first shard to the last, as many devices a tick as keep the
- * others waiting a moment only.  The rows of a shard stand anywhere in the table and its indexes:
- * a flush costs pages, and the more rows it takes at once the more of them share one.  Measured
- * with 100,000 devices all heard of each minute: two shards each second wrote 1,434 MB a minute
- * and took 4.8 s of a processor; this writes 515 MB and takes 2.2 s.
- */
-static void flush_next(struct committer *c, struct command_list *out)
-{
-	struct committer_queue *q = c->queue;
-	size_t count = fleet_device_count(c->fleet);
-	int step = count > FLUSH_PER_TICK ? (int)(FLEET_SHARDS * FLUSH_PER_TICK / count)
-					  : FLEET_SHARDS;
-	int from = q->flush_shard, to = from + (step > 0 ? step : 1);
-
-	if (from == FLEET_SHARDS) {
-		if (clock_mono_ms() < q->next_flush_ms)
-			return;
-		from = 0;
-		to = step > 0 ? step : 1;
-	}
-	if (from == 0)
-		q->next_flush_ms = clock_mono_ms() + c->cfg.last_seen_flush_s * 1000;
-	if (to > FLEET_SHARDS)
-		to = FLEET_SHARDS;
-	struct command *flush = calloc(1, sizeof *flush);
-	if (!flush)
-		return; /* the next tick tries again */
-	flush->kind = COMMAND_FLUSH_SEEN;
-	flush->flush_seen.from = from;
-	flush->flush_seen.to = to;
-	flush->done = free_command;
-	list_push(out, flush);
-	q->flush_shard = to;
-}
-
 static void tick(struct committer *c, struct command_list *out)
 {
 	struct committer_queue *q = c->queue;
 
-	look(c, out);
-	flush_next(c, out);
+	round_flush(c, out);
 	fleet_drop_empty_models(c->fleet);
 	if (q->sickness.code != OTA_OK) {
 		struct change_batch probe = {0};
@@ -481,6 +327,13 @@ static void tick(struct committer *c, struct command_list *out)
 }
 
 /* --- the thread --- */
+
+static int64_t next_work_ms(const struct committer *c)
+{
+	int64_t look = c->round.next_look_ms, tick = c->queue->next_tick_ms;
+
+	return look < tick ? look : tick;
+}
 
 /* Takes what waits; false when it is time to end and nothing is left. */
 static bool take(struct committer *c, struct command_list *out)
@@ -493,8 +346,8 @@ static bool take(struct committer *c, struct command_list *out)
 	pthread_mutex_lock(&q->lock);
 	q->deferred_count = q->deferred.count;
 	while (!q->waiting.first && !q->deferred.first && !q->stopping &&
-	       clock_mono_ms() < q->next_tick_ms) {
-		int64_t wait_ms = q->next_tick_ms - clock_mono_ms();
+	       clock_mono_ms() < next_work_ms(c)) {
+		int64_t wait_ms = next_work_ms(c) - clock_mono_ms();
 		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec += wait_ms / 1000;
 		until.tv_nsec += (wait_ms % 1000) * 1000000;
@@ -517,6 +370,8 @@ static void *committer_thread(void *arg)
 	struct command_list taken;
 
 	while (take(c, &taken)) {
+		if (clock_mono_ms() >= c->round.next_look_ms)
+			round_look(c, &taken);
 		if (clock_mono_ms() >= c->queue->next_tick_ms) {
 			tick(c, &taken);
 			c->queue->next_tick_ms = clock_mono_ms() + TICK_MS;
@@ -577,9 +432,9 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	pthread_condattr_destroy(&attr);
 	list_init(&q->waiting);
 	list_init(&q->deferred);
-	q->started_ms = clock_mono_ms();
-	q->next_tick_ms = q->started_ms + TICK_MS;
-	count_places(c);
+	q->plan_fd = -1;
+	q->next_tick_ms = clock_mono_ms() + TICK_MS;
+	round_begin(c);
 	int rc = pthread_create(&q->thread, NULL, committer_thread, c);
 	if (rc != 0) {
 		committer_free(c);
@@ -616,8 +471,9 @@ enum ota_code committer_submit(struct committer *c, struct command *cmd, struct 
 		q->stats.refused++;
 		rc = ota_fail(err, OTA_EUNAVAIL, "the service has too much to do; come again");
 	} else {
+		if (!q->waiting.first) /* else it is awake, or about to be */
+			pthread_cond_signal(&q->work);
 		list_push(&q->waiting, cmd);
-		pthread_cond_signal(&q->work);
 	}
 	pthread_mutex_unlock(&q->lock);
 	return rc;
@@ -658,6 +514,11 @@ enum ota_code committer_run(struct committer *c, struct command *cmd)
 		pthread_cond_wait(&w.cond, &w.lock);
 	pthread_mutex_unlock(&w.lock);
 	return cmd->code;
+}
+
+void committer_ring_on_plan(struct committer *c, int fd)
+{
+	c->queue->plan_fd = fd;
 }
 
 void committer_barrier(struct committer *c)

@@ -43,6 +43,9 @@ enum ota_code committer_submit(struct committer *c, struct command *cmd, struct 
 /* The same, and waits for the outcome.  Not for HTTP workers. */
 enum ota_code committer_run(struct committer *c, struct command *cmd);
 
+/* Rings the eventfd FD whenever releases, rollouts or the great stop have changed; -1: nobody's. */
+void committer_ring_on_plan(struct committer *c, int fd);
+
 /* Returns when all that was submitted before it has been answered. */
 void committer_barrier(struct committer *c);
 

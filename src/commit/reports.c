@@ -111,8 +111,7 @@ static const struct release *known_release(struct committer *c, const struct dev
 
 /* A row for what nobody asked for: it begins where the report says. */
 static enum stepped record_unsolicited(struct committer *c, struct device_work *w,
-				       const struct report *r, const struct attempt_word *word,
-				       int64_t *id)
+				       const struct report *r, const struct attempt_word *word)
 {
 	const struct release *rel = known_release(c, w, r->version);
 	struct attempt a = {
@@ -132,45 +131,77 @@ static enum stepped record_unsolicited(struct committer *c, struct device_work *
 	if (!ch || !copy)
 		return STEPPED_NOMEM;
 	*copy = a;
-	*id = a.id;
 	ch->attempt.device_id = w->device->device_id;
 	ch->attempt.attempt = copy;
 	return attempt_step(c, w, &a, word) == STEPPED_NOMEM ? STEPPED_NOMEM : STEPPED;
 }
 
+static bool was_heard(const struct device_link *l, uint64_t hash)
+{
+	for (int i = 0; l && hash && i < HEARD_MAX; i++)
+		if (l->heard[i] == hash)
+			return true;
+	return false;
+}
+
+static bool ends_attempt(enum attempt_event e)
+{
+	return e == EVENT_REPORT_SUCCESS || e == EVENT_REPORT_FAILED ||
+	       e == EVENT_REPORT_ROLLED_BACK;
+}
+
 /*
- * Another copy of the result that ended an attempt (a broker sends it again when it heard no
- * acknowledgement, at once or hours later) must not end the next one (A; NULL: there is none), nor
- * make a row of its own.  A device that has taken the next command meanwhile means it.
+ * Another copy of what was heard before (a broker sends it again when it heard no acknowledgement,
+ * at once or hours later) must not move the next attempt (A; NULL: there is none), nor make a row
+ * of its own.  Without a time in it a device may say the same of each try: its end is meant once it
+ * has begun the download, or was told again since it accepted.
  */
 static bool is_copy(const struct device_work *w, const struct report *r, const struct attempt *a)
 {
-	const struct device_link *l = w->next.link;
-
-	if (!r->result_hash || !l || l->result_hash != r->result_hash)
+	if (!was_heard(w->next.link, r->hash))
 		return false;
-	if (!a)
+	if (r->stamped || !a)
 		return true;
-	bool begun = a->state != ATTEMPT_PENDING && a->state != ATTEMPT_LAPSED &&
-		     a->state != ATTEMPT_WITHDRAWN;
-	return l->result_attempt_id != a->id && !begun && !a->accepted_us;
+	return ends_attempt(r->event) && !attempt_has_begun(a->state) &&
+	       (!a->accepted_us || a->commanded_us <= a->accepted_us);
 }
 
-/* What came over MQTT: where from, and which attempt the result ends.  *changed: a row is due. */
+/* What names no attempt may be late, and of the one before. */
+static bool may_be_late(const struct committer *c, const struct device_work *w,
+			const struct report *r, const struct attempt *a)
+{
+	const struct device_link *l = w->next.link;
+	bool first = !l || !l->heard_us || c->batch.now_us - l->heard_us >= LATE_US;
+
+	return !r->version && !r->attempt_token &&
+	       !attempt_takes_unnamed(a->state, r->event, a->accepted_us != 0, first);
+}
+
+/* What came over MQTT: where from, and that it was heard.  *changed: a row is due. */
 static bool note_via(struct committer *c, struct device_work *w, const struct report *r,
-		     int64_t ended_id, bool *changed)
+		     bool matters, bool *changed)
 {
 	struct device_link l;
 
 	if (!link_note(c, w, &r->via, PRESENCE_ONLINE, changed))
 		return false;
-	if (!r->result_hash || !ended_id)
+	if (!matters || !r->hash || was_heard(w->next.link, r->hash))
 		return true;
 	l = *w->next.link;
-	l.result_hash = r->result_hash;
-	l.result_attempt_id = ended_id;
+	memmove(l.heard + 1, l.heard, sizeof l.heard - sizeof l.heard[0]);
+	l.heard[0] = r->hash;
+	l.heard_us = c->batch.now_us;
 	*changed = true;
 	return state_set_link(&w->next, &l);
+}
+
+/* It moves A, not its percentage alone; or ends it, were it not at its end. */
+static bool is_worth_knowing(const struct attempt *a, const struct report *r, bool late)
+{
+	bool moves = attempt_next(a->state, r->event) != a->state ||
+		     (r->accepted && !a->accepted_us && attempt_is_open(a->state));
+
+	return ends_attempt(r->event) || (moves && !late);
 }
 
 /* Nothing that anybody tries, and nothing to keep: a device that is there. */
@@ -192,8 +223,7 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	const struct attempt *a = NULL;
 	enum ota_code rc;
 	enum stepped stepped = STEPPED_NOT;
-	int64_t id = 0;
-	bool defer = false, link_changed = false;
+	bool defer = false, link_changed = false, matters = false;
 
 	if (!d && says_nothing(r)) {
 		cmd->out.existed = true;
@@ -211,16 +241,15 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 		cmd->code = rc;
 		return PREPARED_FAIL;
 	}
-	if (spoken_of)
-		id = a->id; /* the step may free what A points to */
 	if (!is_copy(w, r, spoken_of ? a : NULL)) {
-		if (spoken_of)
-			stepped = attempt_step(c, w, a, &word);
-		else if (!says_nothing(r))
-			stepped = record_unsolicited(c, w, r, &word, &id);
+		bool late = spoken_of && may_be_late(c, w, r, a);
+		matters = spoken_of ? is_worth_knowing(a, r, late) : !says_nothing(r);
+		if (spoken_of && !late)
+			stepped = attempt_step(c, w, a, &word); /* may free what A points to */
+		else if (!spoken_of && matters)
+			stepped = record_unsolicited(c, w, r, &word);
 	}
-	if (stepped == STEPPED_NOMEM ||
-	    (r->via.site && !note_via(c, w, r, stepped == STEPPED ? id : 0, &link_changed)))
+	if (stepped == STEPPED_NOMEM || (r->via.site && !note_via(c, w, r, matters, &link_changed)))
 		return prepare_fail_nomem(cmd);
 	cmd->out.existed = stepped == STEPPED_NOT;
 	fleet_touch(c->fleet, w->device, c->batch.now_us);

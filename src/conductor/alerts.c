@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "conductor/silence.h"
 #include "conductor/webhook.h"
 
 #include <inttypes.h>
@@ -17,16 +18,12 @@
 /* ... and counting takes a hundredth of the time at most. */
 #define COUNT_SHARE 100
 /* So many devices may have an open alert: beyond that it is no device's trouble. */
-#define SILENT_MAX 100
-/* At the start devices are looked at that became silent within so long. */
-#define SILENT_BACK_US (48 * INT64_C(3600) * US_PER_S)
+#define SILENT_MAX     100
 #define LOOKUPS_A_TICK 500
 /* Longer without a word stored before the start: nobody was there to hear. */
 #define STANDSTILL_US (600 * US_PER_S)
 /* Of a rollout's newest events, so many tell when it last made progress. */
 #define EVENTS_LOOKED_AT 1000
-/* Of a device's newest attempts, so many are looked at for one that it made. */
-#define ATTEMPTS_LOOKED_AT 5
 
 #define SUBJECT_SIZE 160 /* "device/" and a device's id */
 
@@ -50,12 +47,6 @@ struct note {
 	int64_t stored_progress_us;        /* before the start; -1: not looked up yet */
 };
 
-/* A device that has just become silent. */
-struct candidate {
-	char *device_id;
-	int64_t last_seen_us;
-};
-
 /* An alert to be raised, or one to be cleared. */
 struct finding {
 	struct finding *next;
@@ -74,10 +65,8 @@ struct alerts {
 	size_t note_count, note_cap;
 	struct finding *found, **found_end;
 	/* Silent devices. */
-	int shard;                        /* the next one to look at */
-	int64_t decided_us[FLEET_SHARDS]; /* who was last heard of by then was looked at */
-	struct candidate *silent;
-	size_t silent_count, silent_next, silent_cap, silent_open;
+	struct silence silence;
+	size_t silent_open;
 	bool full;
 };
 
@@ -478,127 +467,16 @@ static void count_attempts(struct alerts *a, int64_t now_us)
 
 /* --- devices --- */
 
-static bool device_is_heard(struct alerts *a, const char *device_id, int64_t now_us)
-{
-	const struct device *d = fleet_lock_device(a->parts.fleet, device_id);
-
-	if (!d)
-		return true; /* it was deleted: nobody waits for it */
-	bool heard = now_us - d->last_seen_us < ALERT_SILENT_US;
-	fleet_unlock_device(a->parts.fleet, d);
-	return heard;
-}
-
 /* Those that are heard again. */
 static void look_at_silent(struct alerts *a, int64_t now_us)
 {
 	for (size_t i = 0; i < a->open_count; i++)
 		if (a->open[i].kind == ALERT_DEVICE_SILENT &&
-		    device_is_heard(a, a->open[i].subject + strlen("device/"), now_us))
+		    silence_is_over(a->parts.fleet, a->open[i].subject + strlen("device/"), now_us))
 			settle(a, ALERT_DEVICE_SILENT, a->open[i].subject, false, NULL);
 }
 
-struct look {
-	struct alerts *a;
-	int64_t from_us, to_us; /* last heard of in between */
-	bool ok;
-};
-
-static bool collect(const struct device *d, void *ctx)
-{
-	struct look *l = ctx;
-	struct alerts *a = l->a;
-	int64_t seen_us = d->last_seen_us;
-
-	if (seen_us <= l->from_us || seen_us > l->to_us)
-		return true;
-	if (a->silent_count == a->silent_cap) {
-		size_t cap = a->silent_cap ? a->silent_cap * 2 : 64;
-		struct candidate *p = realloc(a->silent, cap * sizeof *p);
-		if (!p)
-			return l->ok = false;
-		a->silent = p;
-		a->silent_cap = cap;
-	}
-	char *id = strdup(d->device_id);
-	if (!id)
-		return l->ok = false;
-	a->silent[a->silent_count++] = (struct candidate){id, seen_us};
-	return true;
-}
-
-static void forget_candidates(struct alerts *a)
-{
-	for (size_t i = a->silent_next; i < a->silent_count; i++)
-		free(a->silent[i].device_id);
-	a->silent_next = a->silent_count = 0;
-}
-
-/* Those of the next shard that have become silent since it was looked at last. */
-static void collect_silent(struct alerts *a, int64_t now_us)
-{
-	struct look l = {.a = a, .to_us = now_us - ALERT_SILENT_US, .ok = true};
-
-	/* While nobody could be heard silence says nothing. */
-	if (a->listens_us > l.to_us)
-		return;
-	l.from_us = a->decided_us[a->shard];
-	fleet_visit(a->parts.fleet, a->shard, a->shard + 1, collect, &l);
-	if (!l.ok) {
-		forget_candidates(a);
-		return; /* the next tick tries again */
-	}
-	a->decided_us[a->shard] = l.to_us;
-	a->shard = (a->shard + 1) % FLEET_SHARDS;
-}
-
-struct last_update {
-	int64_t updated_us; /* 0: none */
-	char version[129];
-};
-
-/* Its newest attempt that went as far as an installation; offers that were not taken stand aside.
- */
-static bool see_update(void *ctx, const struct row_update *row)
-{
-	struct last_update *u = ctx;
-	bool installed = strcmp(row->status, "success") == 0 ||
-			 strcmp(row->status, "installing") == 0 ||
-			 strcmp(row->status, "downloaded") == 0;
-
-	if (installed && time_parse(row->reported_at, &u->updated_us))
-		snprintf(u->version, sizeof u->version, "%s", row->firmware_version);
-	return strcmp(row->status, "pending") == 0;
-}
-
-/* False: the store did not answer, or did not take it. */
-static bool judge_silent(struct alerts *a, const struct candidate *c, int64_t now_us)
-{
-	struct list_query q = {.device_id = c->device_id, .limit = ATTEMPTS_LOOKED_AT};
-	char subject[SUBJECT_SIZE], sentence[ALERT_SENTENCE_SIZE], seen[TIME_TEXT_SIZE];
-	struct last_update u = {0};
-	struct ota_err err;
-
-	if (device_is_heard(a, c->device_id, now_us))
-		return true;
-	if (a->parts.store->ops->list_updates(a->parts.store, &q, see_update, &u, &err) != OTA_OK)
-		return false;
-	const struct alert_silence s = {c->device_id, u.version, c->last_seen_us, u.updated_us};
-	if (!u.updated_us || !alert_of_silence(&s, a->listens_us, now_us, sentence))
-		return true;
-	snprintf(subject, sizeof subject, "device/%s", c->device_id);
-	struct buf *b = settle(a, ALERT_DEVICE_SILENT, subject, true, sentence);
-	if (b) {
-		time_format(c->last_seen_us, seen);
-		json_str(b, "device_id", c->device_id);
-		json_str(b, "firmware_version", u.version);
-		json_str(b, "last_seen", seen);
-		do_found(a);
-	}
-	return find_open(a, ALERT_DEVICE_SILENT, subject) != NULL;
-}
-
-static void look_for_silent(struct alerts *a, int64_t now_us)
+static bool may_tell_more(struct alerts *a)
 {
 	bool full = a->silent_open >= SILENT_MAX;
 
@@ -608,21 +486,44 @@ static void look_for_silent(struct alerts *a, int64_t now_us)
 			  "some are heard again",
 			  SILENT_MAX);
 	a->full = full;
-	if (full)
+	return !full;
+}
+
+/* False: it was not stored. */
+static bool tell_of(struct alerts *a, const struct silent_device *d)
+{
+	char subject[SUBJECT_SIZE], seen[TIME_TEXT_SIZE];
+
+	snprintf(subject, sizeof subject, "device/%s", d->device_id);
+	struct buf *b = settle(a, ALERT_DEVICE_SILENT, subject, true, d->sentence);
+	if (b) {
+		time_format(d->last_seen_us, seen);
+		json_str(b, "device_id", d->device_id);
+		json_str(b, "firmware_version", d->version);
+		json_str(b, "last_seen", seen);
+		do_found(a);
+	}
+	return find_open(a, ALERT_DEVICE_SILENT, subject) != NULL;
+}
+
+static void look_for_silent(struct alerts *a, int64_t now_us)
+{
+	struct silent_device d;
+
+	if (!may_tell_more(a))
 		return;
-	if (a->silent_next == a->silent_count) {
-		forget_candidates(a);
-		collect_silent(a, now_us);
-	}
-	for (int i = 0;
-	     i < LOOKUPS_A_TICK && a->silent_next < a->silent_count && a->silent_open < SILENT_MAX;
-	     i++) {
-		struct candidate *c = &a->silent[a->silent_next];
-		if (!judge_silent(a, c, now_us))
-			return; /* the next tick goes on with it */
-		free(c->device_id);
-		a->silent_next++;
-	}
+	silence_look(&a->silence, a->listens_us, now_us);
+	for (int i = 0; i < LOOKUPS_A_TICK && a->silent_open < SILENT_MAX; i++)
+		switch (silence_next(&a->silence, a->listens_us, now_us, &d)) {
+		case SILENCE_ANOTHER: break;
+		case SILENCE_FOUND:
+			if (!tell_of(a, &d))
+				return; /* the next tick goes on with it */
+			silence_told(&a->silence);
+			break;
+		case SILENCE_NOBODY:
+		case SILENCE_UNKNOWN: return;
+		}
 }
 
 /* --- all of it --- */
@@ -687,8 +588,7 @@ enum ota_code alerts_new(const struct alerts_parts *parts, int64_t now_us, struc
 	}
 	if (now_us - last_word_us(a) > STANDSTILL_US)
 		a->listens_us = now_us;
-	for (int i = 0; i < FLEET_SHARDS; i++)
-		a->decided_us[i] = now_us - ALERT_SILENT_US - SILENT_BACK_US;
+	silence_init(&a->silence, parts->fleet, parts->store, now_us);
 	*out = a;
 	return OTA_OK;
 }
@@ -699,8 +599,7 @@ void alerts_free(struct alerts **ap)
 
 	if (!a)
 		return;
-	forget_candidates(a);
-	free(a->silent);
+	silence_fini(&a->silence);
 	free(a->open);
 	free(a->notes);
 	free(a);

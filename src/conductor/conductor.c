@@ -11,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A rollout that waits for devices is looked at so often when they move, ... */
+/* A rollout that waits for devices is looked at so often when they move. */
 #define LOOK_US US_PER_S
-/* ... so often when nothing is heard of them (who was seen within a day changes by itself), ... */
-#define RECOUNT_US (60 * US_PER_S)
-/* ... and no more often than lets counting take a hundredth of the time, or so. */
-#define COUNT_DEVICE_US 10
+/* When they do not: who was seen within a day changes by itself.  Twice as long each time. */
+#define RECOUNT_US      (60 * US_PER_S)
+#define RECOUNT_MOST_US (3600 * US_PER_S)
+/* Counting takes about a tenth of a microsecond for each device of the fleet.  Between two counts,
+ * of whatever rollouts, this much for each: a twentieth of the time goes into it at most. */
+#define COUNT_DEVICE_US 2
 /* The thread looks at least so often whether the plan has changed. */
 #define NAP_US US_PER_S
 /* The service's time, which runs on by the monotonic clock, has jumped when it is so far ahead. */
@@ -29,9 +31,13 @@
 
 struct entry {
 	int64_t rollout_id;
-	int64_t due_us;     /* nothing comes before */
-	int64_t counted_us; /* when its devices were counted last; 0: not since the plan changed */
-	uint64_t moves;     /* of its attempts, at that time */
+	int64_t due_us; /* nothing comes before */
+	/* Its devices, when they were counted last; counted_us 0: not in this stage yet. */
+	int64_t counted_us, recount_us;
+	uint64_t moves; /* of its attempts, at that time */
+	/* The stage, as it was then. */
+	int64_t stage_since_us, held_us;
+	bool approved;
 };
 
 struct conductor {
@@ -41,6 +47,7 @@ struct conductor {
 	/* By due_us, ascending. */
 	struct entry *entries;
 	size_t count, cap;
+	int64_t may_count_us; /* not before */
 	uint64_t plan_number;
 	bool plan_read;
 	/* The thread's. */
@@ -79,15 +86,41 @@ static size_t count_rollouts(struct fleet *f)
 	return n;
 }
 
-static bool make_room(struct conductor *k, size_t wanted)
+static bool is_same_stage(const struct entry *e, const struct rollout *r)
 {
-	if (wanted <= k->cap)
-		return true;
-	struct entry *p = realloc(k->entries, wanted * sizeof *p);
-	if (!p)
-		return false; /* another time */
-	k->entries = p;
-	k->cap = wanted;
+	return e->rollout_id == r->id && e->stage_since_us == r->walk.stage_since_us &&
+	       e->held_us == r->walk.held_us && e->approved == r->walk.approved;
+}
+
+/* An entry for the rollout: the OLD one, where it was counted and stands where it did. */
+static struct entry entry_of(const struct entry *old, size_t old_count, const struct rollout *r)
+{
+	for (size_t i = 0; i < old_count; i++)
+		if (old[i].counted_us && is_same_stage(&old[i], r))
+			return old[i];
+	return (struct entry){.rollout_id = r->id,
+			      .due_us = walk_due_us(r),
+			      .stage_since_us = r->walk.stage_since_us,
+			      .held_us = r->walk.held_us,
+			      .approved = r->walk.approved};
+}
+
+/* With the plan held.  False: no memory now; what is known stays. */
+static bool replace_entries(struct conductor *k)
+{
+	size_t cap = count_rollouts(k->fleet) + 1, n = 0;
+	struct entry *fresh = calloc(cap, sizeof *fresh);
+
+	if (!fresh)
+		return false;
+	for (const struct model *m = fleet_models(k->fleet); m; m = m->next)
+		for (const struct rollout *r = m->rollouts; r; r = r->next)
+			if (walk_due_us(r) != INT64_MAX)
+				fresh[n++] = entry_of(k->entries, k->count, r);
+	free(k->entries);
+	k->entries = fresh;
+	k->count = n;
+	k->cap = cap;
 	return true;
 }
 
@@ -98,49 +131,65 @@ static void read_plan(struct conductor *k)
 	if (k->plan_read && number == k->plan_number)
 		return;
 	fleet_plan_read(k->fleet);
-	k->plan_read = make_room(k, count_rollouts(k->fleet));
-	if (k->plan_read) {
-		k->count = 0;
-		for (const struct model *m = fleet_models(k->fleet); m; m = m->next)
-			for (const struct rollout *r = m->rollouts; r; r = r->next)
-				if (walk_due_us(r) != INT64_MAX)
-					k->entries[k->count++] = (struct entry){
-						.rollout_id = r->id, .due_us = walk_due_us(r)};
-		k->plan_number = number;
-	}
+	k->plan_read = replace_entries(k);
 	fleet_plan_done(k->fleet);
+	k->plan_number = number;
 	if (k->count > 1)
 		qsort(k->entries, k->count, sizeof *k->entries, by_due);
 }
 
 /* --- one rollout --- */
 
-/* Its devices were counted, and nothing was heard of them since. */
-static bool is_counted(const struct entry *e, const struct rollout *r, int64_t now_us)
+/* What is due by the time and the state alone; WAIT_PROOF where the devices decide. */
+static struct walk_next judge_time(struct conductor *k, const struct rollout *r, int64_t now_us)
 {
-	return e->counted_us && e->moves == r->moves && now_us - e->counted_us < RECOUNT_US &&
-	       !(r->deadline_us && now_us >= r->deadline_us);
+	const struct stage_facts f = {
+		.now_us = now_us, .evidence = 1, .stopped = fleet_is_stopped(k->fleet)};
+	struct walk_next n = walk_judge(r, &f);
+
+	if (r->walk.state == ROLLOUT_RUNNING && n.event != ROLLOUT_PAUSE && n.wait != WAIT_TIME &&
+	    n.wait != WAIT_RESUME_ALL)
+		n.wait = WAIT_PROOF;
+	return n;
 }
 
-/* What is due, with the plan held; and when to look again when nothing is. */
+/* Whether its devices are to be counted now; if not, *due_us says when to ask again. */
+static bool may_count(const struct conductor *k, struct entry *e, const struct rollout *r,
+		      int64_t now_us)
+{
+	bool moved = !e->counted_us || e->moves != r->moves;
+
+	if (!moved && now_us - e->counted_us < e->recount_us) {
+		e->due_us = now_us + LOOK_US;
+		return false;
+	}
+	e->due_us = k->may_count_us;
+	if (now_us < k->may_count_us)
+		return false;
+	e->recount_us = moved ? RECOUNT_US : 2 * e->recount_us;
+	if (e->recount_us > RECOUNT_MOST_US)
+		e->recount_us = RECOUNT_MOST_US;
+	return true;
+}
+
+/* What is due, with the plan held; and e->due_us, when to look again. */
 static struct walk_next look(struct conductor *k, struct entry *e, const struct rollout *r,
 			     int64_t now_us)
 {
-	struct progress p = {.facts = {.now_us = now_us, .stopped = fleet_is_stopped(k->fleet)}};
-	struct walk_next n = walk_judge(r, &p.facts);
+	struct walk_next n = judge_time(k, r, now_us);
+	struct progress p;
 
-	/* Only where the devices decide are they counted. */
-	if (r->walk.state == ROLLOUT_RUNNING && n.event != ROLLOUT_PAUSE && n.wait != WAIT_TIME &&
-	    n.wait != WAIT_RESUME_ALL) {
+	e->due_us = walk_due_us(r);
+	if (e->due_us <= now_us)
+		e->due_us = now_us + LOOK_US;
+	if (n.wait == WAIT_PROOF && may_count(k, e, r, now_us)) {
 		e->moves = r->moves;
 		e->counted_us = now_us;
 		progress_count(k->fleet, r, now_us, &p);
 		n = walk_judge(r, &p.facts);
+		k->may_count_us = now_us + (int64_t)fleet_device_count(k->fleet) * COUNT_DEVICE_US;
+		e->due_us = now_us + LOOK_US;
 	}
-	int64_t pause_us = p.facts.devices * COUNT_DEVICE_US;
-	e->due_us = walk_due_us(r);
-	if (e->due_us <= now_us)
-		e->due_us = now_us + (pause_us > LOOK_US ? pause_us : LOOK_US);
 	if (r->deadline_us > now_us && r->deadline_us < e->due_us)
 		e->due_us = r->deadline_us;
 	return n;
@@ -159,17 +208,18 @@ static void say_why(const struct walk_next *n, char *out, size_t size)
 	}
 }
 
-static void lead(struct conductor *k, struct command *cmd)
+static bool lead(struct conductor *k, struct command *cmd)
 {
 	enum ota_code rc = committer_run(k->committer, cmd);
 	char subject[64];
 
 	if (rc == OTA_OK)
-		return;
-	/* Somebody was faster: the plan has changed, and is read anew. */
+		return true;
+	/* Somebody was faster: the plan has changed, and is read anew.  Or the store is ill. */
 	snprintf(subject, sizeof subject, "rollout/%lld", (long long)cmd->walk.id);
 	log_event(rc == OTA_ECONFLICT ? LOG_DEBUG : LOG_WARNING, subject, "not_led", "%s: %s",
 		  rollout_event_name(cmd->walk.event), cmd->err.msg);
+	return false;
 }
 
 static void judge(struct conductor *k, struct entry *e, int64_t now_us)
@@ -180,11 +230,10 @@ static void judge(struct conductor *k, struct entry *e, int64_t now_us)
 
 	fleet_plan_read(k->fleet);
 	const struct rollout *r = fleet_rollout(k->fleet, e->rollout_id);
-	if (r && is_counted(e, r, now_us)) {
-		e->due_us = now_us + LOOK_US;
-	} else if (r) {
+	if (r) {
 		n = look(k, e, r, now_us);
-		if (k->alerts)
+		/* Where the devices decide, what was counted last stands until they are again. */
+		if (k->alerts && (n.wait != WAIT_PROOF || e->counted_us == now_us))
 			alerts_judged(k->alerts, r, n.wait);
 		cmd.walk.id = r->id;
 		cmd.walk.event = n.event;
@@ -198,7 +247,8 @@ static void judge(struct conductor *k, struct entry *e, int64_t now_us)
 		return;
 	say_why(&n, why, sizeof why);
 	cmd.walk.reason = why;
-	lead(k, &cmd);
+	if (!lead(k, &cmd))
+		e->counted_us = 0; /* it is due still */
 }
 
 /* Leads what is due; when something may be due again. */

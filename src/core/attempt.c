@@ -50,6 +50,20 @@ enum attempt_state attempt_next(enum attempt_state state, enum attempt_event eve
 	return (enum attempt_state)next_state[event][state];
 }
 
+bool attempt_has_begun(enum attempt_state state)
+{
+	return state >= ATTEMPT_DOWNLOADING && state <= ATTEMPT_ROLLED_BACK;
+}
+
+bool attempt_takes_unnamed(enum attempt_state state, enum attempt_event event, bool accepted,
+			   bool first)
+{
+	if (first || event == EVENT_NONE || attempt_has_begun(state))
+		return true;
+	/* Nothing is rolled back that was not begun. */
+	return accepted && event != EVENT_REPORT_ROLLED_BACK;
+}
+
 bool attempt_is_open(enum attempt_state state)
 {
 	return state <= ATTEMPT_INSTALLING;

@@ -56,7 +56,17 @@ enum attempt_event {
 /* The state after EVENT; the same state when the event changes nothing (late, repeated). */
 enum attempt_state attempt_next(enum attempt_state state, enum attempt_event event);
 
+/*
+ * Whether a word that names no attempt, and may be a late one of the attempt before, moves the one
+ * in STATE.  ACCEPTED: the device has said that it has the command; FIRST: there is nothing that
+ * the word could be late of.
+ */
+bool attempt_takes_unnamed(enum attempt_state state, enum attempt_event event, bool accepted,
+			   bool first);
+
 bool attempt_is_open(enum attempt_state state);
+/* The device is at it, or was: it has begun to download. */
+bool attempt_has_begun(enum attempt_state state);
 /* SUCCESS, FAILED, ROLLED_BACK, WITHDRAWN: nothing a device says opens it again. */
 bool attempt_is_finished(enum attempt_state state);
 /* FAILED or ROLLED_BACK: counts towards max_attempts. */

@@ -242,8 +242,9 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 		return;
 	case REASON_OUTSIDE_PERCENT:
 		snprintf(out, size,
-			 "Rollout %s reaches %d %% of the devices and this one is outside.", name,
-			 x->rollout->target.percent);
+			 "Rollout %s reaches %d %% of the devices%s and this one is outside.", name,
+			 x->rollout->target.percent,
+			 x->rollout->walk.stage + 1 < x->rollout->stage_count ? " so far" : "");
 		return;
 	case REASON_OTHER_MODEL:
 		snprintf(out, size, "Rollout %s is for model %s, this device is %s.", name,

@@ -25,6 +25,7 @@
 
 #define DIGEST_SIZE       32
 #define LEARNT_MAX        64 /* names that a release learns */
+#define HEARD_MAX         8 /* messages whose copies are known: all that one try moves by, and more */
 #define ATTEMPT_TOKEN_LEN 13 /* base 32, 65 bits of chance */
 
 /* How a device is spoken to over MQTT: the form of its topics, which it chose by speaking first. */
@@ -75,13 +76,14 @@ struct device_link {
 	const char *site; /* interned */
 	enum topic_form form;
 	enum presence presence;
-	int64_t presence_us;       /* since when; 0: unknown */
-	int64_t silent_us;         /* it answered no command by then; 0: never so */
-	int64_t retry_us;          /* after a failure: not told before; 0: none */
-	const char *other_site;    /* interned; "" but for an id that is live on two sites ... */
-	int64_t conflict_us;       /* ... as was last seen then */
-	uint64_t result_hash;      /* of the last result's payload ... */
-	int64_t result_attempt_id; /* ... and the attempt that it ended: a copy of it is known */
+	int64_t presence_us;    /* since when; 0: unknown */
+	int64_t silent_us;      /* it answered no command by then; 0: never so */
+	int64_t retry_us;       /* after a failure: not told before; 0: none */
+	const char *other_site; /* interned; "" but for an id that is live on two sites ... */
+	int64_t conflict_us;    /* ... as was last seen then */
+	/* The newest messages that moved or ended an attempt, by their hashes: copies are known. */
+	uint64_t heard[HEARD_MAX]; /* the newest first; 0: none */
+	int64_t heard_us;          /* when the newest came; 0: never */
 };
 
 struct string_list {

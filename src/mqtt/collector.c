@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "mqtt/latecomers.h"
 #include "store/store.h"
 
 #include <stdio.h>
@@ -15,6 +16,9 @@
 #define LAST_OF_SLOTS 4096 /* a power of two, well above BATCH_MAX */
 #define TENDS_MS      1000
 #define RETRY_MS      50
+/* From one batch to the next, at least: a commit costs the processor as much as six messages, and
+ * wears the flash.  Who speaks after a silence is heard at once. */
+#define PACE_MS 10
 /* A commit that takes longer than this may cost the connection its keepalive: it is given up. */
 #define PATIENCE_MS (CLIENT_KEEPALIVE_S * 1000 / 2)
 
@@ -40,6 +44,7 @@ struct collector {
 	struct collector_config cfg;
 	struct client client;
 	struct collector_stats stats;
+	struct latecomers latecomers;
 	/* The batch: read, then with the committer, then done. */
 	struct inbound *batch[BATCH_MAX];
 	size_t count, submitted;
@@ -48,6 +53,7 @@ struct collector {
 	_Atomic bool store_refused; /* something was not stored: nothing is acknowledged */
 	bool abandoned;             /* the connection it came by is gone */
 	int64_t submitted_ms, tend_ms;
+	int64_t next_ms; /* the next batch begins not before */
 	/* The last message of each device in the batch: index + 1, by the hash of its id. */
 	uint16_t last_of[LAST_OF_SLOTS];
 };
@@ -133,12 +139,12 @@ static void make_report(struct inbound *in, const struct mosquitto_message *m)
 		.percent = say->percent,
 		.via = {in->topic.site, in->topic.form},
 		.accepted = say->accepted,
+		.hash = (hash64(m->payload, (size_t)m->payloadlen) + in->topic.kind) | 1,
+		.stamped = say->stamped,
 	};
 	/* Progress is of the attempt that is open, whatever it names. */
 	if (in->topic.kind == MESSAGE_OTA_PROGRESS)
 		r->version = NULL;
-	if (in->topic.kind == MESSAGE_OTA_RESULT)
-		r->result_hash = hash64(m->payload, (size_t)m->payloadlen) | 1;
 }
 
 /* NULL: no memory. */
@@ -216,8 +222,10 @@ static void on_message(struct client *client, const struct mosquitto_message *m)
 
 static void on_up(struct client *client)
 {
+	struct collector *c = client->owner;
 	char *topics[SUBSCRIPTIONS];
 
+	latecomers_clear(&c->latecomers); /* the copies of all come */
 	for (int i = 0; i < SUBSCRIPTIONS; i++)
 		topics[i] = (char *)(uintptr_t)subscriptions[i];
 	int rc = mosquitto_subscribe_multiple(client->m, NULL, SUBSCRIPTIONS, topics, 1, 0, NULL);
@@ -255,13 +263,27 @@ static void batch_submit(struct collector *c)
 	c->stats.batches++;
 }
 
+/* Its birth message is acknowledged: it is asked for again. */
+static void note_over_limit(struct collector *c, const struct inbound *in)
+{
+	const struct topic *t = &in->topic;
+	char topic[2 * NAME_MAX_LEN + 24];
+
+	c->stats.over_limit++;
+	if (in->command.kind != COMMAND_STATUS || !in->command.status.online)
+		return;
+	snprintf(topic, sizeof topic, "%s/%s/%s/status", t->site,
+		 t->form == TOPIC_FORM_DEVICES ? "devices" : "edge", t->device_id);
+	latecomers_add(&c->latecomers, topic, in->command.retry_after_s);
+}
+
 /* A command that the store refused by itself is told; who came online goes to the dispatcher. */
 static void note_outcome(struct collector *c, const struct inbound *in)
 {
 	const struct command *cmd = &in->command;
 
 	if (cmd->over_limit)
-		c->stats.over_limit++;
+		note_over_limit(c, in);
 	if (cmd->refused) {
 		c->stats.refused++;
 		log_event(LOG_ERROR, "mqtt", "message_refused", "of device %s: %s",
@@ -290,8 +312,8 @@ struct pollfd collector_pollfd(const struct collector *c)
 {
 	struct pollfd p = client_pollfd(&c->client);
 
-	if (c->count > 0)
-		p.fd = -1; /* not before it is answered */
+	if (c->count > 0 || clock_mono_ms() < c->next_ms)
+		p.fd = -1; /* not before it is answered, and not yet */
 	return p;
 }
 
@@ -319,11 +341,14 @@ int collector_turn(struct collector *c, bool readable)
 		/* While the store is down, the broker keeps what there is. */
 		if (committer_healthy(c->cfg.committer, NULL, 0))
 			client_tend(&c->client);
+		latecomers_ask(&c->latecomers, &c->client);
 		client_misc(&c->client);
 	}
 	client_write(&c->client);
-	if (!readable)
-		return TENDS_MS / 4;
+	int64_t pause_ms = c->next_ms - clock_mono_ms();
+	if (!readable || pause_ms > 0)
+		return pause_ms > 0 ? (int)pause_ms : TENDS_MS / 4;
+	c->next_ms = clock_mono_ms() + PACE_MS;
 	while (client_read(&c->client) && c->count < BATCH_MAX && !c->overflow)
 		;
 	if (c->count == 0) {
@@ -354,6 +379,7 @@ enum ota_code collector_new(const struct collector_config *cfg, struct collector
 		.owner = c,
 	};
 	client_init(&c->client);
+	latecomers_init(&c->latecomers, cfg->new_devices_per_second);
 	*out = c;
 	return OTA_OK;
 }
@@ -367,6 +393,7 @@ void collector_end(struct collector *c)
 		if (wait_for_batch(c) > 0 && poll(&wake, 1, RETRY_MS) > 0)
 			(void)!read(c->cfg.wake_fd, &n, sizeof n);
 	client_fini(&c->client);
+	latecomers_clear(&c->latecomers);
 }
 
 void collector_free(struct collector **cp)

@@ -4,8 +4,9 @@
  *
  * It reads until the socket is dry or the batch is full, submits the batch, and leaves the socket
  * alone until the committer has answered all of it: one packet more would send the acknowledgements
- * that wait.  Then they go out.  If the store did not take something, or takes too long, the socket
- * is closed without writing: the broker keeps the messages and sends them again.
+ * that wait.  Then they go out.  Batches begin 10 ms apart at least.  If the store did not take
+ * something, or takes too long, the socket is closed without writing: the broker keeps the messages
+ * and sends them again.
  *
  * A message that cannot be understood is kept in ota_rejected_messages, counted and acknowledged:
  * it blocks nobody.  The MQTT thread alone; only collector_done() runs on the committer's.
@@ -26,6 +27,7 @@ struct collector_config {
 	struct client_config *broker;
 	const char *client_id;
 	struct committer *committer;
+	int64_t new_devices_per_second;
 	int wake_fd; /* an eventfd that ends the thread's poll */
 	/* Called for a device that came online, or was heard of for the first time. */
 	void (*on_seen)(void *ctx, const char *device_id);

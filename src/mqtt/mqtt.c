@@ -26,6 +26,7 @@ struct mqtt {
 	int wake_fd;
 	struct client_config broker;
 	char client_id[2][160]; /* collecting, telling */
+	struct committer *committer;
 	struct collector *collector;
 	struct dispatcher *dispatcher;
 	/* What others see; written by the thread at each turn. */
@@ -92,6 +93,7 @@ static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, stru
 		.broker = &m->broker,
 		.client_id = m->client_id[0],
 		.committer = p->committer,
+		.new_devices_per_second = p->cfg->new_devices_per_second,
 		.wake_fd = m->wake_fd,
 		.on_seen = on_seen,
 		.ctx = m,
@@ -121,6 +123,7 @@ enum ota_code mqtt_new(const struct mqtt_parts *p, struct mqtt **out, struct ota
 	mosquitto_lib_init();
 	pthread_mutex_init(&m->lock, NULL);
 	m->since_us = clock_service_us();
+	m->committer = p->committer;
 	m->broker = (struct client_config){
 		.ca_file = p->cfg->mqtt_tls ? p->cfg->mqtt_ca : NULL,
 		.stopping = &m->stopping,
@@ -150,6 +153,8 @@ enum ota_code mqtt_start(struct mqtt *m, const struct mqtt_place *place, struct 
 	if (rc != 0)
 		return ota_fail_errno(err, rc, "starting the MQTT thread");
 	m->running = true;
+	/* Who is to be told of a new rollout is told now, not at the next turn. */
+	committer_ring_on_plan(m->committer, m->wake_fd);
 	return OTA_OK;
 }
 
@@ -159,6 +164,8 @@ void mqtt_stop(struct mqtt *m)
 
 	if (!m || !m->running)
 		return;
+	committer_ring_on_plan(m->committer, -1);
+	committer_barrier(m->committer); /* what was to ring has rung */
 	m->stopping = true;
 	(void)!write(m->wake_fd, &one, sizeof one);
 	pthread_join(m->thread, NULL);

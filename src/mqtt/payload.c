@@ -445,12 +445,26 @@ static void read_result(const struct json_fields *f, struct message *m)
 		read_error(f, name, m);
 }
 
+/*
+ * The time of a clock that was set, as a number of seconds or smaller, or in words.  What counts
+ * from the start of the device (a small number, a date in 1970) comes again after the next start.
+ */
+static bool is_stamped(const json_t *timestamp)
+{
+	const char *text = json_string_value(timestamp);
+
+	if (!text)
+		return json_number_value(timestamp) >= 1e9;
+	return strlen(text) >= strlen("2026-01-01") && strncmp(text, "1970", 4) != 0;
+}
+
 /* Version and attempt are told alike in all three. */
 static void read_subject(const struct json_fields *f, bool needs_version, struct message *m)
 {
 	field_names names = {"target_version", "version"}, tokens = {"attempt_id", "attempt"};
 	const char *name = find_name(f, tokens), *token = NULL;
 
+	m->stamped = is_stamped(json_object_get(f->object, "timestamp"));
 	m->version = read_checked(f, names, name_told_version_error);
 	if (needs_version && !find_name(f, names))
 		field_errors_add(f->errors, "body", "version", FIELD_TYPE_MISSING,

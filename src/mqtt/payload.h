@@ -65,6 +65,7 @@ struct message {
 	int percent;               /* 0..100; -1: not told */
 	const char *version;       /* as told (target_version or version), never "" */
 	const char *attempt_token; /* as told, at most 64 characters, never "" */
+	bool stamped; /* it has a time of day in it: what is said anew never looks the same */
 	/*
 	 * "download failed: ..." for a failure or a rollback that gives a reason, else "".  Valid
 	 * UTF-8 without control characters; a longer one is cut where a character ends.

@@ -105,8 +105,14 @@ static const char migration_2[] =
 	" id INTEGER PRIMARY KEY, device_id TEXT, topic TEXT NOT NULL, payload BLOB NOT NULL,"
 	" reason TEXT NOT NULL, detail TEXT NOT NULL, created_at TEXT NOT NULL) STRICT;";
 
+/* Copies of every message that moved an attempt are known, not those of the last result alone. */
+static const char migration_3[] = "ALTER TABLE devices DROP COLUMN result_hash;"
+				  "ALTER TABLE devices DROP COLUMN result_attempt;"
+				  "ALTER TABLE devices ADD COLUMN heard BLOB;"
+				  "ALTER TABLE devices ADD COLUMN heard_at TEXT;";
+
 /* How a rollout walks.  What was there is one stage, at once; where it is inactive, paused. */
-static const char migration_3[] =
+static const char migration_4[] =
 	"ALTER TABLE rollout_configurations ADD COLUMN state TEXT NOT NULL DEFAULT 'running'"
 	" CHECK (state IN"
 	"  ('draft','scheduled','running','paused','halted','completed','aborted'));"
@@ -150,7 +156,8 @@ static const char migration_5[] =
 	"CREATE INDEX webhooks_waiting ON ota_webhooks (target, tries, id)"
 	" WHERE given_up_at IS NULL;";
 
-static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_5};
+static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4,
+					 migration_5};
 
 const char *const *sqlite_migrations(int *count)
 {

@@ -134,8 +134,8 @@ static enum ota_code open_writer(struct sqlite_store *s, struct ota_err *err)
 	if (!exec(s->db, "PRAGMA journal_mode=WAL") || !exec(s->db, "PRAGMA synchronous=FULL") ||
 	    /* A savepoint's journal is a file elsewhere otherwise, made and removed at each commit.
 	     */
-	    !exec(s->db, "PRAGMA temp_store=MEMORY") ||
-	    !exec(s->db, "PRAGMA foreign_keys=ON") || !exec(s->db, "PRAGMA cache_size=-16384"))
+	    !exec(s->db, "PRAGMA temp_store=MEMORY") || !exec(s->db, "PRAGMA foreign_keys=ON") ||
+	    !exec(s->db, "PRAGMA cache_size=-16384"))
 		return sqlite_fail(s, s->db, "opening", err);
 	return OTA_OK;
 }

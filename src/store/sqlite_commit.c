@@ -17,6 +17,7 @@
 
 enum statement {
 	ST_DEVICE_PUT,
+	ST_DEVICE_SAME,
 	ST_DEVICE_SEEN,
 	ST_DEVICE_LABEL,
 	ST_DEVICE_NOTES,
@@ -26,6 +27,8 @@ enum statement {
 	ST_FAILURES_CLEAR,
 	ST_ATTEMPT_INSERT,
 	ST_ATTEMPT_UPDATE,
+	ST_ATTEMPT_MOVE,
+	ST_ATTEMPT_PROGRESS,
 	ST_FAILURES_PUT,
 	ST_FAILURES_REMOVE,
 	ST_EVENT,
@@ -49,21 +52,27 @@ enum statement {
 };
 _Static_assert(STATEMENTS <= STATEMENTS_MAX, "make room");
 
+#define DEVICE_FACTS                                                                               \
+	" mac_address=?3, current_firmware_version=?5, hw=?8, boot_hash=?9, booted_at=?10,"        \
+	" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"          \
+	" ran_as=?15, site=?16, topic_form=?17, online=?18, presence_at=?19, other_site=?20,"      \
+	" conflict_at=?21, heard=?22, heard_at=?23, silent_at=?24, retry_at=?25"
+#define ATTEMPT_PROGRESS                                                                           \
+	" error_message=coalesce(?5,error_message), progress_percent=?6,"                          \
+	" started_at=coalesce(started_at,?7), reported_at=?9, installing_at=?18,"                  \
+	" accepted_at=?23 WHERE id=?1"
+
 static const char *const sql[STATEMENTS] = {
 	[ST_DEVICE_PUT] =
 		"INSERT INTO devices (id, device_id, mac_address, device_model,"
 		" current_firmware_version, last_seen, created_at, hw, boot_hash, booted_at,"
 		" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as, site,"
-		" topic_form, online, presence_at, other_site, conflict_at, result_hash,"
-		" result_attempt, silent_at, retry_at)"
+		" topic_form, online, presence_at, other_site, conflict_at, heard,"
+		" heard_at, silent_at, retry_at)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,"
 		"?21,?22,?23,?24,?25)"
-		" ON CONFLICT (id) DO UPDATE SET mac_address=?3, device_model=?4,"
-		" current_firmware_version=?5, last_seen=?6, hw=?8, boot_hash=?9, booted_at=?10,"
-		" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"
-		" ran_as=?15, site=?16, topic_form=?17, online=?18, presence_at=?19,"
-		" other_site=?20, conflict_at=?21, result_hash=?22, result_attempt=?23,"
-		" silent_at=?24, retry_at=?25",
+		" ON CONFLICT (id) DO UPDATE SET device_model=?4, last_seen=?6," DEVICE_FACTS,
+	[ST_DEVICE_SAME] = "UPDATE devices SET" DEVICE_FACTS " WHERE id=?1",
 	[ST_DEVICE_SEEN] = "UPDATE devices SET last_seen=?2 WHERE id=?1",
 	[ST_DEVICE_LABEL] = "UPDATE devices SET label=?2 WHERE device_id=?1",
 	[ST_DEVICE_NOTES] = "UPDATE devices SET notes=?2 WHERE device_id=?1",
@@ -79,6 +88,9 @@ static const char *const sql[STATEMENTS] = {
 		" installing_at, settled, commanded_at, commands, accepted_at)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,"
 		"?21,?22,?23)",
+	/* An index is written for each column that a statement names, changed or not. */
+	[ST_ATTEMPT_MOVE] = "UPDATE device_update_status SET status=?4," ATTEMPT_PROGRESS,
+	[ST_ATTEMPT_PROGRESS] = "UPDATE device_update_status SET" ATTEMPT_PROGRESS,
 	/* completed_at follows the state: a lapsed attempt that begins is open again. */
 	[ST_ATTEMPT_UPDATE] =
 		"UPDATE device_update_status SET status=?4, "
@@ -231,8 +243,11 @@ static void bind_link(sqlite3_stmt *st, const struct device_link *l)
 	bind_time(st, 19, l->presence_us);
 	bind_known(st, 20, l->other_site);
 	bind_time(st, 21, l->conflict_us);
-	sqlite3_bind_int64(st, 22, (int64_t)l->result_hash);
-	sqlite3_bind_int64(st, 23, l->result_attempt_id);
+	if (l->heard_us)
+		sqlite3_bind_blob(st, 22, l->heard, sizeof l->heard, SQLITE_STATIC);
+	else
+		sqlite3_bind_null(st, 22);
+	bind_time(st, 23, l->heard_us);
 	bind_time(st, 24, l->silent_us);
 	bind_time(st, 25, l->retry_us);
 }
@@ -241,7 +256,7 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 {
 	const struct device *d = c->device.device;
 	const struct device_state *n = c->device.state;
-	sqlite3_stmt *st = statement(s, ST_DEVICE_PUT);
+	sqlite3_stmt *st = statement(s, c->device.same ? ST_DEVICE_SAME : ST_DEVICE_PUT);
 	char mac[MAC_TEXT_SIZE];
 
 	if (!st)
@@ -249,12 +264,14 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 	if (n->mac)
 		mac_format(n->mac, mac);
 	sqlite3_bind_int64(st, 1, d->id);
-	bind_text(st, 2, d->device_id);
+	if (!c->device.same) {
+		bind_text(st, 2, d->device_id);
+		bind_known(st, 4, n->model);
+		bind_time(st, 6, d->last_seen_us);
+		bind_time(st, 7, d->created_us);
+	}
 	bind_text(st, 3, n->mac ? mac : NULL);
-	bind_known(st, 4, n->model);
 	bind_known(st, 5, n->version);
-	bind_time(st, 6, d->last_seen_us);
-	bind_time(st, 7, d->created_us);
 	bind_known(st, 8, n->hw);
 	sqlite3_bind_int64(st, 9, (int64_t)n->boot_hash);
 	bind_time(st, 10, n->booted_us);
@@ -299,6 +316,35 @@ static bool run_with_device(struct sqlite_store *s, enum statement which, const 
 	return run(st);
 }
 
+static void bind_progress(sqlite3_stmt *st, const struct change *c)
+{
+	const struct attempt *a = c->attempt.attempt;
+
+	sqlite3_bind_int64(st, 1, a->id);
+	bind_text(st, 5, c->attempt.error_message);
+	if (a->percent >= 0)
+		sqlite3_bind_int(st, 6, a->percent);
+	else
+		sqlite3_bind_null(st, 6);
+	bind_time(st, 7, c->attempt.started_us);
+	bind_time(st, 9, a->reported_us);
+	bind_time(st, 18, a->installing_us);
+	bind_time(st, 23, a->accepted_us);
+}
+
+static bool write_progress(struct sqlite_store *s, const struct change *c)
+{
+	bool moves = c->attempt.reach == ATTEMPT_MOVES_ON;
+	sqlite3_stmt *st = statement(s, moves ? ST_ATTEMPT_MOVE : ST_ATTEMPT_PROGRESS);
+
+	if (!st)
+		return false;
+	if (moves)
+		bind_text(st, 4, attempt_status_word(c->attempt.attempt->state));
+	bind_progress(st, c);
+	return run(st);
+}
+
 static bool write_attempt(struct sqlite_store *s, const struct change *c)
 {
 	const struct attempt *a = c->attempt.attempt;
@@ -307,23 +353,14 @@ static bool write_attempt(struct sqlite_store *s, const struct change *c)
 
 	if (!st)
 		return false;
-	sqlite3_bind_int64(st, 1, a->id);
+	bind_progress(st, c);
 	bind_text(st, 4, attempt_status_word(a->state));
-	bind_text(st, 5, c->attempt.error_message);
-	if (a->percent >= 0)
-		sqlite3_bind_int(st, 6, a->percent);
-	else
-		sqlite3_bind_null(st, 6);
-	bind_time(st, 7, c->attempt.started_us);
 	bind_time(st, 8, c->attempt.completed_us);
-	bind_time(st, 9, a->reported_us);
 	bind_text(st, 13, attempt_closed_word(a->state));
 	bind_text(st, 14, c->attempt.closed_why);
-	bind_time(st, 18, a->installing_us);
 	sqlite3_bind_int(st, 19, a->settled);
 	bind_time(st, 21, a->commanded_us);
 	sqlite3_bind_int(st, 22, a->commands);
-	bind_time(st, 23, a->accepted_us);
 	if (insert) {
 		bind_text(st, 2, c->attempt.device_id);
 		bind_text(st, 3, a->version);
@@ -533,8 +570,10 @@ static bool write_change(struct sqlite_store *s, const struct change *c)
 		return run_with_device(s, ST_GROUPS_CLEAR, c->device_delete.device_id) &&
 		       run_with_device(s, ST_FAILURES_CLEAR, c->device_delete.device_id) &&
 		       run_with_device(s, ST_DEVICE_DELETE, c->device_delete.device_id);
-	case CHANGE_ATTEMPT_INSERT:
-	case CHANGE_ATTEMPT_UPDATE: return write_attempt(s, c);
+	case CHANGE_ATTEMPT_INSERT: return write_attempt(s, c);
+	case CHANGE_ATTEMPT_UPDATE:
+		return c->attempt.reach == ATTEMPT_CHANGES ? write_attempt(s, c)
+							   : write_progress(s, c);
 	case CHANGE_FAILURES: return write_failures(s, c);
 	case CHANGE_EVENT: return write_event(s, c);
 	case CHANGE_RELEASE_INSERT: return write_release(s, c);

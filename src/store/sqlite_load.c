@@ -75,11 +75,15 @@ static bool read_link(sqlite3_stmt *st, struct device_link *l)
 		.presence_us = sqlite_time(st, 18),
 		.other_site = text_or_empty(st, 19),
 		.conflict_us = sqlite_time(st, 20),
-		.result_hash = (uint64_t)sqlite3_column_int64(st, 21),
-		.result_attempt_id = sqlite3_column_int64(st, 22),
+		.heard_us = sqlite_time(st, 22),
 		.silent_us = sqlite_time(st, 23),
 		.retry_us = sqlite_time(st, 24),
 	};
+	/* In the order of bytes of the machine that wrote it: elsewhere it is of no use, and no
+	 * harm.
+	 */
+	if (sqlite3_column_bytes(st, 21) == sizeof l->heard)
+		memcpy(l->heard, sqlite3_column_blob(st, 21), sizeof l->heard);
 	if (sqlite3_column_type(st, 17) != SQLITE_NULL)
 		l->presence = sqlite3_column_int(st, 17) ? PRESENCE_ONLINE : PRESENCE_OFFLINE;
 	return l->form != TOPIC_FORM_NONE;
@@ -193,7 +197,7 @@ enum ota_code sqlite_load(struct store *base, const struct store_loader *l, stru
 		 " created_at, hw, boot_hash, booted_at, boot_seen_at, firmware_digest, "
 		 "app_elf_sha256,"
 		 " ran_release_id, ran_as, site, topic_form, online, presence_at, other_site,"
-		 " conflict_at, result_hash, result_attempt, silent_at, retry_at"
+		 " conflict_at, heard, heard_at, silent_at, retry_at"
 		 " FROM devices",
 		 load_device},
 		{"SELECT device_id, group_name FROM device_groups ORDER BY device_id, group_name",

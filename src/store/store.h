@@ -19,7 +19,7 @@
 /* --- what is written --- */
 
 enum change_kind {
-	CHANGE_DEVICE_PUT, /* insert, or replace every column of the fleet's */
+	CHANGE_DEVICE_PUT, /* insert, or replace every column of the fleet's; see `same` */
 	CHANGE_DEVICE_SEEN,
 	CHANGE_DEVICE_LABEL, /* label or notes */
 	CHANGE_DEVICE_GROUPS,
@@ -51,12 +51,21 @@ enum webhook_change {
 #define REJECTED_PAYLOAD_MAX 512
 
 /* All pointers are borrowed until the commit has returned.  Times are microseconds, 0 is NULL. */
+/* What an update of an attempt can have changed: indexes over other columns are left alone. */
+enum attempt_reach {
+	ATTEMPT_CHANGES,    /* anything */
+	ATTEMPT_MOVES_ON,   /* open before and after: the state, and what ATTEMPT_PROGRESSES may */
+	ATTEMPT_PROGRESSES, /* error, percent, started, reported, installing, accepted */
+};
+
 struct change {
 	enum change_kind kind;
 	union {
 		struct {
 			const struct device *device;
 			const struct device_state *state;
+			bool same; /* it is there, as the same model: last_seen is left to
+				      CHANGE_DEVICE_SEEN, and no index is written */
 		} device;
 		struct {
 			int64_t id;
@@ -79,6 +88,7 @@ struct change {
 			const char *error_message;        /* NULL: leave what is there */
 			const char *closed_why;           /* NULL: leave what is there */
 			int64_t started_us, completed_us; /* 0: leave what is there */
+			enum attempt_reach reach;         /* of CHANGE_ATTEMPT_UPDATE */
 		} attempt;
 		struct {
 			const char *device_id;

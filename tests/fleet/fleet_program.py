@@ -23,6 +23,9 @@ class Fleet:
     def __init__(self, home):
         assert os.path.exists(PROGRAM), "%s is not built; PAKU_BUILD names the folder" % PROGRAM
         self.home, self.running = home, []
+        # Flashing and starting take no time here: what the tests are about is what is said.
+        self.quick = home / "quick.json"
+        self.quick.write_text('{"install_s": [0.05, 0.2], "reboot_s": [0.05, 0.2]}')
 
     def environment(self, service=None, **more):
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8",
@@ -37,11 +40,16 @@ class Fleet:
         return {**env, **more}
 
     def start(self, *args, service=None, **env):
-        process = subprocess.Popen([PROGRAM, *map(str, args)], stdout=subprocess.PIPE,
+        process = subprocess.Popen([PROGRAM, *self.arguments(args)], stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
                                    env=self.environment(service, **env))
         self.running.append(process)
         return process
+
+    def arguments(self, args):
+        if args[:1] == ("run",) and "--scenario" not in args:
+            args += ("--scenario", self.quick)
+        return [str(a) for a in args]
 
     def __call__(self, *args, service=None, timeout=120, **env):
         process = self.start(*args, service=service, **env)
@@ -55,7 +63,7 @@ class Fleet:
         return json.loads(done.out)
 
     def on_terminal(self, *args, service=None):
-        return Terminal([PROGRAM, *map(str, args)], self.environment(service), 100, 30)
+        return Terminal([PROGRAM, *self.arguments(args)], self.environment(service), 100, 30)
 
     def close(self):
         for process in self.running:

@@ -2,6 +2,7 @@
 """A fleet over HTTP against a real service: what both say in the end."""
 import json
 import re
+import signal
 
 from service import wait_for
 
@@ -31,39 +32,53 @@ def test_the_field_with_all_its_habits(fleet, services):
 
 
 def test_the_same_seed_gives_the_same_record(fleet, services, tmp_path):
-    def run(name, seed):
-        path = tmp_path / name
-        fleet.json("run", "--http", "--devices", 100, "--seed", seed, "--poll", 1, "--habits", FIELD,
-                   "--record", path, service=services("service-" + name))
-        return path.read_text()
+    def start(name, seed):
+        return name, fleet.start("run", "--http", "--devices", 100, "--seed", seed, "--poll", 1,
+                                 "--habits", FIELD, "--json", "--record", tmp_path / name,
+                                 service=services("service-" + name))
 
-    first, again, other = run("first", 11), run("again", 11), run("other", 12)
+    def end(name, process):
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+        return (tmp_path / name).read_text()
+
+    runs = [start("first", 11), start("again", 11), start("other", 12)]
+    first, again, other = [end(*run) for run in runs]
     assert first == again
     assert first.replace("fleet-11-", "") != other.replace("fleet-12-", "")
     rows = [json.loads(line) for line in first.splitlines()]
     assert len(rows) == 100 and rows[5]["device"] == "fleet-11-5"
 
 
+def wait_until_seen(service, count):
+    """Until each of so many devices has told after its start that it runs the new version."""
+    def reasons():
+        return [service.get("/api/admin/devices/fleet-1-%d/explain" % i).json().get("reason")
+                for i in range(count)]
+    wait_for(lambda: reasons() == count * ["up_to_date"], "the devices to run the new version")
+
+
 def test_a_difference_is_found(fleet, services):
     service = services()
     process = fleet.start("run", "--http", "--devices", 10, "--poll", 1, "--until", "time",
-                          "--duration", 5, "--settle", 1, service=service)
-    wait_for(lambda: len(service.list("devices")) == 10, "the devices to be there")
-    service.report("fleet-1-3", "9.9.9", "success")
+                          "--duration", 60, "--settle", 1, service=service)
+    wait_until_seen(service, 10)
+    service.report("fleet-1-3", "9.9.9", "failed")
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, out + err
     assert "1 differences" in out
-    assert re.search(r"^  fleet-1-3: the service has a success attempt \S+ at 9.9.9 that the "
+    assert re.search(r"^  fleet-1-3: the service has a failed attempt \S+ at 9.9.9 that the "
                      r"device never saw$", out, re.M), out
 
 
 def test_a_version_that_was_not_said_is_found(fleet, services):
     service = services()
-    process = fleet.start("run", "--http", "--devices", 3, "--poll", 60, "--until", "time",
-                          "--duration", 8, "--settle", 0, "--json", service=service)
-    wait_for(lambda: [d["current_firmware_version"] for d in service.list("devices")] == 3 * ["1.2.0"],
-             "the devices to be updated")
+    process = fleet.start("run", "--http", "--devices", 3, "--poll", 5, "--until", "time",
+                          "--duration", 60, "--settle", 0, "--json", service=service)
+    wait_until_seen(service, 3)
     service.check("fleet-1-1", version="7.0.0", model="sample")
+    process.send_signal(signal.SIGINT)
     told = json.loads(process.communicate(timeout=60)[0])
     assert process.returncode == 1 and told["consistent"] is False
     assert "fleet-1-1: it runs 1.2.0, the service says 7.0.0" in told["first_differences"]
@@ -71,11 +86,12 @@ def test_a_version_that_was_not_said_is_found(fleet, services):
 
 def test_only_twenty_differences_are_shown(fleet, services):
     service = services(rollout=False)
-    process = fleet.start("run", "--http", "--devices", 30, "--until", "time", "--duration", 4,
+    process = fleet.start("run", "--http", "--devices", 30, "--until", "time", "--duration", 60,
                           "--settle", 0, service=service)
     wait_for(lambda: len(service.list("devices")) == 30, "the devices to be there")
     for i in range(30):
         service.report("fleet-1-%d" % i, "9.9.9", "failed")
+    process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "30 differences" in out and "  and 10 more" in out
@@ -141,3 +157,22 @@ def test_the_screen(fleet, services):
         assert "consistent" in screen.text() and screen.settings() == before
     finally:
         screen.close()
+
+
+def test_a_ramp(fleet, fake):
+    """Ten devices at five a second: the last one starts after 1.8 s."""
+    summary = fleet.json("run", "--http", "--devices", 10, "--ramp", 5, "--poll", 1, service=fake)
+    assert summary["seconds"] >= 1.8
+
+
+def test_ended_twice_at_once_is_ended_once(fleet, services):
+    """As `timeout` and a terminal do it; the comparison comes all the same."""
+    service = services()
+    run = fleet.start("run", "--http", "--devices", 5, "--poll", 1, "--until", "time",
+                      "--duration", 60, service=service)
+    wait_for(lambda: len(service.list("devices")) == 5, "the fleet")
+    run.send_signal(signal.SIGINT)
+    run.send_signal(signal.SIGTERM)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert "consistent: " in out

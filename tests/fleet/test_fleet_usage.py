@@ -17,6 +17,7 @@ BAD_OPTIONS = [
     (["run", "--broker", "host:port"], "--broker is HOST or HOST:PORT, not 'host:port'"),
     (["run", "--broker", ":1883"], "--broker is HOST or HOST:PORT, not ':1883'"),
     (["run", "--broker", "h:70000"], "--broker is HOST or HOST:PORT, not 'h:70000'"),
+    (["run", "--ramp", "0"], "--ramp is a whole number from 1 to 100000, not '0'"),
     (["run", "--http", "--broker", "h"], "--broker does not go with --http"),
     (["run", "--poll", "3"], "--poll goes with --http alone"),
     (["run", "--until", "time"], "--until time needs --duration"),

@@ -2,6 +2,8 @@
 """Devices over MQTT as tests need them, and the service with its own broker."""
 import json
 import re
+import socket
+import subprocess
 import threading
 
 import paho.mqtt.client as paho
@@ -123,3 +125,98 @@ class Device(Client):
         self.publish(self.base + "/ota/result", {
             "timestamp": 3, "version": version, "success": code == 0, "result_code": code,
             "message": message, **more})
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Broker:
+    """A mosquitto of the test's own, so that it lives on when the service does not."""
+
+    def __init__(self, folder, settings="allow_anonymous true\n"):
+        self.port = free_port()
+        self.conf = folder / "broker.conf"
+        self.conf.write_text("listener %d 127.0.0.1\nmax_inflight_messages 1000\n"
+                             "max_queued_messages 100000\nuser root\n%s" % (self.port, settings))
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["/usr/sbin/mosquitto", "-c", str(self.conf)],
+                                        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        wait_for(self.answers, "the broker")
+
+    def answers(self):
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(10)
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class Proxy:
+    """A line to the broker that can be cut in the middle of anything."""
+
+    def __init__(self, to_port):
+        self.to_port, self.pairs, self.lock = to_port, [], threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self.to_port))
+            except OSError:
+                near.close()
+                continue
+            with self.lock:
+                self.pairs.append((near, far))
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
+
+    @staticmethod
+    def copy(source, sink):
+        try:
+            while data := source.recv(4096):
+                sink.sendall(data)
+        except OSError:
+            pass
+        for s in (source, sink):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self):
+        with self.lock:
+            pairs, self.pairs = self.pairs, []
+        for pair in pairs:
+            for s in pair:
+                try:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def close(self):
+        self.listener.close()
+        self.cut()
+
+
+class FarService(MqttService):
+    """A service whose broker is elsewhere."""
+
+    def broker_port(self):
+        return int(self.extra["MQTT_PORT"])

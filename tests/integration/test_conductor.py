@@ -2,13 +2,15 @@
 """Rollouts that walk by themselves, on a real service and a real clock, in stages of a second."""
 import datetime
 import json
+import os
 import random
 import threading
 
 import pytest
 
 import images
-from service import wait_for
+from mqtt import Device, MqttService
+from service import BUILD, wait_for
 
 CREATE = "/api/admin/rollout/create"
 NEW = "2.0.0"
@@ -86,19 +88,26 @@ def events(service, number):
 
 def explained(rows):
     """The state of a rollout by its events alone, and each of them follows from the one before."""
-    state = None
+    state, since, stage_since = None, None, None
     for row in rows:
-        data = row["event_data"]
+        data, at = row["event_data"], row["created_at"]
         if row["event_type"] == "rollout_created":
-            state = {"state": data["state"], "stage": 1, "approved": False}
+            state, since = {"state": data["state"], "stage": 1, "approved": False}, at
+            stage_since = at if data["state"] == "running" else None
         elif "after" in (data or {}):
             assert data["before"] == state, row
+            if data["after"]["state"] != state["state"]:
+                since = at
+            if data["after"]["stage"] != state["stage"] or \
+                    (data["after"]["state"] == "running" and not stage_since):
+                stage_since = at
             state = data["after"]
-    return state
+    return {**state, "since": since, "stage_since": stage_since}
 
 
 def standing(r):
-    return {"state": r["state"], "stage": r["stage"]["index"], "approved": r["stage"]["approved"]}
+    return {"state": r["state"], "stage": r["stage"]["index"], "approved": r["stage"]["approved"],
+            "since": r["since"], "stage_since": r["stage"]["since"]}
 
 
 def same_as_explained(service, number):
@@ -195,6 +204,16 @@ def test_pause_keeps_what_is_done(loaded):
     assert same_as_explained(loaded, number)["state"] == "paused"
     loaded.ok("POST", "/api/admin/rollout/%d/activate" % number)
     assert same_as_explained(loaded, number)["stage"]["index"] == 2
+    # What people and the conductor did, and nothing that devices did or that follows for them.
+    done = loaded.list("events", operations="true", limit=1000)
+    assert {e["event_type"] for e in done} == {
+        "firmware_uploaded", "rollout_created", "rollout_updated", "rollout_paused",
+        "rollout_resumed", "rollout_stage"}
+    assert {e["created_by"] for e in done} == {"api", "conductor"}
+    rest = [e for e in loaded.list("events", limit=1000) if e not in done]
+    assert rest and {e["created_by"] for e in rest} == {None}
+    assert "update_withdrawn" in {e["event_type"] for e in rest}
+    assert loaded.get("/api/admin/events", params={"operations": "perhaps"}).status_code == 422
     by = {e["event_type"]: e for e in events(loaded, number)}
     assert by["rollout_paused"]["created_by"] == "api"
     reasons = [e["event_data"].get("reason") for e in events(loaded, number)
@@ -279,6 +298,29 @@ def test_the_deadline_pauses(loaded):
     answer = loaded.post(CREATE, json={"name": "x", "firmware_version": NEW, "target_type": "all",
                                        "device_model": "esp32", "deadline": "2020-01-01T00:00:00Z"})
     assert answer.status_code == 422
+
+
+def test_a_wider_stage_is_told(services, tmp_path):
+    """Over MQTT nobody asks: those whom the next stage reaches are told when it begins."""
+    service = MqttService(tmp_path / "mqtt").start()
+    devices = [Device(service, "dev-%02d" % i) for i in range(12)]
+    try:
+        service.release(images.esp32(NEW), NEW)
+        number = make(service, stages=[{"percent": 25, "min_duration_s": 3600}, {"percent": 100}])
+
+        def told():
+            return {d.id for d in devices if d.commands()}
+
+        first = wait_for(lambda: len(told()) == show(service, number)["targeted"] and told(),
+                         "the first stage to be told")
+        assert 0 < len(first) < 12
+        assert lead(service, number, "promote").status_code == 200
+        wait_for(lambda: len(told()) == 12, "all to be told")
+        assert all(len(d.commands()) == 1 for d in devices)
+    finally:
+        for d in devices:
+            d.close()
+        service.stop()
 
 
 def test_nothing_is_led_while_everything_is_stopped(loaded):
@@ -412,6 +454,41 @@ def test_commands_that_cross(loaded):
         assert (a.json()["state"], a.json()["stage"]) == (r["state"], r["stage"]["index"])
     changes = [e for e in events(loaded, number) if "after" in (e["event_data"] or {})]
     assert len(changes) == 1
+
+
+def test_the_clock_jumps(services, tmp_path):
+    """Ahead, a stage's time passes, and its proof is waited for; back, nothing is led until the
+    clock is right."""
+    shim = os.path.join(BUILD, "tests", "integration", "libclockshift.so")
+    shift = tmp_path / "shift"
+    shift.write_text("0")
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), shim]))
+    asan = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
+    service = services(env={"LD_PRELOAD": preload, "CLOCK_SHIFT_FILE": str(shift),
+                            "ASAN_OPTIONS": asan})
+    service.release(images.esp32(NEW), NEW)
+    crowd = Crowd(service, count=4)
+    number = make(service, stages=[{"percent": 50, "min_duration_s": 3600},
+                                   {"percent": 75, "min_duration_s": 3600, "min_proven": 0},
+                                   {"percent": 100}])
+    waits_for(service, number, "time")
+    shift.write_text("86400")
+    waits_for(service, number, "proof")
+    crowd.look_in()
+    in_state(service, number, "running", 2)
+    # A day back: what was stored is ahead of the clock.
+    shift.write_text("0")
+    wait_for(lambda: "waits_for_the_clock" in service.log(), "the conductor to notice")
+    # By the service's own time, which goes on, the stage lasts; by a person's word it does not.
+    assert show(service, number)["next"]["waits_for"] == "time"
+    assert lead(service, number, "promote").json()["stage"] == 3
+    crowd.look_in()
+    waits_for(service, number, "nothing")
+    assert service.log().count("waits_for_the_clock") == 1
+    shift.write_text(str(2 * 86400))
+    in_state(service, number, "completed")
+    assert "conductor goes_on" in service.log()
+    same_as_explained(service, number)
 
 
 def test_killed_in_the_middle_of_a_walk(loaded):

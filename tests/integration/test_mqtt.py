@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -354,3 +355,23 @@ def test_no_more_download_than_may(services):
         device.command(seconds=15)
     for device in devices:
         device.close()
+
+
+def test_the_broker_keeps_what_a_service_that_hangs_cannot_take(service):
+    """More than 100,000 messages, all of them acknowledged to the devices."""
+    say = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(service.mqtt_port), "-q", "1", "-l"]
+    before = service.ok("GET", "/metrics")["mqtt_messages_total"]
+    os.kill(service.process.pid, signal.SIGSTOP)
+    try:
+        devices = [subprocess.Popen([*say, "-t", "paku/edge/d%d/ota/progress" % n],
+                                    stdin=subprocess.PIPE) for n in range(2)]
+        # Fewer each than there are packet identifiers: past them the program forgets some.
+        for one in devices:
+            one.stdin.write(b'{"state":"Idle"}\n' * 60000)
+            one.stdin.close()
+        for one in devices:
+            assert one.wait(60) == 0
+    finally:
+        os.kill(service.process.pid, signal.SIGCONT)
+    wait_for(lambda: service.ok("GET", "/metrics")["mqtt_messages_total"] == before + 120000,
+             "all messages", 60)

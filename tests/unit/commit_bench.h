@@ -198,11 +198,11 @@ static inline void dump_link(struct buf *b, const struct device_link *l)
 	if (!l)
 		return;
 	buf_printf(b,
-		   " link{%s form=%d presence=%d since=%lld other=%s conflict=%lld result=%llx of "
-		   "%lld}",
+		   " link{%s form=%d presence=%d since=%lld other=%s conflict=%lld heard=%llx,%llx "
+		   "at %lld}",
 		   l->site, (int)l->form, (int)l->presence, (long long)l->presence_us,
-		   l->other_site, (long long)l->conflict_us, (unsigned long long)l->result_hash,
-		   (long long)l->result_attempt_id);
+		   l->other_site, (long long)l->conflict_us, (unsigned long long)l->heard[0],
+		   (unsigned long long)l->heard[1], (long long)l->heard_us);
 }
 
 static inline int failure_compare(const void *a, const void *b)

@@ -148,6 +148,31 @@ static enum ota_code scene_rollout(struct bench *b)
 	return roll_out_as(b, &n, &cmd);
 }
 
+static enum ota_code scene_staged(struct bench *b)
+{
+	static const struct stage stages[] = {{10, 60, 1, true}, {100, 0, -1, false}};
+	struct rollout_new n = rollout_of("walk", "2.0.0");
+	struct command cmd;
+
+	n.stages = stages;
+	n.stage_count = 2;
+	n.requires = "1.0.0";
+	n.not_before_us = INT64_C(4000000000) * US_PER_S; /* in 2096 */
+	n.deadline_us = n.not_before_us + US_PER_S;
+	n.reason = "to \"see\"";
+	return roll_out_as(b, &n, &cmd);
+}
+
+/* With what waits, which is withdrawn. */
+static enum ota_code scene_pause(struct bench *b)
+{
+	struct command cmd = {.kind = COMMAND_ROLLOUT_WALK,
+			      .by = "tester",
+			      .walk = {.id = 1, .event = ROLLOUT_PAUSE, .reason = "a \"reason\""}};
+
+	return committer_run(b->c, &cmd);
+}
+
 static enum ota_code scene_deactivate(struct bench *b)
 {
 	return set_active(b, 1, false);
@@ -340,7 +365,7 @@ static enum ota_code scene_result(struct bench *b)
 					    .event = EVENT_REPORT_FAILED,
 					    .percent = -1,
 					    .error_message = "download failed",
-					    .result_hash = 0x8000000000000001});
+					    .hash = 0x8000000000000001});
 }
 
 static enum ota_code scene_result_unsolicited(struct bench *b)
@@ -349,7 +374,7 @@ static enum ota_code scene_result_unsolicited(struct bench *b)
 					    .version = "9.0.0",
 					    .event = EVENT_REPORT_SUCCESS,
 					    .percent = -1,
-					    .result_hash = 5});
+					    .hash = 5});
 }
 
 static enum ota_code scene_dispatch(struct bench *b)
@@ -434,6 +459,8 @@ static const struct {
 	{"unsolicited", scene_unsolicited, NULL},
 	{"release", scene_release, NULL},
 	{"rollout", scene_rollout, NULL},
+	{"staged", scene_staged, NULL},
+	{"pause", scene_pause, NULL},
 	{"deactivate", scene_deactivate, NULL},
 	{"device delete", scene_device_delete, NULL},
 	{"edit", scene_edit, NULL},

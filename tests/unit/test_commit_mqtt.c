@@ -3,6 +3,8 @@
  * commit: what comes over MQTT and whom the dispatcher tells, on a real SQLite file, restarted
  * between steps.  Time passes by moving the service's clock.
  */
+#include "mqtt_bench.h"
+
 #include "failing_store.h"
 
 #define ATTEMPTS     "SELECT count(*) FROM device_update_status"
@@ -13,135 +15,8 @@
 #define COMMANDS     "SELECT commands FROM device_update_status ORDER BY id DESC LIMIT 1"
 #define ONLINE       "SELECT online FROM devices WHERE device_id='d1'"
 #define SITE         "SELECT site FROM devices WHERE device_id='d1'"
-#define WINDOW       60
 
-static int begin(void **state)
-{
-	static struct bench b;
-
-	b = bench_new();
-	bench_open(&b);
-	*state = &b;
-	return 0;
-}
-
-static int end(void **state)
-{
-	bench_end(*state);
-	return 0;
-}
-
-#define RETRY 3600 /* the bench's poll interval */
-
-static void seconds_pass(int seconds)
-{
-	clock_service_not_before(clock_service_us() + seconds * US_PER_S);
-}
-
-static int64_t events(struct bench *b, const char *type)
-{
-	char sql[128];
-
-	snprintf(sql, sizeof sql, "SELECT count(*) FROM ota_events WHERE event_type='%s'", type);
-	return row_int(b, sql);
-}
-
-/* --- what devices say --- */
-
-static const struct via paku = {"paku", TOPIC_FORM_EDGE}, other = {"other", TOPIC_FORM_EDGE},
-			older = {"paku", TOPIC_FORM_DEVICES};
-
-static enum ota_code run_status(struct bench *b, struct command *cmd)
-{
-	struct checkin *f = &cmd->status.facts;
-
-	cmd->kind = COMMAND_STATUS;
-	if (!f->model)
-		f->model = MODEL;
-	if (!f->version)
-		f->version = "";
-	f->hw = "";
-	return committer_run(b->c, cmd);
-}
-
-static void birth_at(struct bench *b, const char *id, const char *version, struct via via)
-{
-	struct command cmd = {.status = {.facts = {.device_id = id, .version = version},
-					 .via = via,
-					 .online = true}};
-
-	assert_int_equal(run_status(b, &cmd), OTA_OK);
-}
-
-static void birth(struct bench *b, const char *id, const char *version)
-{
-	birth_at(b, id, version, paku);
-}
-
-static void last_will(struct bench *b, const char *id, struct via via)
-{
-	struct command cmd = {.status = {.facts = {.device_id = id, .model = ""}, .via = via}};
-
-	assert_int_equal(run_status(b, &cmd), OTA_OK);
-}
-
-static void retained(struct bench *b, const char *id, const char *version, bool online)
-{
-	struct command cmd = {.status = {.facts = {.device_id = id, .version = version},
-					 .via = paku,
-					 .online = online,
-					 .retained = true}};
-
-	assert_int_equal(run_status(b, &cmd), OTA_OK);
-}
-
-static void say(struct bench *b, struct report r)
-{
-	struct command cmd = {.kind = COMMAND_REPORT, .report = r};
-
-	if (!r.via.site)
-		cmd.report.via = paku;
-	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
-}
-
-static void accepted(struct bench *b, const char *id, const char *version)
-{
-	say(b,
-	    (struct report){.device_id = id, .version = version, .percent = -1, .accepted = true});
-}
-
-/* As the collector has it: no version, whatever the payload names. */
-static void progress(struct bench *b, const char *id, enum attempt_event event, int percent)
-{
-	say(b,
-	    (struct report){.device_id = id, .event = event, .percent = percent, .accepted = true});
-}
-
-/* PAYLOAD makes the hash by which a copy is known. */
-static void result(struct bench *b, const char *id, const char *version, bool success,
-		   const char *payload)
-{
-	say(b, (struct report){.device_id = id,
-			       .version = version,
-			       .event = success ? EVENT_REPORT_SUCCESS : EVENT_REPORT_FAILED,
-			       .percent = -1,
-			       .error_message = success ? NULL : "download failed",
-			       .result_hash = hash64(payload, strlen(payload)) | 1});
-}
-
-/* The dispatcher's turn: whether a command is to be sent. */
-static bool order(struct bench *b, const char *id)
-{
-	struct command cmd = {.kind = COMMAND_DISPATCH, .dispatch = {id}};
-
-	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
-	return cmd.out.send;
-}
-
-static const struct device *device(struct bench *b, const char *id)
-{
-	return fleet_find(b->fleet, id);
-}
+static const struct via other = {"other", TOPIC_FORM_EDGE}, older = {"paku", TOPIC_FORM_DEVICES};
 
 /* --- presence --- */
 
@@ -683,8 +558,9 @@ static void copy_of_a_result(void **state)
 	assert_int_equal(writes(b), n);
 	assert_string_equal(row_text(b, LAST_STATUS), "pending");
 	assert_int_equal(row_int(b, "SELECT failures FROM attempt_failures"), 1);
-	/* A device without a clock says the same of the next try, once it has taken that. */
+	/* A device without a clock says the same of the next try, once it has begun that. */
 	accepted(b, "d1", "2.0.0");
+	progress(b, "d1", EVENT_REPORT_DOWNLOADING, 3);
 	result(b, "d1", "2.0.0", false, "no route");
 	assert_string_equal(row_text(b, LAST_STATUS), "failed");
 	assert_int_equal(row_int(b, "SELECT failures FROM attempt_failures"), 2);
@@ -935,8 +811,6 @@ static void stop_and_resume(void **state)
 	assert_true(order(b, "d3"));
 	bench_restart(b);
 }
-
-#define ON_A_BENCH(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(void)
 {

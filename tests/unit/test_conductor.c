@@ -6,6 +6,8 @@
 #include "commit_bench.h"
 
 #include "conductor/conductor.h"
+#include "failing_store.h"
+#include "random.h"
 
 #define HOUR_US (3600 * US_PER_S)
 #define DAY_US  (24 * HOUR_US)
@@ -16,6 +18,7 @@ static int begin(void **state)
 	static struct bench b;
 
 	b = bench_new();
+	b.wrap = wrap_failing;
 	bench_open(&b);
 	*state = &b;
 	return 0;
@@ -272,6 +275,29 @@ static void its_time(void **state)
 	assert_int_equal(roll_out_as(b, &n, &cmd), OTA_EUNPROCESSABLE);
 }
 
+/* What the store did not take is due still, and done when it takes it. */
+static void an_ill_store(void **state)
+{
+	static const struct stage stages[] = {{10, 60, 0, false}, {100, 86400, -1, false}};
+	struct bench *b = *state;
+	struct rollout_new n = staged(stages, 2);
+
+	make(b, &n);
+	struct conductor *k = conductor(b);
+	atomic_store(&failures_in_all, 1);
+	atomic_store(&commits_until_failure, 1);
+	int64_t now_us = pass(60 * US_PER_S);
+	int64_t again_us = conductor_tick(k, now_us);
+	assert_string_equal(state_of(b), "running 1 10 1");
+	assert_int_equal(fleet_rollout(b->fleet, 1)->walk.stage, 0);
+	assert_true(again_us <= now_us + US_PER_S);
+	conductor_tick(k, pass(US_PER_S));
+	assert_string_equal(state_of(b), "running 2 100 1");
+	assert_int_equal(events_of(b, "rollout_stage"), 1);
+	conductor_free(&k);
+	bench_restart(b);
+}
+
 /* --- people --- */
 
 static void commands(void **state)
@@ -350,6 +376,85 @@ static void halted_is_the_end(void **state)
 	assert_int_equal(conductor_tick(k, pass(90 * DAY_US)), INT64_MAX);
 	conductor_free(&k);
 	assert_string_equal(state_of(b), "halted 1 100 0");
+}
+
+/*
+ * People, devices, the conductor and restarts in any order: nothing is offered but by a rollout
+ * that may, its share only grows, the rows say what the fleet says, and the log tells each step.
+ */
+static void any_order(void **state)
+{
+	static const struct stage stages[] = {
+		{10, 0, 0, false}, {30, 600, 1, true}, {60, 600, -1, false}, {100, 600, -1, false}};
+	struct bench *b = *state;
+	struct crowd w = {.count = 30, .bad_from = 27};
+	int64_t ids[12], ended = 0;
+	int made = 0, percents[12] = {0};
+	char name[16], sql[256];
+
+	random_begin("rollouts");
+	assert_int_equal(upload(b, "2.0.0"), OTA_OK);
+	look_in(b, &w);
+	struct conductor *k = conductor(b);
+	for (int step = 0; step < 400; step++) {
+		int what = random_below(20);
+		if ((what == 0 || made == 0) && made < 12) {
+			struct rollout_new n = staged(stages, 4);
+			struct command cmd;
+			snprintf(name, sizeof name, "r%d", made);
+			n.name = name;
+			n.active = random_below(4) > 0;
+			n.not_before_us = random_below(3) ? 0 : clock_service_us() + 900 * US_PER_S;
+			assert_int_equal(roll_out_as(b, &n, &cmd), OTA_OK);
+			ids[made++] = cmd.out.id;
+		} else if (step == 399) {
+			assert_int_equal(event(b, ids[0], ROLLOUT_ABORT), OTA_OK);
+		} else if (what < 8 && made > 0) {
+			enum rollout_event e = (enum rollout_event)random_below(ROLLOUT_EVENTS);
+			/* What ends it all comes seldom, so that there is something to see. */
+			if (e >= ROLLOUT_ABORT && e <= ROLLOUT_ROLLBACK && random_below(8))
+				e = ROLLOUT_RESUME;
+			enum ota_code rc = event(b, ids[random_below(made)], e);
+			assert_true(rc == OTA_OK || rc == OTA_ECONFLICT);
+		} else if (what < 12) {
+			look_in(b, &w);
+		} else if (what == 12) {
+			conductor_free(&k);
+			bench_restart(b);
+			k = conductor(b);
+		} else {
+			conductor_tick(k, pass(random_below(400) * US_PER_S));
+		}
+		for (int i = 0; i < made; i++) {
+			const struct rollout *r = fleet_rollout(b->fleet, ids[i]);
+			assert_true(r->target.percent >= percents[i]);
+			percents[i] = r->target.percent;
+			ended += rollout_state_is_final(r->walk.state);
+			snprintf(sql, sizeof sql,
+				 "SELECT count(*) FROM device_update_status u WHERE"
+				 " u.rollout_id=%lld AND u.closed IS NULL AND u.status='pending'",
+				 (long long)ids[i]);
+			if (!r->active)
+				assert_int_equal(row_int(b, sql), 0);
+			snprintf(sql, sizeof sql,
+				 "SELECT count(*) FROM rollout_configurations WHERE id=%lld AND"
+				 " state='%s' AND stage=%d AND rollout_percentage=%d AND "
+				 "is_active=%d",
+				 (long long)ids[i], rollout_state_name(r->walk.state),
+				 r->walk.stage + 1, r->target.percent, r->active);
+			assert_int_equal(row_int(b, sql), 1);
+			/* The last word of the log on it. */
+			snprintf(sql, sizeof sql,
+				 "SELECT coalesce(json_extract(event_data,'$.after.state'),"
+				 "json_extract(event_data,'$.state')) FROM ota_events WHERE"
+				 " rollout_id=%lld AND event_type LIKE 'rollout_%%' AND"
+				 " event_type <> 'rollout_updated' ORDER BY id DESC LIMIT 1",
+				 (long long)ids[i]);
+			assert_string_equal(row_text(b, sql), rollout_state_name(r->walk.state));
+		}
+	}
+	assert_true(made > 0 && ended > 0);
+	conductor_free(&k);
 }
 
 static _Atomic int answered;
@@ -491,9 +596,11 @@ int main(void)
 		T(crossing),
 		T(priorities),
 		T(a_month),
+		T(any_order),
 		T(a_bad_release_stays_small),
 		T(an_empty_fleet_does_not_walk),
 		T(its_time),
+		T(an_ill_store),
 		T(nothing_due_costs_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -175,13 +175,29 @@ static void words(void **state)
 	assert_int_equal(attempt_event_from_status(""), EVENT_NONE);
 }
 
+/* A word that may be of the attempt before: what it moves. */
+static void unnamed_words(void **state)
+{
+	(void)state;
+	for (enum attempt_event e = EVENT_NONE; e <= EVENT_REPORT_ROLLED_BACK; e++) {
+		assert_true(attempt_takes_unnamed(ATTEMPT_PENDING, e, false, true));
+		assert_true(attempt_takes_unnamed(ATTEMPT_DOWNLOADING, e, false, false));
+		assert_true(attempt_takes_unnamed(ATTEMPT_INSTALLING, e, false, false));
+		assert_int_equal(attempt_takes_unnamed(ATTEMPT_PENDING, e, true, false),
+				 e != EVENT_REPORT_ROLLED_BACK);
+		assert_int_equal(attempt_takes_unnamed(ATTEMPT_PENDING, e, false, false),
+				 e == EVENT_NONE);
+		assert_int_equal(attempt_takes_unnamed(ATTEMPT_LAPSED, e, false, false),
+				 e == EVENT_NONE);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_state_and_event),
-		cmocka_unit_test(classes),
-		cmocka_unit_test(random_sequences),
-		cmocka_unit_test(words),
+		cmocka_unit_test(every_state_and_event), cmocka_unit_test(classes),
+		cmocka_unit_test(random_sequences),      cmocka_unit_test(words),
+		cmocka_unit_test(unnamed_words),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -592,6 +592,41 @@ static void percents(void **state)
 	}
 }
 
+/* What a device without a clock sends as the time may come again after its next start. */
+static void times_of_day(void **state)
+{
+	static const struct {
+		const char *time;
+		bool stamped;
+	} cases[] = {
+		{"0", false},
+		{"-1", false},
+		{"999999999", false},
+		{"1000000000", true},
+		{"1790000000.5", true},
+		{"1790000000123", true},
+		{"\"2026-10-01T12:00:00Z\"", true},
+		{"\"1970-01-01T00:00:07Z\"", false},
+		{"\"\"", false},
+		{"\"12345\"", false},
+		{"null", false},
+		{"[1790000000]", false},
+	};
+	char text[100];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		snprintf(text, sizeof text, "{\"state\":\"Idle\",\"timestamp\":%s}", cases[i].time);
+		struct message m = parse(MESSAGE_OTA_PROGRESS, text);
+		if (m.stamped != cases[i].stamped)
+			fail_msg("%s", text);
+		message_fini(&m);
+	}
+	struct message m = parse(MESSAGE_OTA_RESULT, "{\"version\":\"1\",\"success\":true}");
+	assert_false(m.stamped);
+	message_fini(&m);
+}
+
 static void versions_and_attempts(void **state)
 {
 	static const struct {
@@ -833,6 +868,7 @@ int main(void)
 		cmocka_unit_test(percents),
 		cmocka_unit_test(versions_and_attempts),
 		cmocka_unit_test(results),
+		cmocka_unit_test(times_of_day),
 		cmocka_unit_test(results_refused),
 		cmocka_unit_test(long_errors),
 		cmocka_unit_test(result_codes_have_names),

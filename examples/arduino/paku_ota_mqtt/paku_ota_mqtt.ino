@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // An ESP32 that a Paku OTA service updates over MQTT: birth message, last will, command, accepted,
-// progress, result after the restart.  Libraries: PubSubClient, ArduinoJson 7.
+// progress, result after the restart.  Arduino core 3; libraries: PubSubClient, ArduinoJson 7.
 #include <ArduinoJson.h>
 #include <HTTPUpdate.h>
 #include <Preferences.h>
@@ -10,78 +10,69 @@
 #include <mbedtls/sha256.h>
 
 #define VERSION "1.0.0" // each build its own: that is how the service knows what runs
-#define MODEL   "esp32"
-#define DEVICE  "esp32_001"
-#define TOPIC   "paku/edge/" DEVICE "/"
+#define TOPIC   "paku/edge/esp32_001/"
 
 WiFiClient line, download;
 PubSubClient mqtt(line);
-Preferences kept;                     // outlives the restart: the version we are to become
-String url, checksum, target, bootId; // the command; loop() runs it, where it may take its time
+Preferences kept;             // outlives the restart: the version we are to become
+String url, checksum, target; // the command; loop() runs it, where it may take its time
 int imageSize;
-uint32_t begun;
 
-bool say(const char *topic, JsonDocument &doc, bool retain = false) {
+template <class... Values> bool say(const char *topic, const char *format, Values... values) {
 	char text[400];
-	doc["timestamp"] = millis();
-	serializeJson(doc, text, sizeof text);
-	return mqtt.publish(topic, text, retain);
+	int n = snprintf(text, sizeof text, "{\"timestamp\":%lu,", millis());
+	snprintf(text + n, sizeof text - n, format, values...);
+	return mqtt.publish(topic, text, !strcmp(topic, TOPIC "status")); // the birth message is retained
 }
-bool sayResult(const String &version, int code, const String &message) {
-	JsonDocument doc;
-	doc["version"] = version, doc["success"] = code == 0, doc["result_code"] = code, doc["message"] = message;
-	return say(TOPIC "ota/result", doc);
+bool sayResult(const String &version, int code, const char *message) {
+	return say(TOPIC "ota/result", "\"version\":\"%s\",\"success\":%s,\"result_code\":%d,\"message\":\"%s\"}",
+		   version.c_str(), code ? "false" : "true", code, message);
 }
 void onCommand(char *, uint8_t *payload, unsigned len) {
-	JsonDocument command, doc;
+	JsonDocument command;
 	if (target.length() || deserializeJson(command, payload, len))
 		return; // an update is under way, or this is no JSON
 	url = command["url"] | "", checksum = command["checksum"] | "", target = command["version"] | "";
-	doc["status"] = "accepted", doc["version"] = target;
-	say(TOPIC "ota/status", doc);
+	say(TOPIC "ota/status", "\"status\":\"accepted\",\"version\":\"%s\"}", target.c_str());
 }
 void onProgress(int done, int total) {
-	static uint32_t last;
-	JsonDocument doc;
+	static uint32_t last, begun;
 	mqtt.loop(); // keeps the connection alive during the download
 	imageSize = total;
+	if (!done)
+		begun = millis();
 	if (done < total && millis() - last < 1000)
 		return;
 	last = millis();
-	doc["state"] = done < total ? "Downloading" : "Installing", doc["downloaded"] = done, doc["total"] = total;
-	doc["percent"] = total ? done * 100LL / total : 0, doc["elapsed_ms"] = millis() - begun;
-	say(TOPIC "ota/progress", doc);
+	say(TOPIC "ota/progress", "\"state\":\"%s\",\"percent\":%d,\"downloaded\":%d,\"total\":%d,\"elapsed_ms\":%lu}",
+	    done < total ? "Downloading" : "Installing", (int)(done * 100LL / max(total, 1)), done, total, last - begun);
 }
-bool verified() { // of what the flash reads back
-	uint8_t block[1024], sum[32];
+bool verified() { // what the flash reads back is what the command promised
+	const void *image;
+	esp_partition_mmap_handle_t map;
+	uint8_t sum[32];
 	char hex[65];
-	mbedtls_sha256_context sha;
-	mbedtls_sha256_init(&sha), mbedtls_sha256_starts(&sha, 0);
-	for (int at = 0, n; at < imageSize; at += n) {
-		n = min(imageSize - at, (int)sizeof block);
-		esp_partition_read(esp_ota_get_boot_partition(), at, block, n), mbedtls_sha256_update(&sha, block, n);
-	}
-	mbedtls_sha256_finish(&sha, sum), mbedtls_sha256_free(&sha);
+	if (esp_partition_mmap(esp_ota_get_boot_partition(), 0, imageSize, ESP_PARTITION_MMAP_DATA, &image, &map))
+		return false;
+	mbedtls_sha256((const uint8_t *)image, imageSize, sum, 0), esp_partition_munmap(map);
 	for (int i = 0; i < 32; i++)
 		snprintf(hex + 2 * i, 3, "%02x", sum[i]);
 	return checksum.equalsIgnoreCase(hex);
 }
 void connectBroker() { // `false`: the session is kept, and a command waits in it
-	if (!mqtt.connect(DEVICE, "user", "password", TOPIC "status", 1, true, "{\"online\":false}", false))
+	static uint32_t bootId = esp_random();
+	if (!mqtt.connect("esp32_001", "user", "password", TOPIC "status", 1, true, "{\"online\":false}", false))
 		return delay(5000);
 	mqtt.subscribe(TOPIC "cmd/ota", 1);
-	JsonDocument birth;
-	birth["device_model"] = MODEL, birth["firmware_version"] = VERSION, birth["online"] = true;
-	birth["mac"] = WiFi.macAddress(), birth["boot_id"] = bootId;
-	say(TOPIC "status", birth, true);
+	say(TOPIC "status", "\"device_model\":\"esp32\",\"firmware_version\":\"" VERSION "\",\"online\":true,\"boot_id\":\"%08lx\"}",
+	    (unsigned long)bootId);
 	String told = kept.getString("target", ""); // not empty: this start ends an update
-	if (told.length() && sayResult(told, told == VERSION ? 0 : 9, told == VERSION ? "" : "the old version is back"))
+	if (told.length() && sayResult(told, told == VERSION ? 0 : 9, "told after the restart"))
 		kept.remove("target");
 }
 void setup() {
 	WiFi.begin("ssid", "password");
 	kept.begin("paku");
-	bootId = String(esp_random(), HEX);
 	mqtt.setServer("192.168.1.10", 1883), mqtt.setCallback(onCommand), mqtt.setBufferSize(512);
 	httpUpdate.onProgress(onProgress), httpUpdate.rebootOnUpdate(false);
 }
@@ -93,7 +84,6 @@ void loop() {
 		return;
 	int code = 0;
 	if (target != VERSION) {
-		begun = millis();
 		kept.putString("target", target); // before the first byte, for the power may fail
 		code = httpUpdate.update(download, url) != HTTP_UPDATE_OK ? 2 : verified() ? 0 : 3;
 		if (!code)
@@ -101,6 +91,6 @@ void loop() {
 		esp_ota_set_boot_partition(esp_ota_get_running_partition());
 		kept.remove("target");
 	}
-	sayResult(target, code, code == 2 ? httpUpdate.getLastErrorString() : code ? "another SHA-256" : "it runs already");
+	sayResult(target, code, code ? "the old version stays" : "it runs already");
 	target = "";
 }

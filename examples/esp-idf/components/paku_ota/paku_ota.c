@@ -17,6 +17,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define VERSION (esp_app_get_description()->version)
 
@@ -60,22 +61,18 @@ static void say_progress(const char *state, int done, int total)
 /* What the flash reads back is what the command promised. */
 static bool verified(const esp_partition_t *slot, int size)
 {
-	unsigned char block[512], sum[32];
+	const void *image;
+	esp_partition_mmap_handle_t map;
+	unsigned char sum[32];
 	char hex[65];
-	mbedtls_sha256_context sha;
 
-	mbedtls_sha256_init(&sha);
-	mbedtls_sha256_starts(&sha, 0);
-	for (int at = 0, n; at < size; at += n) {
-		n = size - at < (int)sizeof block ? size - at : (int)sizeof block;
-		esp_partition_read(slot, (size_t)at, block, (size_t)n);
-		mbedtls_sha256_update(&sha, block, (size_t)n);
-	}
-	mbedtls_sha256_finish(&sha, sum);
-	mbedtls_sha256_free(&sha);
+	if (esp_partition_mmap(slot, 0, (size_t)size, ESP_PARTITION_MMAP_DATA, &image, &map))
+		return false;
+	mbedtls_sha256(image, (size_t)size, sum, 0);
+	esp_partition_munmap(map);
 	for (int i = 0; i < 32; i++)
 		snprintf(hex + 2 * i, 3, "%02x", sum[i]);
-	return strcmp(hex, checksum) == 0;
+	return strcasecmp(hex, checksum) == 0;
 }
 
 /* One update; 0 when the new version is to start, else the result code. */

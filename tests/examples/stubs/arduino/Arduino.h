@@ -7,15 +7,12 @@
 #include <cstdio>
 #include <cstring>
 
-using std::min;
-
-#define HEX 16
+using std::max;
 
 class String
 {
       public:
 	String(const char *text = "");
-	String(unsigned long value, unsigned char base);
 	String &operator=(const char *text);
 	unsigned int length() const;
 	const char *c_str() const;
@@ -23,7 +20,6 @@ class String
 	bool operator==(const char *other) const;
 	bool operator!=(const char *other) const;
 };
-String operator+(const String &a, const char *b);
 
 class Client
 {

@@ -7,7 +7,6 @@
 class JsonVariant
 {
       public:
-	template <typename T> JsonVariant &operator=(const T &value);
 	const char *operator|(const char *otherwise) const;
 };
 
@@ -24,4 +23,3 @@ class DeserializationError
 };
 
 DeserializationError deserializeJson(JsonDocument &doc, const uint8_t *input, size_t size);
-size_t serializeJson(const JsonDocument &doc, char *output, size_t size);

@@ -15,6 +15,5 @@ class HTTPUpdate
 	void onProgress(std::function<void(int, int)> callback);
 	t_httpUpdate_return update(WiFiClient &client, const String &url,
 				   const String &current_version = "");
-	String getLastErrorString();
 };
 extern HTTPUpdate httpUpdate;

@@ -15,6 +15,5 @@ class WiFiClass
       public:
 	wl_status_t begin(const char *ssid, const char *password);
 	wl_status_t status();
-	String macAddress();
 };
 extern WiFiClass WiFi;
