@@ -138,9 +138,9 @@ struct change {
 		struct {
 			enum alert_change what;
 			int64_t id, at_us;
-			enum alert_kind kind;                 /* these to raise it ... */
+			enum alert_kind kind;                  /* these to raise it ... */
 			const char *subject, *sentence, *data; /* data: JSON */
-			const char *by, *reason;              /* ... these to acknowledge it */
+			const char *by, *reason;               /* ... these to acknowledge it */
 		} alert;
 		struct {
 			enum webhook_change what;
