@@ -63,8 +63,8 @@ static const struct cmd commands[] = {
 	 "  paku-ota alerts\n"
 	 "  paku-ota alerts --ack 7 --reason 'the lab looks into it'\n"
 	 "\n"
-	 "Those that are not over, the newest first; --past lists the others too. An alert is over\n"
-	 "when what it tells is over; --ack says that somebody knows.",
+	 "Those that are not over, the newest first; --past lists the others too. An alert is\n"
+	 "over when what it tells is over; --ack says that somebody knows.",
 	 .opts = cmd_alerts_opts, .run = cmd_alerts},
 	{"explain", "ID", "say why a device is, or is not, being updated", .min_args = 1,
 	 .max_args = 1, .run = cmd_explain},
