@@ -5,6 +5,7 @@
 #include "cli/term.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Healthy, but nothing new goes out: not to be overlooked. */
@@ -80,6 +81,18 @@ static void print_updates(const json_t *m)
 	buf_fini(&line);
 }
 
+static void print_alerts(const json_t *m)
+{
+	const json_t *open = json_object_get(m, "alerts_open"), *n;
+	json_int_t total = 0;
+	char text[64];
+	const char *kind;
+
+	json_object_foreach((json_t *)(uintptr_t)open, kind, n) total += json_integer_value(n);
+	snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT " open: paku-ota alerts", total);
+	format_field("alerts", total > 0 ? text : NULL);
+}
+
 enum ota_code cmd_status(struct cli *c, const struct args *a, struct ota_err *err)
 {
 	struct buf url = BUF_INIT;
@@ -106,6 +119,7 @@ enum ota_code cmd_status(struct cli *c, const struct args *a, struct ota_err *er
 		format_int(metrics, "active_rollouts", text);
 		format_field("rollouts", text[0] ? strcat(text, " active") : NULL);
 		print_updates(metrics);
+		print_alerts(metrics);
 	}
 	json_decref(health);
 	json_decref(metrics);

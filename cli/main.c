@@ -59,6 +59,13 @@ static const struct cmd commands[] = {
 	 .run = cmd_log},
 	{"rejected", NULL, "list messages over MQTT that were not understood, the newest first",
 	 .opts = cmd_rejected_opts, .run = cmd_rejected},
+	{"alerts", NULL, "list what a person is to know of, and say that you have seen it",
+	 "  paku-ota alerts\n"
+	 "  paku-ota alerts --ack 7 --reason 'the lab looks into it'\n"
+	 "\n"
+	 "Those that are not over, the newest first; --past lists the others too. An alert is\n"
+	 "over when what it tells is over; --ack says that somebody knows.",
+	 .opts = cmd_alerts_opts, .run = cmd_alerts},
 	{"explain", "ID", "say why a device is, or is not, being updated", .min_args = 1,
 	 .max_args = 1, .run = cmd_explain},
 	{"retry", "ID", "let a device try again that has failed too often", .min_args = 1,

@@ -12,6 +12,7 @@
 #define BANDWIDTH_MIN 1024
 
 static const char *const log_levels[] = {"debug", "info", "warning", "error", NULL};
+static const char *const webhook_formats[] = {"json", "slack", "discord", "alertmanager", NULL};
 static const char *const on_off[] = {"off", "on", NULL};
 
 const struct option config_table[] = {
@@ -106,6 +107,17 @@ const struct option config_table[] = {
 	 "Begins the names of the two sessions at the broker of MQTT_HOST. Several services there "
 	 "need "
 	 "several."},
+	{"OTA_STUCK_H", NULL, OPTION_INT, AT(stuck_h), "24", 1, 8760, NULL, "h",
+	 "So long without progress, and a rollout that runs is stuck: an alert is raised."},
+	{"OTA_WEBHOOK_URL", NULL, OPTION_TEXT, AT(webhook_url), NULL, 0, 0, NULL, NULL,
+	 "Where alerts are sent to: addresses, separated by blanks or commas. Unset: nowhere."},
+	{"OTA_WEBHOOK_FORMAT", NULL, OPTION_WORD, AT(webhook_format), "json", 0, 0, webhook_formats,
+	 NULL, "Who reads them there."},
+	{"OTA_WEBHOOK_SECRET", NULL, OPTION_TEXT, AT(webhook_secret), NULL, 0, 0, NULL, NULL,
+	 "With it each message is signed, by HMAC-SHA256 in X-Paku-Signature."},
+	{"OTA_WEBHOOK_RETRY_S", NULL, OPTION_INT, AT(webhook_retry_s), "5", 1, 1800, NULL, "s",
+	 "How long an address that failed is left alone; twice as long each time, half an hour at "
+	 "most. A message is given up after a day."},
 	{"PGHOST", NULL, OPTION_TEXT, AT(pghost), NULL, 0, 0, NULL, NULL,
 	 "PostgreSQL. This version has the embedded store only: a value of this, PGPORT, PGUSER, "
 	 "PGPASSWORD or PGDATABASE stops the start."},

@@ -20,7 +20,10 @@ struct config {
 	int64_t max_connections, max_connections_per_address;
 	int64_t new_devices_per_second, max_devices, max_queue, last_seen_flush_s;
 	int64_t mqtt_port;
+	char *webhook_url, *webhook_secret;
+	int64_t stuck_h, webhook_retry_s;
 	int log_level, mqtt, mqtt_tls;
+	int webhook_format; /* enum webhook_format */
 };
 
 extern const struct option config_table[];

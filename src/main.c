@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "commit/committer.h"
 #include "conductor/conductor.h"
+#include "conductor/webhook.h"
 #include "config.h"
 #include "firmware/cache.h"
 #include "http/auth.h"
@@ -33,6 +34,8 @@ struct daemon {
 	struct image_cache *cache;
 	struct auth *auth;
 	struct committer *committer;
+	struct webhooks *webhooks;
+	struct alerts *alerts;
 	struct conductor *conductor;
 	struct http_server *http;
 	struct broker *broker; /* NULL: there is another one, or none */
@@ -204,6 +207,34 @@ static enum ota_code start_mqtt(struct daemon *d, struct ota_err *err)
 	return mqtt_start(d->mqtt, &place, err);
 }
 
+/* The conductor, and who tells what it finds. */
+static enum ota_code start_conductor(struct daemon *d, struct ota_err *err)
+{
+	const struct config *cfg = &d->cfg;
+	struct webhooks_parts wp = {
+		.store = d->store,
+		.committer = d->committer,
+		.urls = cfg->webhook_url,
+		.format = (enum webhook_format)cfg->webhook_format,
+		.secret = cfg->webhook_secret,
+		.retry_s = cfg->webhook_retry_s,
+	};
+	enum ota_code rc = webhooks_start(&wp, &d->webhooks, err);
+	struct alerts_parts ap = {
+		.fleet = d->fleet,
+		.store = d->store,
+		.committer = d->committer,
+		.webhooks = d->webhooks,
+		.stuck_us = cfg->stuck_h * 3600 * US_PER_S,
+	};
+
+	if (rc == OTA_OK)
+		rc = alerts_new(&ap, clock_service_us(), &d->alerts, err);
+	if (rc == OTA_OK)
+		rc = conductor_start(d->fleet, d->committer, d->alerts, &d->conductor, err);
+	return rc;
+}
+
 static enum ota_code start(struct daemon *d, struct ota_err *err)
 {
 	const struct config *cfg = &d->cfg;
@@ -227,7 +258,7 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 	};
 	if ((rc = committer_start(d->fleet, d->store, &cc, &d->committer, err)) != OTA_OK)
 		return rc;
-	if ((rc = conductor_start(d->fleet, d->committer, &d->conductor, err)) != OTA_OK)
+	if ((rc = start_conductor(d, err)) != OTA_OK)
 		return rc;
 	struct mqtt_parts mp = {cfg, d->fleet, d->committer};
 	if (cfg->mqtt && (rc = mqtt_new(&mp, &d->mqtt, err)) != OTA_OK)
@@ -256,6 +287,8 @@ static void stop(struct daemon *d, const volatile int *hurry)
 	mqtt_free(&d->mqtt);
 	broker_stop(&d->broker);
 	conductor_stop(&d->conductor);
+	alerts_free(&d->alerts);
+	webhooks_stop(&d->webhooks);
 	committer_stop(&d->committer);
 	auth_close(&d->auth);
 	cache_free(&d->cache);
@@ -349,6 +382,9 @@ static int run(bool json)
 	sigset_t set;
 
 	enum ota_code rc = config_load(&d.cfg, &err);
+	if (rc == OTA_OK &&
+	    (rc = webhooks_check(d.cfg.webhook_url, d.cfg.webhook_secret, &err)) != OTA_OK)
+		config_free(&d.cfg);
 	if (rc != OTA_OK) {
 		fprintf(stderr, "paku-otad: %s\n", err.msg);
 		return 2;

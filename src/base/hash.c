@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -46,6 +47,13 @@ void sha256_free(struct sha256 **h)
 bool sha256_once(const void *data, size_t len, uint8_t out[SHA256_SIZE])
 {
 	return EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) == 1;
+}
+
+bool hmac_sha256(const char *key, const void *data, size_t len, uint8_t out[SHA256_SIZE])
+{
+	unsigned size = SHA256_SIZE;
+
+	return HMAC(EVP_sha256(), key, (int)strlen(key), data, len, out, &size) != NULL;
 }
 
 void hex_encode(const uint8_t *data, size_t len, char *out)

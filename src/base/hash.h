@@ -20,6 +20,10 @@ OTA_MUST_USE bool sha256_final(struct sha256 *h, uint8_t out[SHA256_SIZE]);
 void sha256_free(struct sha256 **h);
 OTA_MUST_USE bool sha256_once(const void *data, size_t len, uint8_t out[SHA256_SIZE]);
 
+/* HMAC with SHA-256 (RFC 2104). */
+OTA_MUST_USE bool hmac_sha256(const char *key, const void *data, size_t len,
+			      uint8_t out[SHA256_SIZE]);
+
 /* Lower-case hex and back.  hex_decode wants exactly 2*len digits, either case. */
 void hex_encode(const uint8_t *data, size_t len, char *out);
 bool hex_decode(const char *hex, uint8_t *out, size_t len);

@@ -109,7 +109,7 @@ prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepar
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
 	prepare_rollout_create, prepare_rollout_walk, prepare_flush_seen, prepare_status,
 	prepare_dispatch, prepare_rejected, prepare_stop, prepare_sent, prepare_gate_look,
-	prepare_gate_halt;
+	prepare_gate_halt, prepare_alert, prepare_webhook;
 
 /* After the commit: the log, the fleet and the gates get what the command changed. */
 void publish_log(const struct batch *b, const struct command *cmd);

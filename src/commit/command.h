@@ -14,6 +14,7 @@
 #include "core/decide.h"
 #include "core/domain.h"
 #include "core/stage.h"
+#include "store/store.h"
 
 enum command_kind {
 	COMMAND_CHECKIN,
@@ -35,6 +36,8 @@ enum command_kind {
 	COMMAND_SENT,
 	COMMAND_GATE_LOOK,
 	COMMAND_GATE_HALT,
+	COMMAND_ALERT,
+	COMMAND_WEBHOOK,
 	COMMAND_KINDS,
 };
 
@@ -110,6 +113,18 @@ struct rollout_new {
 	size_t mac_count;
 };
 
+/* An alert is raised, is over, or a person has seen it. */
+struct alert_word {
+	enum alert_change what;
+	int64_t id;                            /* not to raise it */
+	enum alert_kind kind;                  /* these to raise it: */
+	const char *subject, *sentence, *data; /* "rollout/7"; data: JSON object */
+	const char *reason;                    /* to acknowledge it; may be NULL */
+	/* Who is to be sent a message about it; none when it is acknowledged. */
+	const char *const *targets;
+	size_t target_count;
+};
+
 #define WARNINGS_SIZE 1024
 
 struct device_work;
@@ -176,6 +191,13 @@ struct command {
 				*token; /* of the attempt whose image was sent to its last byte */
 		} sent;
 		struct watch *halt; /* the committer's own */
+		struct alert_word alert;
+		/* What became of a message about an alert. */
+		struct {
+			enum webhook_change what; /* not WEBHOOK_ADD */
+			int64_t id;
+			const char *error; /* why it did not arrive; NULL: it is not known */
+		} webhook;
 	};
 
 	const char *by; /* who asks for it, for the log; NULL: a device, or the service */

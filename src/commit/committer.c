@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "commit/batch.h"
+#include "commit/progress.h"
 #include "commit/round.h"
 
 #include "commit/gates.h"
@@ -55,6 +56,8 @@ static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
 	[COMMAND_SENT] = prepare_sent,
 	[COMMAND_GATE_LOOK] = prepare_gate_look,
 	[COMMAND_GATE_HALT] = prepare_gate_halt,
+	[COMMAND_ALERT] = prepare_alert,
+	[COMMAND_WEBHOOK] = prepare_webhook,
 };
 
 /* Changes releases or rollouts, or speaks of every device: a batch by itself. */
@@ -69,6 +72,7 @@ static bool stands_alone(enum command_kind kind)
 	case COMMAND_STOP:
 	case COMMAND_GATE_LOOK:
 	case COMMAND_GATE_HALT:
+	case COMMAND_ALERT:
 	case COMMAND_DEVICE_DELETE: return true;
 	default: return false;
 	}

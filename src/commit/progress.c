@@ -53,3 +53,29 @@ void progress_count(struct committer *c, const struct rollout *r, int64_t now_us
 	committer_gate(c, r, weigh, &out->facts.evidence);
 	fleet_visit(c->fleet, 0, FLEET_SHARDS, count_device, &n);
 }
+
+struct moved progress_moved(struct fleet *f, const struct device *d,
+			    const struct device_state *next)
+{
+	const struct attempt *was = d->state.attempt, *is = next->attempt;
+	struct moved m = {0};
+
+	if (!was || !was->rollout_id || (is && is->id == was->id && is->state == was->state))
+		return m;
+	const struct model *model = fleet_model(f, d->state.model);
+	m.rollout = model ? model->rollouts : NULL;
+	while (m.rollout && m.rollout->id != was->rollout_id)
+		m.rollout = m.rollout->next;
+	m.forward =
+		is && is->id == was->id && is->state > was->state && is->state <= ATTEMPT_SUCCESS;
+	return m;
+}
+
+void progress_note(const struct moved *m, int64_t now_us)
+{
+	if (!m->rollout)
+		return;
+	m->rollout->moves++;
+	if (m->forward)
+		m->rollout->progressed_us = now_us;
+}

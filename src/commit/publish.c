@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What is durable, shown: to the log, to the fleet, to the gates. */
 #include "commit/gates.h"
+#include "commit/progress.h"
 
 #include "base/log.h"
 
@@ -40,21 +41,6 @@ void publish_log(const struct batch *b, const struct command *cmd)
 	}
 }
 
-/* The rollout whose attempt moves with this, NULL: none. */
-static struct rollout *moved_rollout(struct committer *c, const struct device_work *w)
-{
-	const struct attempt *was = w->device->state.attempt, *is = w->next.attempt;
-	const struct model *m;
-	struct rollout *r;
-
-	if (!was || !was->rollout_id || (is && is->id == was->id && is->state == was->state))
-		return NULL;
-	m = fleet_model(c->fleet, w->device->state.model);
-	for (r = m ? m->rollouts : NULL; r && r->id != was->rollout_id; r = r->next)
-		;
-	return r;
-}
-
 static void publish_plan(struct committer *c, struct plan_work *p)
 {
 	if (p->new_release)
@@ -82,12 +68,10 @@ void publish(struct committer *c, struct command *cmd)
 			fleet_remove(c->fleet, w->device);
 			continue;
 		}
-		/* Whoever counts how far a rollout is may count anew: after there is more. */
-		struct rollout *moved = moved_rollout(c, w);
+		struct moved moved = progress_moved(c->fleet, w->device, &w->next);
 		gates_see(c, w->device, &w->next);
 		fleet_publish(c->fleet, w->device, &w->next);
-		if (moved)
-			moved->moves++;
+		progress_note(&moved, c->batch.now_us);
 		if (w->learns)
 			fleet_set_learnt(c->fleet, w->learns, w->learnt);
 	}

@@ -21,6 +21,8 @@
 #define COUNT_DEVICE_US 2
 /* The thread looks at least so often whether the plan has changed. */
 #define NAP_US US_PER_S
+/* The service's time, which runs on by the monotonic clock, has jumped when it is so far ahead. */
+#define JUMP_US (60 * US_PER_S)
 
 /* No clock before this code was written is right: 2026-11-01. */
 #define EARLIEST_US (INT64_C(1793491200) * US_PER_S)
@@ -41,6 +43,7 @@ struct entry {
 struct conductor {
 	struct fleet *fleet;
 	struct committer *committer;
+	struct alerts *alerts; /* NULL: nobody is to be told */
 	/* By due_us, ascending. */
 	struct entry *entries;
 	size_t count, cap;
@@ -231,6 +234,9 @@ static void judge(struct conductor *k, struct entry *e, int64_t now_us)
 	const struct rollout *r = fleet_rollout(k->fleet, e->rollout_id);
 	if (r) {
 		n = look(k, e, r, now_us);
+		/* Where the devices decide, what was counted last stands until they are again. */
+		if (k->alerts && (n.wait != WAIT_PROOF || e->counted_us == now_us))
+			alerts_judged(k->alerts, r, n.wait);
 		cmd.walk.id = r->id;
 		cmd.walk.event = n.event;
 		cmd.walk.expect_states = 1u << r->walk.state;
@@ -262,7 +268,8 @@ static int64_t look_at_trials(struct conductor *k, int64_t now_us)
 	return k->next_look_us;
 }
 
-static int64_t tick_rollouts(struct conductor *k, int64_t now_us)
+/* Leads what is due; when something may be due again. */
+static int64_t lead_due(struct conductor *k, int64_t now_us)
 {
 	for (;;) {
 		read_plan(k);
@@ -280,8 +287,10 @@ static int64_t tick_rollouts(struct conductor *k, int64_t now_us)
 
 int64_t conductor_tick(struct conductor *k, int64_t now_us)
 {
-	int64_t looks_us = look_at_trials(k, now_us), due_us = tick_rollouts(k, now_us);
+	int64_t looks_us = look_at_trials(k, now_us), due_us = lead_due(k, now_us);
 
+	if (k->alerts)
+		alerts_tick(k->alerts, now_us);
 	return looks_us < due_us ? looks_us : due_us;
 }
 
@@ -336,11 +345,17 @@ static bool nap(struct conductor *k, int64_t us)
 static void *conductor_thread(void *arg)
 {
 	struct conductor *k = arg;
-	int64_t wait_us;
+	int64_t wait_us, ahead_us = clock_service_us() - clock_mono_ms() * 1000;
 
 	do {
 		int64_t now_us = clock_service_us();
+		int64_t jump_us = now_us - clock_mono_ms() * 1000 - ahead_us;
 		wait_us = NAP_US;
+		/* The clock was set: what lies between is no time in which nobody spoke. */
+		if (jump_us > JUMP_US && k->alerts)
+			alerts_listen(k->alerts, now_us);
+		if (jump_us > JUMP_US)
+			ahead_us += jump_us;
 		if (trusts_clock(k, now_us)) {
 			int64_t next_us = conductor_tick(k, now_us);
 			if (next_us - now_us < wait_us)
@@ -380,13 +395,19 @@ void conductor_free(struct conductor **kp)
 	*kp = NULL;
 }
 
-enum ota_code conductor_start(struct fleet *f, struct committer *c, struct conductor **out,
-			      struct ota_err *err)
+void conductor_set_alerts(struct conductor *k, struct alerts *a)
+{
+	k->alerts = a;
+}
+
+enum ota_code conductor_start(struct fleet *f, struct committer *c, struct alerts *a,
+			      struct conductor **out, struct ota_err *err)
 {
 	struct conductor *k = conductor_new(f, c);
 
 	if (!k)
 		return ota_fail_nomem(err);
+	conductor_set_alerts(k, a);
 	int rc = pthread_create(&k->thread, NULL, conductor_thread, k);
 	if (rc != 0) {
 		conductor_free(&k);

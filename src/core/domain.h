@@ -224,6 +224,8 @@ struct rollout {
 	struct guard guard;     /* never changes */
 	_Atomic uint64_t moves; /* of attempts of it, told or seen: somebody may want to count anew
 				 */
+	_Atomic int64_t progressed_us; /* when one last moved towards success; 0: not since the
+					  start */
 	_Atomic int busy; /* attempts that take a place now, as the committer counted last ... */
 	int busy_next;    /* ... and counts: its own */
 	int64_t created_us;

@@ -42,6 +42,7 @@ struct figures {
 	int64_t devices, connections, updates_24h, releases, rollouts, active_rollouts, busy;
 	bool stopped;
 	struct committer_stats commits;
+	struct alert_counts alerts;
 };
 
 static void count_plan(struct request *r, struct figures *f)
@@ -82,6 +83,12 @@ static void write_json(struct request *r, const struct figures *f)
 	json_int(b, "commit_queue_length", f->commits.queue_length);
 	json_int(b, "devices_busy", f->busy);
 	json_int(b, "stopped", f->stopped);
+	json_open(b, "alerts_open", '{');
+	for (int k = 0; k < ALERT_KINDS; k++)
+		json_int(b, alert_kind_names[k], f->alerts.open[k]);
+	json_close(b, '}');
+	json_int(b, "webhooks_waiting", f->alerts.waiting);
+	json_int(b, "webhooks_given_up", f->alerts.given_up);
 	if (s->mqtt_metrics)
 		s->mqtt_metrics(s->mqtt_ctx, b, false);
 	respond_end(r);
@@ -92,6 +99,19 @@ static void metric(struct buf *b, const char *name, const char *type, const char
 {
 	buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n%s %" PRId64 "\n", name, help, name, type, name,
 		   value);
+}
+
+static void alert_metrics(struct buf *b, const struct alert_counts *c)
+{
+	buf_adds(b, "# HELP paku_ota_alerts_open Alerts that are not over.\n"
+		    "# TYPE paku_ota_alerts_open gauge\n");
+	for (int k = 0; k < ALERT_KINDS; k++)
+		buf_printf(b, "paku_ota_alerts_open{kind=\"%s\"} %" PRId64 "\n",
+			   alert_kind_names[k], c->open[k]);
+	metric(b, "paku_ota_webhooks_waiting", "gauge",
+	       "Messages about alerts that have not arrived.", c->waiting);
+	metric(b, "paku_ota_webhooks_given_up", "gauge",
+	       "Messages about alerts that did not arrive within a day.", c->given_up);
 }
 
 /* The Prometheus text format, version 0.0.4. */
@@ -136,6 +156,7 @@ static void write_text(struct request *r, const struct figures *f)
 	metric(b, "paku_ota_devices_busy", "gauge",
 	       "Devices that were told or are downloading (OTA_MAX_DOWNLOADS).", f->busy);
 	metric(b, "paku_ota_stopped", "gauge", "1 while everything is stopped.", f->stopped);
+	alert_metrics(b, &f->alerts);
 	if (s->mqtt_metrics)
 		s->mqtt_metrics(s->mqtt_ctx, b, true);
 }
@@ -144,6 +165,11 @@ static enum next write_metrics(struct request *r)
 {
 	struct http_server *s = r->server;
 	struct figures f = {.updates_24h = s->recent_updates};
+
+	for (int k = 0; k < ALERT_KINDS; k++)
+		f.alerts.open[k] = s->alerts_open[k];
+	f.alerts.waiting = s->webhooks_waiting;
+	f.alerts.given_up = s->webhooks_given_up;
 
 	f.devices = (int64_t)fleet_device_count(s->fleet);
 	f.connections = connections_count(s->connections);
@@ -163,11 +189,18 @@ static enum next write_metrics(struct request *r)
 static void count_recent(struct request *r)
 {
 	struct http_server *s = r->server;
+	struct alert_counts alerts;
 	int64_t count;
 
 	r->job_code = s->store->ops->updates_since(s->store, clock_service_us() - DAY_US, &count,
 						   &r->job_err);
+	if (r->job_code == OTA_OK)
+		r->job_code = s->store->ops->alert_counts(s->store, &alerts, &r->job_err);
 	if (r->job_code == OTA_OK) {
+		for (int k = 0; k < ALERT_KINDS; k++)
+			s->alerts_open[k] = alerts.open[k];
+		s->webhooks_waiting = alerts.waiting;
+		s->webhooks_given_up = alerts.given_up;
 		s->recent_updates = count;
 		s->recent_updates_ms = clock_mono_ms();
 	}

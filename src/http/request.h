@@ -56,8 +56,9 @@ struct http_server {
 	_Atomic int64_t active_requests, active_downloads;
 	_Atomic int64_t working; /* requests from the start of their handler to its answer */
 	uint64_t id_prefix;
-	_Atomic int64_t recent_updates,
-		recent_updates_ms; /* health.c: the count, and when it was made */
+	/* health.c: what was counted, and when */
+	_Atomic int64_t recent_updates, alerts_open[ALERT_KINDS], webhooks_waiting,
+		webhooks_given_up, recent_updates_ms;
 	_Atomic int64_t requests_total, server_errors_total, downloads_total, download_bytes_total;
 };
 
@@ -226,6 +227,7 @@ handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_
 	notes_delete, devices_import;
 handler_fn updates_list, events_list, rejected_list;
 handler_fn all_stop, all_resume;
+handler_fn alerts_list, alert_acknowledge;
 handler_fn health_show, metrics_show;
 
 /* "stopped": why and since when an operator stopped everything, or null (stop.c). */

@@ -48,6 +48,8 @@ const struct route routes[] = {
 	{"GET", "/api/admin/update-status", updates_list, true, BODY_NONE, false},
 	{"GET", "/api/admin/events", events_list, true, BODY_NONE, false},
 	{"GET", "/api/admin/rejected", rejected_list, true, BODY_NONE, false},
+	{"GET", "/api/admin/alerts", alerts_list, true, BODY_NONE, false},
+	{"POST", "/api/admin/alerts/{id}/acknowledge", alert_acknowledge, true, BODY_JSON, false},
 };
 const size_t route_count = sizeof routes / sizeof routes[0];
 

@@ -146,8 +146,29 @@ static const char migration_6[] =
 	"ALTER TABLE attempt_failures ADD COLUMN passing INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE attempt_failures ADD COLUMN result_code INTEGER;";
 
-static const char *const migrations[] = {migration_1, migration_2, migration_3,
-					 migration_4, migration_5, migration_6};
+/* What a person is to be told, and what of it is still to be sent. */
+static const char migration_7[] =
+	"CREATE TABLE ota_alerts ("
+	" id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL,"
+	" severity TEXT NOT NULL CHECK (severity IN ('critical','warning','info')),"
+	" sentence TEXT NOT NULL, raised_at TEXT NOT NULL, acknowledged_at TEXT,"
+	" acknowledged_by TEXT, acknowledged_reason TEXT, cleared_at TEXT,"
+	" data TEXT NOT NULL DEFAULT '{}') STRICT;"
+	/* Raised once while it holds. */
+	"CREATE UNIQUE INDEX one_open_alert ON ota_alerts (kind, subject) WHERE cleared_at IS NULL;"
+	/* Ids are never given twice: who gets a message twice knows it by its id. */
+	"CREATE TABLE ota_webhooks ("
+	" id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" alert_id INTEGER NOT NULL REFERENCES ota_alerts (id),"
+	" event TEXT NOT NULL CHECK (event IN ('raised','cleared')),"
+	" target TEXT NOT NULL, created_at TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,"
+	" last_error TEXT, given_up_at TEXT) STRICT;"
+	"CREATE INDEX webhooks_by_alert ON ota_webhooks (alert_id);"
+	"CREATE INDEX webhooks_waiting ON ota_webhooks (target, tries, id)"
+	" WHERE given_up_at IS NULL;";
+
+static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4,
+					 migration_5, migration_6, migration_7};
 
 const char *const *sqlite_migrations(int *count)
 {

@@ -160,6 +160,7 @@ static enum ota_code read_last_ids(struct sqlite_store *s, struct ota_err *err)
 		[ID_ATTEMPT] = "SELECT coalesce(max(id),0) FROM device_update_status",
 		[ID_RELEASE] = "SELECT coalesce(max(id),0) FROM firmware_releases",
 		[ID_ROLLOUT] = "SELECT coalesce(max(id),0) FROM rollout_configurations",
+		[ID_ALERT] = "SELECT coalesce(max(id),0) FROM ota_alerts",
 	};
 
 	for (int i = 0; i < ID_KINDS; i++) {
@@ -209,6 +210,10 @@ static const struct store_ops sqlite_ops = {
 	.rollout_counts = sqlite_rollout_counts,
 	.gate_events = sqlite_gate_events,
 	.updates_since = sqlite_updates_since,
+	.find_alert = sqlite_find_alert,
+	.list_alerts = sqlite_list_alerts,
+	.list_webhooks = sqlite_list_webhooks,
+	.alert_counts = sqlite_alert_counts,
 	.name = store_name,
 };
 

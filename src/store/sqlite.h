@@ -53,6 +53,23 @@ enum ota_code sqlite_find_attempt(struct store *base, const char *token, const c
 	" maintenance_window"
 struct row_rollout sqlite_rollout(sqlite3_stmt *st);
 
+/* One of the reading connections, waited for; it goes back at once. */
+sqlite3 *sqlite_borrow(struct sqlite_store *s);
+void sqlite_give_back(struct sqlite_store *s, sqlite3 *db);
+
+/* Alerts and what is to be sent of them: sqlite_alerts.c. */
+bool sqlite_write_alert(struct sqlite_store *s, const struct change *c);
+bool sqlite_write_webhook(struct sqlite_store *s, const struct change *c);
+enum ota_code sqlite_find_alert(struct store *, int64_t id, struct stored_alert *out,
+				struct ota_err *err);
+enum ota_code sqlite_list_alerts(struct store *, const struct list_query *,
+				 bool (*visit)(void *, const struct row_alert *), void *ctx,
+				 struct ota_err *err);
+enum ota_code sqlite_list_webhooks(struct store *, const struct webhook_query *,
+				   bool (*visit)(void *, const struct row_webhook *), void *ctx,
+				   struct ota_err *err);
+enum ota_code sqlite_alert_counts(struct store *, struct alert_counts *out, struct ota_err *err);
+
 enum ota_code sqlite_list_updates(struct store *, const struct list_query *,
 				  bool (*visit)(void *, const struct row_update *), void *ctx,
 				  struct ota_err *err);

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-static sqlite3 *borrow(struct sqlite_store *s)
+sqlite3 *sqlite_borrow(struct sqlite_store *s)
 {
 	sqlite3 *db = NULL;
 
@@ -28,7 +28,7 @@ static sqlite3 *borrow(struct sqlite_store *s)
 	return db;
 }
 
-static void give_back(struct sqlite_store *s, sqlite3 *db)
+void sqlite_give_back(struct sqlite_store *s, sqlite3 *db)
 {
 	pthread_mutex_lock(&s->readers_lock);
 	for (int i = 0; i < READERS; i++)
@@ -88,7 +88,7 @@ static enum ota_code run_select(struct sqlite_store *s, struct select *q, row_fn
 
 	if (!buf_ok(&q->sql))
 		return ota_fail_nomem(err);
-	sqlite3 *db = borrow(s);
+	sqlite3 *db = sqlite_borrow(s);
 	if (sqlite3_prepare_v2(db, q->sql.data, -1, &st, NULL) != SQLITE_OK) {
 		rc = sqlite_fail(s, db, "reading", err);
 		goto out;
@@ -106,7 +106,7 @@ static enum ota_code run_select(struct sqlite_store *s, struct select *q, row_fn
 		rc = sqlite_fail(s, db, "reading", err);
 out:
 	sqlite3_finalize(st);
-	give_back(s, db);
+	sqlite_give_back(s, db);
 	buf_fini(&q->sql);
 	return rc;
 }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/err.h"
+#include "core/alert.h"
 #include "core/domain.h"
 
 #include <stddef.h>
@@ -35,7 +36,17 @@ enum change_kind {
 	CHANGE_ROLLOUT_WALK,
 	CHANGE_REJECTED, /* keeps the newest REJECTED_KEPT */
 	CHANGE_STATE,    /* a fact about the service as a whole */
+	CHANGE_ALERT,
+	CHANGE_WEBHOOK,
 };
+
+enum webhook_change {
+	WEBHOOK_ADD,
+	WEBHOOK_SENT,     /* it arrived: the row goes */
+	WEBHOOK_FAILED,   /* it did not, and is tried again */
+	WEBHOOK_GIVEN_UP, /* the same, and it is not; the newest WEBHOOKS_KEPT of those are kept */
+};
+#define WEBHOOKS_KEPT 1000
 
 #define REJECTED_KEPT        1000
 #define REJECTED_PAYLOAD_MAX 512
@@ -128,6 +139,21 @@ struct change {
 		struct {
 			const char *key, *value; /* value NULL: forget */
 		} state;
+		struct {
+			enum alert_change what;
+			int64_t id, at_us;
+			enum alert_kind kind;                  /* these to raise it ... */
+			const char *subject, *sentence, *data; /* data: JSON */
+			const char *by, *reason;               /* ... these to acknowledge it */
+		} alert;
+		struct {
+			enum webhook_change what;
+			int64_t id, alert_id; /* id: not to add */
+			int64_t at_us;
+			const char *target; /* to add; */
+			bool cleared;       /* else: raised */
+			const char *error;  /* of the last try; NULL: leave what is there */
+		} webhook;
 	};
 };
 
@@ -198,11 +224,46 @@ struct row_event {
 	const char *type, *device_id, *version, *data, *created_at, *created_by;
 };
 
+struct row_alert {
+	int64_t id;
+	const char *kind, *subject, *severity, *sentence, *raised_at;
+	const char *acknowledged_at, *acknowledged_by, *acknowledged_reason, *cleared_at, *data;
+	int64_t waiting, given_up; /* messages about it that have not arrived ... */
+	const char *last_error;    /* ... and why the newest of them has not */
+};
+
+/* A message about an alert that has not arrived. */
+struct row_webhook {
+	int64_t id, alert_id, tries, created_us;
+	const char *target;
+	bool cleared;           /* else: raised */
+	struct row_alert alert; /* but for the counts of messages */
+};
+
+/* Those not given up, the least tried first. */
+struct webhook_query {
+	const char *target;        /* NULL: any */
+	int64_t created_before_us; /* 0: any */
+	int limit;
+};
+
+struct alert_counts {
+	int64_t open[ALERT_KINDS];
+	int64_t waiting, given_up; /* messages */
+};
+
+/* What find_alert() finds. */
+struct stored_alert {
+	enum alert_kind kind;
+	bool acknowledged, cleared;
+	char subject[192];
+};
+
 /* One page of a list: what to show, from where on.  NULL and 0 are "any". */
 struct list_query {
-	const char *device_id, *device_model, *version, *status, *event_type, *group;
+	const char *device_id, *device_model, *version, *status, *event_type, *group, *kind;
 	int64_t rollout_id;
-	int active;      /* -1: any */
+	int active;      /* -1: any; of alerts: those that are open */
 	bool operations; /* events: only what somebody did, not what devices did */
 	int limit;
 	int64_t before_id;       /* rows with a lower id only; 0: from the newest */
@@ -221,6 +282,7 @@ enum id_kind {
 	ID_ATTEMPT,
 	ID_RELEASE,
 	ID_ROLLOUT,
+	ID_ALERT,
 	ID_KINDS,
 };
 
@@ -301,6 +363,17 @@ struct store_ops {
 	/* Attempts with a report since the given time. */
 	enum ota_code (*updates_since)(struct store *s, int64_t since_us, int64_t *out,
 				       struct ota_err *err);
+	/* The committer's, as find_attempt(); OTA_ENOTFOUND: none. */
+	enum ota_code (*find_alert)(struct store *s, int64_t id, struct stored_alert *out,
+				    struct ota_err *err);
+	enum ota_code (*list_alerts)(struct store *s, const struct list_query *q,
+				     bool (*visit)(void *, const struct row_alert *), void *ctx,
+				     struct ota_err *err);
+	enum ota_code (*list_webhooks)(struct store *s, const struct webhook_query *q,
+				       bool (*visit)(void *, const struct row_webhook *), void *ctx,
+				       struct ota_err *err);
+	enum ota_code (*alert_counts)(struct store *s, struct alert_counts *out,
+				      struct ota_err *err);
 	const char *(*name)(const struct store *s); /* "sqlite" */
 };
 

@@ -297,6 +297,7 @@ def test_empty_lists(cli, service):
                             ("rollouts", "rollouts", ["rollout", "list"]),
                             ("update-status", "updates", ["updates"]),
                             ("events", "events", ["events"]),
+                            ("alerts", "alerts", ["alerts"]),
                             ("rejected", "rejected", ["rejected"])):
         service.answer_list("/api/admin/" + path, key, [])
         run = cli(*args)
@@ -455,6 +456,45 @@ def test_rejected(cli, service):
     assert [r["id"] for r in rows["rejected"]] == [9, 8]
 
 
+def alert(n, **changes):
+    row = {"id": n, "kind": "failure_rate", "subject": "release/4", "severity": "critical",
+           "sentence": "12 of 180 failed.", "raised_at": "2026-11-23T22:12:49.000000Z",
+           "acknowledged_at": None, "acknowledged_by": None, "acknowledged_reason": None,
+           "cleared_at": None, "data": {}, "webhooks": {"waiting": 0, "given_up": 0, "last_error": None}}
+    row.update(changes)
+    return row
+
+
+def test_alerts(cli, service):
+    at = "2026-11-23T23:00:00.000000Z"
+    service.answer_list("/api/admin/alerts", "alerts", [
+        alert(9), alert(8, kind="rollout_stuck", subject="rollout/7", severity="warning",
+                        acknowledged_at=at, sentence="no\nprogress\x1b[31m"), alert(7, cleared_at=at)])
+    run = cli("alerts")
+    assert service.requests[0].query == {"open": "true", "limit": "100"}
+    lines = run.stdout.splitlines()
+    assert lines[0].split() == ["ID", "RAISED", "SEVERITY", "ALERT", "SUBJECT", "STATE", "WHAT"]
+    assert len(lines) == 4 and "\x1b" not in run.stdout
+    assert [line.split()[5] for line in lines[1:]] == ["open", "seen", "over"]
+    assert "12 of 180 failed." in lines[1] and "rollout/7" in lines[2]
+    cli("alerts", "--past", "--kind", "rollout_stuck", "--limit", "5")
+    assert service.requests[1].query == {"kind": "rollout_stuck", "limit": "5"}
+    assert len(json.loads(cli("alerts", "--json").stdout)["alerts"]) == 3
+
+
+def test_acknowledge_an_alert(cli, service):
+    service.answer("POST", "/api/admin/alerts/9/acknowledge", OK)
+    run = cli("alerts", "--ack", "9", "--reason", "on it: \"ü\"")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "as you say\n", "")
+    assert service.requests[0].json == {"reason": "on it: \"ü\""}
+    assert cli("alerts", "--ack", "9").stdout == "as you say\n"
+    assert not service.requests[1].body
+    for wrong, says in ((["--ack", "x"], "--ack"), (["--reason", "x"], "--reason goes with --ack"),
+                        (["--kind", "odd"], "--kind")):
+        run = cli("alerts", *wrong)
+        assert run.returncode == 2 and says in run.stderr
+
+
 def test_stop_and_resume(cli, service):
     service.answer("POST", "/api/admin/stop-all", dict(OK, withdrawn=3))
     service.answer("POST", "/api/admin/resume-all", OK)
@@ -520,6 +560,8 @@ def test_status(cli, service):
     assert set(json.loads(cli("status", "--json").stdout)) == {"health", "metrics"}
     service.answer("GET", "/metrics", {"total_devices": 0, "recent_updates_24h": 5})
     assert "  updates       5 in 24 h\n" in cli("status").stdout
+    service.answer("GET", "/metrics", {"total_devices": 0, "alerts_open": {"a": 1, "b": 0, "c": 2}})
+    assert cli("status").stdout.endswith("  alerts        3 open: paku-ota alerts\n")
     service.answer("GET", "/health", (503, {"status": "unhealthy", "reason": "the disk is full"}))
     run = cli("status")
     assert run.returncode == 1

@@ -326,3 +326,25 @@ def test_stop_and_resume(ota, daemon, bundle):
     device.update()
     assert "all_stopped" in good(ota("events")) and "reason=smoke" in good(ota("events"))
     assert ota("rejected").stderr == "no rejected messages\n"
+
+
+def test_alerts(ota, daemon, bundle):
+    upload(ota, bundle, "1.1.0")
+    assert ota("alerts").stderr == "no alerts\n"
+    good(ota("rollout", "create", "1.1.0", "--model", "box", "--all", "--name", "walk",
+             "--stages", "10:proven=0:approve,100"))
+    end = time.monotonic() + 20
+    while "waiting_for_approval" not in (out := ota("alerts").stdout):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert out.splitlines()[1].split()[5] == "open" and "waits for somebody's approval" in out
+    assert good(ota("alerts", "--ack", "1", "--reason", "soon")) == "alert 1 is acknowledged\n"
+    assert ota("alerts").stdout.splitlines()[1].split()[5] == "seen"
+    assert "soon" in good(ota("log", "--type", "alert_acknowledged"))
+    assert "  alerts        1 open: paku-ota alerts\n" in good(ota("status"))
+    good(ota("rollout", "abort", "walk"))
+    while ota("alerts").stdout:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert good(ota("alerts", "--past")).splitlines()[1].split()[5] == "over"
+    assert ota("alerts", "--ack", "2").returncode == 1

@@ -14,7 +14,7 @@ COMMANDS = ["upload", "rollout", "rollout create", "rollout list", "rollout show
             "rollout deactivate", "rollout pause", "rollout resume", "rollout promote", "rollout approve",
             "rollout abort", "log", "watch", "devices", "devices list", "devices show",
             "devices delete", "devices group", "devices label", "devices notes", "devices import",
-            "releases", "releases list", "releases delete", "updates", "events", "rejected", "explain",
+            "releases", "releases list", "releases delete", "updates", "events", "rejected", "alerts", "explain",
             "retry", "stop-all", "resume-all", "status", "login", "completion", "completion bash"]
 
 
@@ -349,7 +349,7 @@ def documented():
     with open(os.path.join(ROOT, "docs", "cli.md"), encoding="utf-8") as page:
         text = page.read()
     found = re.findall(r"^\$ paku-ota ([^|\n]*)", text, re.M)
-    found += re.findall(r"^\| `(devices [^`]*|events|rejected)`", text, re.M)
+    found += re.findall(r"^\| `(devices [^`]*|events|rejected|alerts[^`]*)`", text, re.M)
     return text, found
 
 

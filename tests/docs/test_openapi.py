@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import images
-from service import ROOT
+from service import ROOT, wait_for
 
 METHODS = ("get", "put", "post", "delete")
 SMALL = 1024 * 1024
@@ -220,6 +220,21 @@ def test_answers_fit(call):
         call(422, "POST", lead + verb, [walk], json={"stage": "two"})
         call(413, "POST", lead + verb, [walk], data=b" " * (1024 * 1024 + 1))
         assert call(200, "GET", rollout, [walk]).json()["next"]["sentence"]
+
+    # what a person should know of
+    listed = "/api/admin/alerts"
+    call(200, "POST", create, json=dict(body, name="asks", stages=[
+        {"percent": 10, "approve": True, "min_proven": 0}, {"percent": 100}]))
+    found, = wait_for(lambda: call(200, "GET", listed, params={
+        "open": "true", "kind": "waiting_for_approval"}).json()["alerts"], "an alert")
+    seen = listed + "/{id}/acknowledge"
+    call(200, "POST", seen, [found["id"]], json={"reason": "x" * 500})
+    call(200, "POST", seen, [found["id"]])
+    call(404, "POST", seen, [99])
+    call(422, "POST", seen, ["x"])
+    call(413, "POST", seen, [found["id"]], data=b" " * (1024 * 1024 + 1))
+    assert call(200, "GET", listed, params={"limit": 1}).json()["alerts"]
+    call(422, "GET", listed, params={"open": "maybe"})
 
     # everything
     stop, resume = "/api/admin/stop-all", "/api/admin/resume-all"

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The pages against the programs: options, tables, log events, links, and lines to be typed."""
+import http.server
+import json
 import os
 import re
 import socket
 import sqlite3
 import subprocess
+import threading
 
 import pytest
 
@@ -100,9 +103,9 @@ def test_event_types_are_those_of_the_source():
         for name in files:
             with open(os.path.join(folder, name), encoding="utf-8") as f:
                 events |= set(re.findall(
-                    r'"((?:firmware|rollout|update|device|version|retry|rollback|site|all|gate)_[a-z_]+)"', f.read()))
+                    r'"((?:firmware|rollout|update|device|version|retry|rollback|site|all|gate|alert)_[a-z_]+)"', f.read()))
     events |= {"release_suspect"}
-    events -= {"device_model", "device_ids", "device_id", "rollout_percentage", "update_id"}  # keys of JSON
+    events -= {"alert_id", "device_model", "device_ids", "device_id", "rollout_percentage", "update_id"}  # keys of JSON
     logged = set()
     for folder, _, files in os.walk(os.path.join(ROOT, "src")):
         for name in files:
@@ -240,6 +243,64 @@ def test_states_of_a_rollout_are_those_of_the_source():
     words = [w for w in re.findall(r'\[WAIT_\w+\] = "(\w+)"', text)]
     told = re.search(r"^\| `waits_for`.*?\n\n", page("docs/rollouts.md"), re.M | re.S).group(0)
     assert len(words) == 10 and not [w for w in words if "`%s`" % w not in told]
+
+
+# --- docs/alerts.md ---
+
+def test_kinds_of_alerts_are_those_of_the_source():
+    kinds = re.findall(r'\[ALERT_\w+\] = "(\w+)"', source("core", "alert.c"))
+    assert len(kinds) == 6
+    told = [cells[0].strip("`") for cells in table_rows(page("docs/alerts.md"))]
+    assert [t for t in told if t in kinds] == kinds * 2  # what they are, what to do
+    spec = re.search(r"AlertKind:\n\s+enum: \[([^\]]+)\]", page("docs/openapi.yaml")).group(1)
+    assert spec.split(", ") == kinds
+    with open(os.path.join(ROOT, "cli", "cmd_alerts.c"), encoding="utf-8") as f:
+        offered = re.search(r"kinds\[\] = \{(.*?)\}", f.read(), re.S).group(1)
+    assert re.findall(r'"(\w+)"', offered) == kinds
+    text = source("core", "alert.h")
+    percent, least, over = (int(re.search(r"#define ALERT_%s\s+(\d+)" % n, text).group(1))
+                            for n in ("FAILURE_PERCENT", "FAILURE_ATTEMPTS", "FAILURE_OVER_PERCENT"))
+    assert "over %d %% of the attempts at a release failed, of at least %d" % (percent, least) in \
+        page("docs/alerts.md")
+    assert "%d %% or fewer did" % over in page("docs/alerts.md")
+
+
+def test_a_message_and_its_signature_as_the_alerts_page_says(make_service):
+    """The page's own lines judge what the service really sends."""
+    got, secret = [], "quiet"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        service = make_service(env={"OTA_WEBHOOK_SECRET": secret, "OTA_WEBHOOK_URL":
+                                    "http://127.0.0.1:%d/" % server.server_address[1]})
+        service.release(images.esp32("1.1.0"), "1.1.0")
+        service.rollout("1.1.0", stages=[{"percent": 10, "min_proven": 0, "approve": True},
+                                         {"percent": 100}])
+        headers, body = wait_for(lambda: got, "the message")[0]
+    finally:
+        server.shutdown()
+        server.server_close()
+    lines, = blocks(page("docs/alerts.md"), "python")
+    names = {}
+    exec(lines, names)
+    assert names["is_ours"](secret, headers, body)
+    assert not names["is_ours"]("another", headers, body)
+    assert not names["is_ours"](secret, headers, body + b" ")
+    for stamp in (1, int(headers["X-Paku-Timestamp"]) - 301):
+        assert not names["is_ours"](secret, {**headers, "X-Paku-Timestamp": str(stamp)}, body)
+    shown = json.loads(blocks(page("docs/alerts.md"), "json")[0])
+    sent = json.loads(body)
+    assert list(shown) == list(sent) and list(shown["alert"]) == list(sent["alert"])
 
 
 # --- docs/mqtt.md ---

@@ -65,6 +65,39 @@ static enum ota_code failing_events(struct store *s, const struct list_query *q,
 	return failing(s)->inner->ops->list_events(failing(s)->inner, q, visit, ctx, err);
 }
 
+static enum ota_code failing_find_alert(struct store *s, int64_t id, struct stored_alert *out,
+					struct ota_err *err)
+{
+	return failing(s)->inner->ops->find_alert(failing(s)->inner, id, out, err);
+}
+
+static enum ota_code failing_alerts(struct store *s, const struct list_query *q,
+				    bool (*visit)(void *, const struct row_alert *), void *ctx,
+				    struct ota_err *err)
+{
+	return failing(s)->inner->ops->list_alerts(failing(s)->inner, q, visit, ctx, err);
+}
+
+static enum ota_code failing_webhooks(struct store *s, const struct webhook_query *q,
+				      bool (*visit)(void *, const struct row_webhook *), void *ctx,
+				      struct ota_err *err)
+{
+	return failing(s)->inner->ops->list_webhooks(failing(s)->inner, q, visit, ctx, err);
+}
+
+static enum ota_code failing_updates(struct store *s, const struct list_query *q,
+				     bool (*visit)(void *, const struct row_update *), void *ctx,
+				     struct ota_err *err)
+{
+	return failing(s)->inner->ops->list_updates(failing(s)->inner, q, visit, ctx, err);
+}
+
+static enum ota_code failing_counts(struct store *s, int64_t rollout_id, struct attempt_counts *out,
+				    struct ota_err *err)
+{
+	return failing(s)->inner->ops->rollout_counts(failing(s)->inner, rollout_id, out, err);
+}
+
 static bool group_is_refused(const struct change_batch *b, const struct change_group *g)
 {
 	for (size_t i = g->first; refused_device && i < g->first + g->count; i++)
@@ -122,6 +155,11 @@ static struct store *wrap_failing(struct store *inner)
 	f->ops.find_attempt = failing_find;
 	f->ops.list_events = failing_events;
 	f->ops.gate_events = failing_gate_events;
+	f->ops.find_alert = failing_find_alert;
+	f->ops.list_alerts = failing_alerts;
+	f->ops.list_webhooks = failing_webhooks;
+	f->ops.list_updates = failing_updates;
+	f->ops.rollout_counts = failing_counts;
 	f->base.ops = &f->ops;
 	return &f->base;
 }

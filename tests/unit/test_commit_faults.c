@@ -492,6 +492,49 @@ static enum ota_code scene_resume(struct bench *b)
 	return set_stop(b, NULL);
 }
 
+static enum ota_code scene_alert(struct bench *b)
+{
+	static const char *const targets[] = {"a", "b"};
+	static char subject[32];
+	static int n;
+
+	/* One is open for a subject: the next try is about another. */
+	snprintf(subject, sizeof subject, "rollout/%d", ++n);
+	struct command cmd = {.kind = COMMAND_ALERT,
+			      .alert = {.what = ALERT_RAISE,
+					.kind = ALERT_ROLLOUT_STUCK,
+					.subject = subject,
+					.sentence = "it is stuck",
+					.data = "{}",
+					.targets = targets,
+					.target_count = 2}};
+
+	return committer_run(b->c, &cmd);
+}
+
+static void stage_alert(struct bench *b)
+{
+	assert_int_equal(scene_alert(b), OTA_OK);
+}
+
+static enum ota_code scene_alert_seen(struct bench *b)
+{
+	struct command cmd = {
+		.kind = COMMAND_ALERT,
+		.by = "somebody",
+		.alert = {.what = ALERT_ACKNOWLEDGE, .id = 1, .reason = "I am on it"}};
+
+	return committer_run(b->c, &cmd);
+}
+
+static enum ota_code scene_webhook(struct bench *b)
+{
+	struct command cmd = {.kind = COMMAND_WEBHOOK,
+			      .webhook = {.what = WEBHOOK_GIVEN_UP, .id = 1, .error = "it hangs"}};
+
+	return committer_run(b->c, &cmd);
+}
+
 static const struct {
 	const char *name;
 	scene_fn *run;
@@ -533,6 +576,9 @@ static const struct {
 	{"unanswered", scene_dispatch, stage_all_windows_over},
 	{"other release", scene_dispatch, stage_other_release},
 	{"rejected", scene_rejected, NULL},
+	{"alert", scene_alert, NULL},
+	{"alert seen", scene_alert_seen, stage_alert},
+	{"webhook", scene_webhook, stage_alert},
 	{"stop", scene_stop, stage_told},
 	{"resume", scene_resume, stage_stopped},
 };

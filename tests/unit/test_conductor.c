@@ -575,7 +575,7 @@ static void the_thread(void **state)
 	struct ota_err err;
 	int waited_ms = 0;
 
-	assert_int_equal(conductor_start(b->fleet, b->c, &k, &err), OTA_OK);
+	assert_int_equal(conductor_start(b->fleet, b->c, NULL, &k, &err), OTA_OK);
 	make(b, &n);
 	for (; strcmp(state_of(b), "completed 2 100 1") != 0 && waited_ms < 20000; waited_ms += 10)
 		usleep(10000);

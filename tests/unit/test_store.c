@@ -198,7 +198,8 @@ static void rollouts_get_stages(void **state)
 	int count;
 	const char *const *m = sqlite_migrations(&count);
 
-	assert_true(sql(p, "DROP TABLE ota_rejected_messages; DROP TABLE service_state;"
+	assert_true(sql(p, "DROP TABLE ota_webhooks; DROP TABLE ota_alerts;"
+			   "DROP TABLE ota_rejected_messages; DROP TABLE service_state;"
 			   "DROP TABLE ota_events; DROP TABLE attempt_failures;"
 			   "DROP TABLE device_update_status; DROP TABLE rollout_configurations;"
 			   "DROP TABLE device_groups; DROP TABLE devices;"
