@@ -295,9 +295,11 @@ static void add_stage(const struct watch_state *w, struct buf *out)
 
 	if (!waits || !state || api_int(stage, "of", 1) < 2)
 		return;
-	buf_printf(&words, "%s in stage %" PRId64 " of %" PRId64 " (%" PRId64 " %%), waits for %s",
-		   state, api_int(stage, "index", 1), api_int(stage, "of", 1),
-		   api_int(stage, "percent", 0), waits);
+	buf_printf(&words, "%s in stage %" PRId64 " of %" PRId64 " (%" PRId64 " %%)", state,
+		   api_int(stage, "index", 1), api_int(stage, "of", 1),
+		   api_int(stage, "percent", 0));
+	if (strcmp(waits, "over") != 0)
+		buf_printf(&words, ", waits for %s", waits);
 	buf_adds(out, "  ");
 	if (words.data)
 		clean_fit(out, words.data, 200);
