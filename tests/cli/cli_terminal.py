@@ -76,6 +76,10 @@ class Terminal:
     def kill(self, sig=signal.SIGINT):
         os.kill(self.pid, sig)
 
+    def is_stopped(self):
+        with open("/proc/%d/stat" % self.pid, encoding="ascii", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()[0] == "T"
+
     def settings(self):
         return termios.tcgetattr(self.slave)
 

@@ -255,7 +255,7 @@ def test_stopped_and_continued(cli, service):
     terminal = cli.on_terminal("watch", "7")
     terminal.wait_text("q leaves")
     terminal.kill(signal.SIGTSTP)
-    terminal.wait_for(lambda t: b"\x1b[?1049l" in t.raw, "leaves its screen")
+    terminal.wait_for(lambda t: b"\x1b[?1049l" in t.raw and t.is_stopped(), "leaves its screen")
     terminal.kill(signal.SIGCONT)
     terminal.wait_for(lambda t: t.raw.count(b"\x1b[?1049h") == 2, "takes it again")
     terminal.send(b"q")
