@@ -203,7 +203,7 @@ static bool next_message(struct webhooks *w, const struct address *t, int64_t be
 
 static void give_up_old(struct webhooks *w, const struct address *t)
 {
-	struct message m;
+	struct message m = {0}; /* nothing is read into it when the service stops */
 	bool goes_on;
 
 	do {
