@@ -51,7 +51,7 @@ def refuse_if_lost(folder, results):
     want = [sum(r[key] for r in results) for key in ("messages", "accepted", "results", "results")]
     with sqlite3.connect(f"file:{database_of(folder)}?mode=ro", uri=True) as db:
         have = [db.execute(q).fetchone()[0] for q in (
-            "SELECT count(*) FROM ota_events",
+            "SELECT count(*) FROM ota_events WHERE event_type GLOB 'update_*'",
             "SELECT count(*) FROM ota_events WHERE event_type = 'update_accepted'",
             "SELECT count(*) FROM ota_events WHERE event_type = 'update_completed'",
             "SELECT count(*) FROM device_update_status WHERE status = 'success'")]

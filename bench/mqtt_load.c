@@ -49,8 +49,9 @@ static double *due_at; /* of each device's result; 0: not sent, or seen */
 /* --- the database --- */
 
 static sqlite3 *db;
-static sqlite3_stmt *select_last, *select_results;
-static int64_t base_id, last_id, seen_id;
+static sqlite3_stmt *select_last, *select_told, *select_results;
+static int64_t last_id, seen_id;
+static uint64_t told; /* events of messages; those of the gate stand between them */
 static double *latencies, last_seen_s;
 static size_t latency_count;
 
@@ -82,9 +83,11 @@ static void watch_open(const char *path)
 	sqlite3_exec(db, "PRAGMA query_only=ON; PRAGMA wal_autocheckpoint=0", NULL, NULL, NULL);
 	sqlite3_busy_timeout(db, 1000);
 	select_last = prepare("SELECT coalesce(max(id),0) FROM ota_events");
+	select_told = prepare("SELECT count(*) FROM ota_events WHERE id > ?1 AND id <= ?2"
+			      " AND event_type GLOB 'update_*'");
 	select_results = prepare("SELECT device_id FROM ota_events WHERE id > ?1 AND id <= ?2"
 				 " AND event_type = 'update_completed'");
-	base_id = last_id = seen_id = select_number(select_last);
+	last_id = seen_id = select_number(select_last);
 }
 
 /* Results whose events are new: the time from when they were due. */
@@ -115,6 +118,9 @@ static void watch(bool results)
 	if (!db || (id = select_number(select_last)) == last_id)
 		return;
 	last_seen_s = now_s();
+	sqlite3_bind_int64(select_told, 1, last_id);
+	sqlite3_bind_int64(select_told, 2, id);
+	told += (uint64_t)select_number(select_told);
 	last_id = id;
 	if (results)
 		watch_results(last_seen_s);
@@ -227,8 +233,7 @@ static void publish_all(uint64_t messages, double rate)
 	double begun = now_s(), look = begun, moved = begun, now;
 	uint64_t before = 0;
 
-	while (now = now_s(),
-	       acked < messages || (db && (uint64_t)(last_id - base_id) < messages)) {
+	while (now = now_s(), acked < messages || (db && told < messages)) {
 		double due = rate > 0 ? begun + (double)sent / rate : now;
 		while (sent < messages && idle_count > 0 && due <= now) {
 			uint16_t i = idle[idle_first];
@@ -243,7 +248,7 @@ static void publish_all(uint64_t messages, double rate)
 			watch(rate > 0);
 			look = now + WATCH_S;
 		}
-		uint64_t done = acked + (uint64_t)(last_id - base_id);
+		uint64_t done = acked + told;
 		if (done != before)
 			moved = now;
 		before = done;
@@ -254,7 +259,7 @@ static void publish_all(uint64_t messages, double rate)
 	}
 	if (!db)
 		last_seen_s = now_s();
-	if (db && (uint64_t)(last_id - base_id) > messages)
+	if (db && told > messages)
 		die("there are more events than messages");
 }
 
