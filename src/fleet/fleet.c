@@ -113,7 +113,8 @@ void fleet_mark_seen(struct fleet *f, const struct device *d)
 	atomic_fetch_or(&s->touched[bit / 64], UINT64_C(1) << bit % 64);
 }
 
-void fleet_hear(struct device *d, int64_t now_us)
+/* When it was heard of, and how often it is. */
+static void hear(struct device *d, int64_t now_us)
 {
 	int64_t before_us = atomic_load_explicit(&d->last_seen_us, memory_order_relaxed);
 	int64_t habit_us = atomic_load_explicit(&d->habit_us, memory_order_relaxed);
@@ -126,7 +127,7 @@ void fleet_hear(struct device *d, int64_t now_us)
 
 void fleet_touch(struct fleet *f, const struct device *d, int64_t now_us)
 {
-	fleet_hear((struct device *)(uintptr_t)d, now_us);
+	hear((struct device *)(uintptr_t)d, now_us);
 	fleet_mark_seen(f, d);
 }
 

@@ -37,8 +37,6 @@ const struct device *fleet_lock_device(struct fleet *f, const char *device_id);
 void fleet_unlock_device(struct fleet *f, const struct device *d);
 /* Soft state: the device was heard of.  No lock needed beyond knowing the device is alive. */
 void fleet_touch(struct fleet *f, const struct device *d, int64_t now_us);
-/* The same for whoever writes its row anyway. */
-void fleet_hear(struct device *d, int64_t now_us);
 /* Its last_seen_us is still to be written. */
 void fleet_mark_seen(struct fleet *f, const struct device *d);
 

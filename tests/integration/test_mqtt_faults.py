@@ -364,7 +364,9 @@ def test_a_broker_that_refuses_is_told_of(tmp_path, broker, secure, env, why):
         "OTA_MQTT_CA": tmp_path / "cert", "MQTT_USER": "ota", "MQTT_PASSWORD": "secret", **env})
     service.connected = lambda: "not_connected" in service.log()
     service.start()
-    # The log says it a moment before what /health reads.
-    health = wait_for(lambda: (h := service.ok("GET", "/health")) and why in h["mqtt"] and h, "the reason")
-    assert health["status"] == "healthy" and health["mqtt"].startswith("connecting since"), health
-    service.stop()
+    try:
+        # The log says it a moment before what /health reads.
+        health = wait_for(lambda: (h := service.ok("GET", "/health")) and why in h["mqtt"] and h, "the reason")
+        assert health["status"] == "healthy" and health["mqtt"].startswith("connecting since"), health
+    finally:
+        service.stop()
