@@ -11,6 +11,7 @@
 #include "firmware/cache.h"
 #include "http/auth.h"
 #include "http/server.h"
+#include "manager.h"
 #include "mqtt/broker.h"
 #include "mqtt/mqtt.h"
 
@@ -28,6 +29,7 @@
 struct daemon {
 	struct config cfg;
 	int lock_fd;
+	int listen_fd; /* from the service manager; -1: the server opens its own */
 	struct store *store;
 	struct fleet *fleet;
 	struct blob_store *blobs;
@@ -271,6 +273,7 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 		.blobs = d->blobs,
 		.cache = d->cache,
 		.auth = d->auth,
+		.listen_fd = &d->listen_fd,
 		.mqtt_status = d->mqtt ? mqtt_write_status : NULL,
 		.mqtt_metrics = d->mqtt ? mqtt_write_metrics : NULL,
 		.mqtt_ctx = d->mqtt,
@@ -296,6 +299,8 @@ static void stop(struct daemon *d, const volatile int *hurry)
 	fleet_free(&d->fleet);
 	if (d->store)
 		d->store->ops->close(&d->store);
+	if (d->listen_fd >= 0)
+		close(d->listen_fd);
 	if (d->lock_fd >= 0)
 		close(d->lock_fd);
 	config_free(&d->cfg);
@@ -322,17 +327,31 @@ static void on_second_signal(int sig)
 	hurry = 1;
 }
 
-/* A child that died is the broker, which is started again. */
+/* The sooner of two waits in milliseconds; negative: for ever. */
+static int64_t sooner(int64_t a, int64_t b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+/*
+ * A child that died is the broker, which is started again.  The manager hears from us as long as
+ * the committer goes round: without it nothing is acknowledged any more.
+ */
 static void wait_for_end(struct daemon *d, sigset_t *set)
 {
+	int64_t watchdog_ms = manager_watchdog_ms(), beat_ms = watchdog_ms ? watchdog_ms / 3 : -1;
 	int sig = 0, again_ms = -1;
 
 	while (sig != SIGTERM && sig != SIGINT) {
-		struct timespec wait = {again_ms / 1000, again_ms % 1000 * 1000000};
-		sig = again_ms < 0 ? sigwaitinfo(set, NULL) : sigtimedwait(set, NULL, &wait);
+		int64_t wait_ms = sooner(again_ms, beat_ms);
+		struct timespec wait = {wait_ms / 1000, wait_ms % 1000 * 1000000};
+		if (watchdog_ms && committer_alive(d->committer, watchdog_ms / 2))
+			manager_alive();
+		sig = wait_ms < 0 ? sigwaitinfo(set, NULL) : sigtimedwait(set, NULL, &wait);
 		if (d->broker && (sig == SIGCHLD || again_ms >= 0))
 			again_ms = broker_watch(d->broker);
 	}
+	manager_stopping();
 	log_event(LOG_INFO, "daemon", "stopping", "on %s", strsignal(sig));
 	signal(SIGTERM, on_second_signal);
 	signal(SIGINT, on_second_signal);
@@ -377,11 +396,13 @@ static int new_key(void)
 
 static int run(bool json)
 {
-	struct daemon d = {.lock_fd = -1};
+	struct daemon d = {.lock_fd = -1, .listen_fd = -1};
 	struct ota_err err;
 	sigset_t set;
 
 	enum ota_code rc = config_load(&d.cfg, &err);
+	if (rc == OTA_OK && (rc = manager_socket(&d.listen_fd, &err)) != OTA_OK)
+		config_free(&d.cfg);
 	if (rc == OTA_OK &&
 	    (rc = webhooks_check(d.cfg.webhook_url, d.cfg.webhook_secret, &err)) != OTA_OK)
 		config_free(&d.cfg);
@@ -397,6 +418,7 @@ static int run(bool json)
 	rc = start(&d, &err);
 	if (rc == OTA_OK) {
 		tell_start(&d);
+		manager_ready();
 		wait_for_end(&d, &set);
 	} else {
 		fprintf(stderr, "paku-otad: %s\n", err.msg);

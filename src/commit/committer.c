@@ -29,8 +29,9 @@ struct committer_queue {
 	bool stopping;
 	struct ota_err sickness; /* code OTA_OK: the store takes writes */
 	struct committer_stats stats;
-	size_t deferred_count; /* of `deferred`, for others to know */
-	_Atomic int plan_fd;   /* rung when the plan changes; -1: nobody's */
+	size_t deferred_count;   /* of `deferred`, for others to know */
+	_Atomic int64_t beat_ms; /* when the thread last went round */
+	_Atomic int plan_fd;     /* rung when the plan changes; -1: nobody's */
 	/* the committer's: */
 	struct command_list deferred;
 	int64_t next_tick_ms, sick_since_us;
@@ -356,6 +357,7 @@ static void *committer_thread(void *arg)
 
 	halt_what_is_bad(c); /* as it was found before the end */
 	while (take(c, &taken)) {
+		atomic_store(&c->queue->beat_ms, clock_mono_ms());
 		if (clock_mono_ms() >= c->round.next_look_ms)
 			round_look(c, &taken);
 		if (clock_mono_ms() >= c->queue->next_tick_ms) {
@@ -411,6 +413,7 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	list_init(&q->waiting);
 	list_init(&q->deferred);
 	q->plan_fd = -1;
+	q->beat_ms = clock_mono_ms();
 	q->next_tick_ms = clock_mono_ms() + TICK_MS;
 	round_begin(c);
 	gates_init(&c->gates);
@@ -509,6 +512,11 @@ void committer_barrier(struct committer *c)
 	struct command nothing = {.kind = COMMAND_FLUSH_SEEN}; /* of no shard */
 
 	(void)committer_run(c, &nothing);
+}
+
+bool committer_alive(struct committer *c, int64_t within_ms)
+{
+	return clock_mono_ms() - atomic_load(&c->queue->beat_ms) <= within_ms;
 }
 
 bool committer_healthy(struct committer *c, char *reason, size_t size)

@@ -48,6 +48,8 @@ struct http_server {
 	void (*mqtt_metrics)(void *ctx, struct buf *b, bool text);
 	void *mqtt_ctx;
 	struct MHD_Daemon *daemon;
+	int given_fd; /* the listening socket that others go on listening on; -1: it is ours alone
+		       */
 	char own_url[64]; /* "http://127.0.0.1:8080": for requests without a Host */
 	_Atomic int port; /* known once it listens, when workers already ask for it */
 	int64_t started_mono_ms;

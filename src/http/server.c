@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "http/request.h"
 
+#include <errno.h>
 #include <netdb.h>
 #include <sched.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 /* What a connection may hold of request line and headers. */
 #define HEADER_MEMORY   (20 * 1024)
 #define SHORT_DRAIN_S   5
+#define LAST_ANSWERS_MS 1000
 #define JOB_THREADS     3
 #define INSPECTION_NICE 10
 
@@ -81,7 +83,8 @@ static unsigned processors_we_may_use(void)
 	return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 2;
 }
 
-static struct MHD_Daemon *start_daemon(struct http_server *s, const struct sockaddr_storage *at)
+static struct MHD_Daemon *start_daemon(struct http_server *s, const struct sockaddr_storage *at,
+				       int listen_fd)
 {
 	unsigned flags =
 		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
@@ -90,9 +93,11 @@ static struct MHD_Daemon *start_daemon(struct http_server *s, const struct socka
 
 	if (at->ss_family == AF_INET6)
 		flags |= MHD_USE_DUAL_STACK;
+	/* The library takes -1 for 'none given', and a socket that was given as its own. */
 	return MHD_start_daemon(flags, 0, NULL, NULL, request_proceed, s,
 				MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_SOCK_ADDR, at,
-				MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT,
+				MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
+				threads, MHD_OPTION_CONNECTION_LIMIT,
 				(unsigned)s->cfg->max_connections,
 				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_MEMORY,
 				/* connections.c watches; this is for one it had no memory for */
@@ -153,7 +158,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 		return err->code;
 	}
 	s->port = (int)s->cfg->port;
-	s->daemon = start_daemon(s, &at);
+	s->daemon = start_daemon(s, &at, *parts->listen_fd);
 	if (!s->daemon) {
 		ota_fail(err, OTA_EIO,
 			 "port %d of %s cannot be listened on: it is taken by another program, or "
@@ -163,6 +168,8 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 		server_free(s);
 		return err->code;
 	}
+	s->given_fd = *parts->listen_fd;
+	*parts->listen_fd = -1;
 	s->port = bound_port(s->daemon);
 	*out = s;
 	return OTA_OK;
@@ -178,6 +185,27 @@ static void wait_a_moment(void)
 	struct timespec moment = {0, 20 * 1000000};
 
 	nanosleep(&moment, NULL);
+}
+
+/*
+ * At its end the library shuts the listening socket down, which would end it for whoever listens
+ * next, too.  So its descriptor gets another socket before; and who has been let in gets an answer.
+ */
+static void let_go_of_given_socket(struct http_server *s)
+{
+	int nothing = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int64_t begun = clock_mono_ms();
+
+	if (nothing < 0 || dup2(nothing, s->given_fd) < 0)
+		log_event(LOG_WARNING, "http", "socket_ended",
+			  "the service manager's socket ends with this process: %s",
+			  strerror(errno));
+	if (nothing >= 0)
+		close(nothing);
+	while (connections_count(s->connections) > 0 && clock_mono_ms() - begun < LAST_ANSWERS_MS) {
+		connections_close_idle(s->connections);
+		wait_a_moment();
+	}
 }
 
 static void drain(struct http_server *s, int64_t drain_s, const volatile int *hurry)
@@ -209,6 +237,8 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 	atomic_store(&s->draining, true);
 	connections_close_idle(s->connections);
 	drain(s, drain_s, hurry);
+	if (s->given_fd >= 0)
+		let_go_of_given_socket(s);
 	/*
 	 * No handler runs or is suspended past this loop, and none begins: begin_work() counts,
 	 * then looks.  Job threads and the committer may still be leaving MHD_resume_connection().

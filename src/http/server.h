@@ -21,6 +21,11 @@ struct http_parts {
 	struct image_cache *cache;
 	struct auth *auth;
 	/*
+	 * A socket that listens already, whatever HOST and PORT say; the server's from then on, and
+	 * *listen_fd is -1.  -1: it opens one.
+	 */
+	int *listen_fd;
+	/*
 	 * What the MQTT side adds to answers; NULL where MQTT is off.  Called by HTTP workers, at
 	 * any time until http_stop() returns; they must not wait.  mqtt_status writes the member
 	 * "mqtt" of /health; mqtt_metrics members of /metrics, or its lines as TEXT for Prometheus.

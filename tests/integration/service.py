@@ -36,7 +36,7 @@ def wait_for(condition, what, timeout_s=20, every_s=0.02):
 
 
 class Service:
-    def __init__(self, folder, env=None, key=KEY, args=(), program=PROGRAM):
+    def __init__(self, folder, env=None, key=KEY, args=(), program=PROGRAM, pass_fds=()):
         assert os.path.exists(program), \
             "%s is not built; PAKU_BUILD names the build directory" % program
         self.folder = str(folder)
@@ -44,6 +44,7 @@ class Service:
         self.program = program
         self.args = list(args)
         self.key = key
+        self.pass_fds = pass_fds
         self.extra = dict(env or {})
         self.process = None
         self.port = None
@@ -72,7 +73,7 @@ class Service:
         self.out_from = os.path.getsize(self.out_path) if os.path.exists(self.out_path) else 0
         with open(self.log_path, "ab") as log, open(self.out_path, "ab") as out:
             self.process = subprocess.Popen([self.program, *self.args, *args], stdout=out,
-                                            stderr=log, stdin=subprocess.DEVNULL,
+                                            stderr=log, stdin=subprocess.DEVNULL, pass_fds=self.pass_fds,
                                             env={**self.environment(), **(env or {})})
         return self.process
 
