@@ -93,6 +93,7 @@ struct committer {
 	double new_device_tokens;
 	int64_t new_device_filled_ms;
 	struct round round;
+	_Atomic int64_t ended[ATTEMPT_STATES]; /* attempts since the start, by how they ended */
 	struct committer_queue *queue; /* what other threads see: committer.c */
 };
 

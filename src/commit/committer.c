@@ -6,10 +6,12 @@
 #include "commit/gates.h"
 
 #include "base/clock.h"
+#include "base/exposition.h"
 #include "base/log.h"
 #include "core/dispatch.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -29,7 +31,8 @@ struct committer_queue {
 	bool stopping;
 	struct ota_err sickness; /* code OTA_OK: the store takes writes */
 	struct committer_stats stats;
-	size_t deferred_count;   /* of `deferred`, for others to know */
+	size_t deferred_count; /* of `deferred`, for others to know */
+	struct histogram took_us, batch_size;
 	_Atomic int64_t beat_ms; /* when the thread last went round */
 	_Atomic int plan_fd;     /* rung when the plan changes; -1: nobody's */
 	/* the committer's: */
@@ -181,8 +184,28 @@ static void note_health(struct committer *c, enum ota_code rc, const struct ota_
 	}
 }
 
+static const struct histogram_shape took_shape = {
+	.count = 8,
+	.at = {500, 1000, 2500, 5000, 10000, 50000, 250000, 1000000},
+	.per_unit = US_PER_S};
+static const struct histogram_shape size_shape = {
+	.count = 7, .at = {1, 2, 8, 32, 128, 512, 2048}, .per_unit = 1};
+
+/* Attempts that this batch ended. */
+static void note_ended(struct committer *c)
+{
+	for (size_t i = 0; i < c->batch.store.change_count; i++) {
+		const struct change *ch = &c->batch.store.changes[i];
+		if (ch->kind == CHANGE_ATTEMPT_UPDATE && ch->attempt.completed_us != 0)
+			atomic_fetch_add_explicit(&c->ended[ch->attempt.attempt->state], 1,
+						  memory_order_relaxed);
+	}
+}
+
 static void note_batch(struct committer *c, int64_t took_us, size_t commands)
 {
+	histogram_add(&c->queue->took_us, &took_shape, took_us);
+	histogram_add(&c->queue->batch_size, &size_shape, (int64_t)commands);
 	struct committer_stats *s = &c->queue->stats;
 
 	pthread_mutex_lock(&c->queue->lock);
@@ -210,6 +233,8 @@ static void batch_commit(struct committer *c, struct command_list *done)
 		rc = c->store->ops->commit(c->store, &b->store, &err);
 		note_batch(c, clock_service_us() - begin_us, b->store.group_count);
 		note_health(c, rc, &err);
+		if (rc == OTA_OK)
+			note_ended(c);
 	}
 	enum ota_code failure = rc == OTA_EUNKNOWN ? rc : OTA_EUNAVAIL;
 	for (struct command *cmd = done->first; cmd; cmd = cmd->next) {
@@ -527,6 +552,21 @@ bool committer_healthy(struct committer *c, char *reason, size_t size)
 		snprintf(reason, size, "%s", c->queue->sickness.msg);
 	pthread_mutex_unlock(&c->queue->lock);
 	return well;
+}
+
+void committer_write_metrics(struct committer *c, struct buf *b)
+{
+	exposition_family(b, "paku_ota_commit_seconds", "histogram", "Time of transactions.");
+	exposition_histogram(b, "paku_ota_commit_seconds", "", &c->queue->took_us, &took_shape);
+	exposition_family(b, "paku_ota_commit_commands", "histogram", "Commands of a transaction.");
+	exposition_histogram(b, "paku_ota_commit_commands", "", &c->queue->batch_size, &size_shape);
+	exposition_family(b, "paku_ota_attempts_ended_total", "counter",
+			  "Attempts that ended since the start, by how.");
+	for (int s = 0; s < ATTEMPT_STATES; s++)
+		if (!attempt_is_open((enum attempt_state)s))
+			buf_printf(b, "paku_ota_attempts_ended_total{how=\"%s\"} %" PRId64 "\n",
+				   attempt_state_name((enum attempt_state)s),
+				   atomic_load_explicit(&c->ended[s], memory_order_relaxed));
 }
 
 void committer_stats(struct committer *c, struct committer_stats *out)

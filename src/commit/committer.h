@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "base/buf.h"
 #include "commit/command.h"
 #include "fleet/fleet.h"
 #include "store/store.h"
@@ -60,6 +61,9 @@ struct committer_stats {
 	int64_t batch_max;
 };
 void committer_stats(struct committer *c, struct committer_stats *out);
+/* How long transactions take and how many commands they hold, and how attempts ended, in the
+ * Prometheus format.  Any thread. */
+void committer_write_metrics(struct committer *c, struct buf *b);
 /* Attempts that take one of max_downloads places now, as counted in the last round. */
 int64_t committer_busy(struct committer *c);
 

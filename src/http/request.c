@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "core/names.h"
 #include "http/auth.h"
+#include "http/counts.h"
 
 #include <netdb.h>
 #include <netinet/in.h>
@@ -548,6 +549,8 @@ void request_end(void *cls, struct MHD_Connection *connection, void **con_cls,
 	*con_cls = NULL;
 	if (!r)
 		return;
+	if (r->answered)
+		counts_add(r->server->counts, r->route, r->status, clock_coarse_ms() - r->begun_ms);
 	if (r->sent_token[0] && toe == MHD_REQUEST_TERMINATED_COMPLETED_OK)
 		tell_sent(r);
 	end_work(r);

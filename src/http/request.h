@@ -58,7 +58,10 @@ struct http_server {
 	_Atomic int64_t active_requests, active_downloads;
 	_Atomic int64_t working; /* requests from the start of their handler to its answer */
 	uint64_t id_prefix;
-	/* health.c: what was counted, and when */
+	struct counts *counts;
+	struct census *census;
+	_Atomic int64_t census_ms; /* when it was last taken */
+	/* metrics.c: what was counted, and when */
 	_Atomic int64_t recent_updates, alerts_open[ALERT_KINDS], webhooks_waiting,
 		webhooks_given_up, recent_updates_ms;
 	_Atomic int64_t requests_total, server_errors_total, downloads_total, download_bytes_total;

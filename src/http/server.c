@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "http/census.h"
+#include "http/counts.h"
 #include "http/request.h"
 
 #include <errno.h>
@@ -117,6 +119,8 @@ static int bound_port(struct MHD_Daemon *d)
 static void server_free(struct http_server *s)
 {
 	connections_stop(&s->connections);
+	counts_free(&s->counts);
+	census_free(&s->census);
 	jobs_stop(&s->inspections);
 	jobs_stop(&s->jobs);
 	free(s);
@@ -148,6 +152,13 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	s->mqtt_metrics = parts->mqtt_metrics;
 	s->mqtt_ctx = parts->mqtt_ctx;
 	s->started_mono_ms = clock_mono_ms();
+	s->census_ms = INT64_MIN / 2; /* never */
+	s->counts = counts_new();
+	s->census = census_new();
+	if (!s->counts || !s->census) {
+		server_free(s);
+		return ota_fail_nomem(err);
+	}
 	if (!random_bytes(&s->id_prefix, sizeof s->id_prefix))
 		s->id_prefix = (uint64_t)clock_wall_us();
 	if (parse_address(s->cfg, &at, err) != OTA_OK ||

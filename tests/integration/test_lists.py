@@ -206,37 +206,6 @@ def test_metrics_in_json(filled):
         assert isinstance(body["recent_updates_24h"], int)
 
 
-SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{([a-z_]+="[^"\\\n]*",?)*\})? (-?\d+(\.\d+)?)$')
-
-
-@pytest.mark.parametrize("accept", [
-    "text/plain",
-    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
-    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"])
-def test_metrics_for_prometheus(filled, accept):
-    answer = filled.session.get(filled.url + "/metrics", headers={"Accept": accept})
-    assert answer.headers["Content-Type"].startswith("text/plain")
-    assert "version=0.0.4" in answer.headers["Content-Type"]
-    assert answer.text.endswith("\n")
-    types, samples = {}, {}
-    for line in answer.text.splitlines():
-        if line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ")
-            assert name not in types, "a metric twice"
-            types[name] = kind
-        elif not line.startswith("# HELP "):
-            found = SAMPLE.match(line)
-            assert found, line
-            assert found.group(1) in types, "a sample before its type"
-            samples[found.group(1) + (found.group(2) or "")] = float(found.group(4))
-    for name, kind in types.items():
-        assert kind in ("gauge", "counter")
-        assert name.endswith("_total") == (kind == "counter")
-    assert samples["paku_ota_devices"] == 23
-    assert samples['paku_ota_devices_by_model{model="esp32"}'] == 23
-    assert samples["paku_ota_rollouts_active"] == 7
-
-
 def test_counters_move(service):
     one = service.ok("GET", "/metrics")
     service.release(images.esp32("1.0.0"), "1.0.0")
