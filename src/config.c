@@ -64,8 +64,8 @@ const struct option config_table[] = {
 	 "Requests at a time from one address; 0 is no limit: a fleet behind one router is one "
 	 "address."},
 	{"OTA_TRUSTED_PROXIES", NULL, OPTION_TEXT, AT(trusted_proxies), NULL, 0, 0, NULL, NULL,
-	 "Addresses (comma-separated) of proxies whose X-Forwarded-For tells the client's "
-	 "address."},
+	 "Addresses (comma-separated) of proxies that are believed: X-Forwarded-For tells the "
+	 "client's address, -Proto and -Host what download URLs begin with."},
 	{"OTA_NEW_DEVICES_PER_SECOND", NULL, OPTION_INT, AT(new_devices_per_second), "1000", 1,
 	 1000000, NULL, NULL,
 	 "Devices that may register in a second; others are told to come again."},

@@ -16,10 +16,10 @@ enum ota_code manager_socket(int *fd, struct ota_err *err)
 				"the service manager hands over %d sockets; one ListenStream= for "
 				"HTTP is what paku-otad takes",
 				n);
-	if (n == 1 && sd_is_socket_inet(SD_LISTEN_FDS_START, AF_UNSPEC, SOCK_STREAM, 1, 0) <= 0)
+	if (n == 1 && sd_is_socket(SD_LISTEN_FDS_START, AF_UNSPEC, SOCK_STREAM, 1) <= 0)
 		return ota_fail(err, OTA_EINVAL,
-				"what the service manager hands over is no listening TCP socket; "
-				"ListenStream=8080 makes one");
+				"what the service manager hands over is no listening stream "
+				"socket; ListenStream=8080 makes one");
 	if (n == 1)
 		*fd = SD_LISTEN_FDS_START;
 	return OTA_OK;

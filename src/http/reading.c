@@ -147,8 +147,13 @@ void request_base_url(struct request *r, char *out, size_t size)
 		snprintf(out, size, "%.*s", (int)n, url);
 		return;
 	}
+	const char *proto = request_forwarded(r, "X-Forwarded-Proto"),
+		   *asked = request_forwarded(r, "X-Forwarded-Host");
+	if (asked && host_is_sane(asked))
+		host = asked;
 	if (host && host_is_sane(host)) {
-		snprintf(out, size, "http://%s", host);
+		snprintf(out, size, "%s://%s",
+			 proto && strcmp(proto, "https") == 0 ? "https" : "http", host);
 		return;
 	}
 	/* HTTP/1.0 without Host: the address that the device reached. */

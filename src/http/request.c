@@ -231,8 +231,9 @@ static enum MHD_Result join_forwarded(void *cls, enum MHD_ValueKind kind, const 
 /* The last address of the list that is no trusted proxy becomes r->client, which is one now. */
 static void believe_proxies(struct request *r, const char *forwarded)
 {
-	for (size_t end = strlen(forwarded);
-	     connections_trust(r->server->connections, r->client);) {
+	bool trusted = true;
+
+	for (size_t end = strlen(forwarded); trusted;) {
 		while (end > 0 && (forwarded[end - 1] == ' ' || forwarded[end - 1] == ','))
 			end--;
 		size_t begin = end;
@@ -243,28 +244,50 @@ static void believe_proxies(struct request *r, const char *forwarded)
 		memcpy(r->client, forwarded + begin, end - begin);
 		r->client[end - begin] = '\0';
 		end = begin;
+		trusted = connections_trust(r->server->connections, r->client);
 	}
+}
+
+/*
+ * The address of the peer, and whether it is a proxy that we believe: one that was named, or
+ * whoever may open our Unix socket.
+ */
+static bool find_peer(const struct request *r, char *out, size_t size)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	socklen_t len;
+
+	snprintf(out, size, "?");
+	if (!info || !info->client_addr)
+		return false;
+	if (info->client_addr->sa_family == AF_UNIX) {
+		snprintf(out, size, "unix");
+		return true;
+	}
+	len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						       : sizeof(struct sockaddr_in);
+	if (getnameinfo(info->client_addr, len, out, (socklen_t)size, NULL, 0, NI_NUMERICHOST) != 0)
+		snprintf(out, size, "?");
+	if (strncmp(out, "::ffff:", 7) == 0)
+		memmove(out, out + 7, strlen(out + 7) + 1);
+	return connections_trust(r->server->connections, out);
+}
+
+const char *request_forwarded(struct request *r, const char *header)
+{
+	char peer[64];
+	const char *said = request_header(r, header);
+
+	return said && find_peer(r, peer, sizeof peer) ? said : NULL;
 }
 
 /* The address of the peer, or what a trusted proxy tells. */
 static void find_client(struct request *r)
 {
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 	struct buf forwarded = BUF_INIT;
-	socklen_t len;
 
-	strcpy(r->client, "?");
-	if (!info || !info->client_addr)
-		return;
-	len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-						       : sizeof(struct sockaddr_in);
-	if (getnameinfo(info->client_addr, len, r->client, sizeof r->client, NULL, 0,
-			NI_NUMERICHOST) != 0)
-		strcpy(r->client, "?");
-	if (strncmp(r->client, "::ffff:", 7) == 0)
-		memmove(r->client, r->client + 7, strlen(r->client + 7) + 1);
-	if (!connections_trust(r->server->connections, r->client))
+	if (!find_peer(r, r->client, sizeof r->client))
 		return;
 	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, join_forwarded, &forwarded);
 	if (forwarded.data && buf_ok(&forwarded))

@@ -215,6 +215,8 @@ const char *request_filter(struct request *r, const char *name);
 const char *request_name_filter(struct request *r, const char *name);
 /* "http://host:port", from OTA_PUBLIC_URL, Host, or the own address. */
 void request_base_url(struct request *r, char *out, size_t size);
+/* What a trusted proxy says in HEADER (X-Forwarded-...); NULL: nothing, or it is no such proxy. */
+const char *request_forwarded(struct request *r, const char *header);
 const char *request_header(struct request *r, const char *name);
 
 /* --- the resources --- */

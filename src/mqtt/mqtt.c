@@ -348,6 +348,11 @@ enum ota_code mqtt_base_url(const struct config *cfg, int http_port, char *out, 
 			 cfg->public_url);
 		return OTA_OK;
 	}
+	if (http_port == 0)
+		return ota_fail(
+			err, OTA_EINVAL,
+			"the service listens on a Unix socket, which no device can reach: set "
+			"OTA_PUBLIC_URL to the address of the proxy before it");
 	if (!is_any(cfg->host))
 		own = cfg->host;
 	else

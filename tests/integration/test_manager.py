@@ -129,5 +129,5 @@ def test_another_kind_of_socket(services, tmp_path):
         service = services(start=False, program=program_with_sockets(tmp_path, udp.fileno()),
                            pass_fds=[udp.fileno()])
         assert service.spawn().wait(20) == 2
-        assert "no listening TCP socket" in service.log()
+        assert "no listening stream socket" in service.log()
         service.process = None
