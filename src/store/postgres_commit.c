@@ -76,9 +76,6 @@ static enum ota_code run_pipeline(struct postgres_store *s, bool ok, int sent, P
 		return rc;
 	if (!PQexitPipelineMode(s->db))
 		return pg_fail(s, NULL, NULL, "writing", how, err);
-	/* Statements that were prepared after the error are not. */
-	if (rc != OTA_OK)
-		pg_rows_forget(s->rows);
 	return rc;
 }
 
@@ -127,6 +124,17 @@ static enum ota_code plain(struct postgres_store *s, const char *sql, enum pg_re
 	return res ? OTA_OK : err->code;
 }
 
+/* After an error: which statements stood before it, and are prepared, is not worth knowing. */
+static enum ota_code roll_back(struct postgres_store *s, const char *how_far, enum pg_refusal *how,
+			       struct ota_err *err)
+{
+	char sql[96];
+
+	snprintf(sql, sizeof sql, "%s; DEALLOCATE ALL", how_far);
+	pg_rows_forget(s->rows);
+	return plain(s, sql, how, err);
+}
+
 /* Inside the transaction: writes what can be written of [from, to), marks what was refused. */
 static enum ota_code write_bisecting(struct postgres_store *s, struct change_batch *b, size_t from,
 				     size_t to, enum pg_refusal *how, struct ota_err *err)
@@ -140,7 +148,7 @@ static enum ota_code write_bisecting(struct postgres_store *s, struct change_bat
 		*err = why;
 		return rc;
 	}
-	if ((rc = plain(s, "ROLLBACK TO part; RELEASE part", how, err)) != OTA_OK)
+	if ((rc = roll_back(s, "ROLLBACK TO part; RELEASE part", how, err)) != OTA_OK)
 		return rc;
 	if (to - from == 1) {
 		b->groups[from].result = why.code;
@@ -250,7 +258,7 @@ static enum ota_code write_all(struct postgres_store *s, struct transaction *t,
 	enum ota_code rc = begin_with(s, t, b, 0, b->group_count, how, err);
 	if (rc == OTA_OK || *how != PG_REFUSED || t->overtaken)
 		return rc;
-	if ((rc = plain(s, "ROLLBACK", how, err)) != OTA_OK ||
+	if ((rc = roll_back(s, "ROLLBACK", how, err)) != OTA_OK ||
 	    (rc = begin_with(s, t, b, 0, 0, how, err)) != OTA_OK || t->overtaken)
 		return rc;
 	return write_bisecting(s, b, 0, b->group_count, how, err);
@@ -296,7 +304,7 @@ static enum ota_code try_batch(struct postgres_store *s, struct change_batch *b,
 	}
 	struct ota_err why;
 	enum pg_refusal there = PG_FAILED;
-	if (plain(s, "ROLLBACK", &there, &why) != OTA_OK)
+	if (roll_back(s, "ROLLBACK", &there, &why) != OTA_OK)
 		pg_writer_lost(s, &why);
 	return s->overtaken ? overtaken(s, err) : rc;
 }

@@ -54,7 +54,7 @@ static enum ota_code load_release(struct row *r, const struct store_loader *l, s
 		.learnt = column_text(r, 9),
 		.suspect_at = column_time(r, 11),
 	};
-	return l->release(l->ctx, &row, column_text(r, 10), err);
+	return l->release(l->ctx, &row, column_time(r, 10), err);
 }
 
 static enum ota_code load_rollout(struct row *r, const struct store_loader *l, struct ota_err *err)

@@ -9,6 +9,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -118,3 +119,8 @@ def cluster():
         _cluster = Cluster()
         atexit.register(_cluster.close)
     return _cluster
+
+
+if __name__ == "__main__":  # postgres.py PROGRAM...: run with the store on a cluster of its own
+    sys.exit(subprocess.run(sys.argv[1:], env={
+        **os.environ, **cluster().environment("postgres"), "PAKU_STORE": "postgresql"}).returncode)
