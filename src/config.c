@@ -118,13 +118,20 @@ const struct option config_table[] = {
 	{"OTA_WEBHOOK_RETRY_S", NULL, OPTION_INT, AT(webhook_retry_s), "5", 1, 1800, NULL, "s",
 	 "How long an address that failed is left alone; twice as long each time, half an hour at "
 	 "most. A message is given up after a day."},
+	{"DATABASE_URL", NULL, OPTION_TEXT, AT(database_url), NULL, 0, 0, NULL, NULL,
+	 "PostgreSQL, as postgresql://user:password@host/database?sslmode=verify-full. This, or "
+	 "one "
+	 "of PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and PGSERVICE: releases, "
+	 "rollouts and devices are kept there; none of them: in SQLite in OTA_DATA_DIR."},
 	{"PGHOST", NULL, OPTION_TEXT, AT(pghost), NULL, 0, 0, NULL, NULL,
-	 "PostgreSQL. This version has the embedded store only: a value of this, PGPORT, PGUSER, "
-	 "PGPASSWORD or PGDATABASE stops the start."},
+	 "The database server. libpq reads this and all its other variables and files as psql "
+	 "does: PGSSLMODE, PGSSLROOTCERT, PGPASSFILE, PGSERVICEFILE, PGTARGETSESSIONATTRS ..."},
+	{"PGHOSTADDR", NULL, OPTION_TEXT, AT(pghostaddr), NULL, 0, 0, NULL, NULL, "See PGHOST."},
 	{"PGPORT", NULL, OPTION_TEXT, AT(pgport), NULL, 0, 0, NULL, NULL, "See PGHOST."},
 	{"PGUSER", NULL, OPTION_TEXT, AT(pguser), NULL, 0, 0, NULL, NULL, "See PGHOST."},
 	{"PGPASSWORD", NULL, OPTION_TEXT, AT(pgpassword), NULL, 0, 0, NULL, NULL, "See PGHOST."},
 	{"PGDATABASE", NULL, OPTION_TEXT, AT(pgdatabase), NULL, 0, 0, NULL, NULL, "See PGHOST."},
+	{"PGSERVICE", NULL, OPTION_TEXT, AT(pgservice), NULL, 0, 0, NULL, NULL, "See PGHOST."},
 };
 const size_t config_count = sizeof config_table / sizeof config_table[0];
 
@@ -171,25 +178,10 @@ static enum ota_code check_bandwidth(int64_t bytes_per_s, struct ota_err *err)
 			(long long)bytes_per_s, BANDWIDTH_MIN);
 }
 
-/* What a later version will understand is refused, not ignored: its user counts on it. */
-static enum ota_code check_not_built(const struct config *cfg, struct ota_err *err)
+bool config_on_postgres(const struct config *cfg)
 {
-	const struct {
-		const char *name, *value;
-	} postgres[] = {{"PGHOST", cfg->pghost},
-			{"PGPORT", cfg->pgport},
-			{"PGUSER", cfg->pguser},
-			{"PGPASSWORD", cfg->pgpassword},
-			{"PGDATABASE", cfg->pgdatabase}};
-
-	for (size_t i = 0; i < sizeof postgres / sizeof postgres[0]; i++)
-		if (postgres[i].value[0])
-			return ota_fail(err, OTA_EINVAL,
-					"%s is set, but this version stores in its embedded SQLite "
-					"database "
-					"only; unset it",
-					postgres[i].name);
-	return OTA_OK;
+	return cfg->database_url[0] || cfg->pghost[0] || cfg->pghostaddr[0] || cfg->pgport[0] ||
+	       cfg->pguser[0] || cfg->pgpassword[0] || cfg->pgdatabase[0] || cfg->pgservice[0];
 }
 
 /* One level of a topic, and what a client id may hold at every broker. */
@@ -226,7 +218,7 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 	if ((rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
 	    (rc = check_proxies(cfg->trusted_proxies, err)) != OTA_OK ||
 	    (rc = check_bandwidth(cfg->download_bytes_per_s, err)) != OTA_OK ||
-	    (rc = check_mqtt(cfg, err)) != OTA_OK || (rc = check_not_built(cfg, err)) != OTA_OK)
+	    (rc = check_mqtt(cfg, err)) != OTA_OK)
 		config_free(cfg);
 	return rc;
 }

@@ -10,7 +10,8 @@
 
 struct config {
 	char *api_key, *host, *data_dir, *firmware_path, *public_url, *trusted_proxies;
-	char *pghost, *pgport, *pguser, *pgpassword, *pgdatabase;
+	char *database_url; /* libpq reads the others itself */
+	char *pghost, *pghostaddr, *pgport, *pguser, *pgpassword, *pgdatabase, *pgservice;
 	char *mqtt_host, *mqtt_user, *mqtt_password, *mqtt_ca, *mqtt_site, *mqtt_client_id;
 	int64_t port, http_threads;
 	int64_t poll_interval_s, install_grace_s;
@@ -29,5 +30,7 @@ struct config {
 extern const struct option config_table[];
 extern const size_t config_count;
 
+/* The store is PostgreSQL; else SQLite. */
+bool config_on_postgres(const struct config *cfg);
 enum ota_code config_load(struct config *cfg, struct ota_err *err);
 void config_free(struct config *cfg);

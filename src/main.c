@@ -50,9 +50,10 @@ static void print_help(void)
 {
 	printf("Usage: paku-otad [--log-format plain|json] [--new-key] [--version] [--help]\n"
 	       "\n"
-	       "The firmware update service: releases, rollouts and devices over HTTP, on an "
-	       "embedded\n"
-	       "database. Everything it is told stands in the environment:\n"
+	       "The firmware update service: releases, rollouts and devices over HTTP and MQTT, on "
+	       "an\n"
+	       "embedded database or PostgreSQL. Everything it is told stands in the "
+	       "environment:\n"
 	       "\n");
 	options_print(config_table, config_count, stdout);
 	printf("\n"
@@ -156,7 +157,9 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 	enum ota_code rc;
 
 	snprintf(path, sizeof path, "%s/paku-ota.db", d->cfg.data_dir);
-	if ((rc = store_sqlite_open(path, &d->store, err)) != OTA_OK)
+	rc = config_on_postgres(&d->cfg) ? store_postgres_open(d->cfg.database_url, &d->store, err)
+					 : store_sqlite_open(path, &d->store, err);
+	if (rc != OTA_OK)
 		return rc;
 	d->fleet = fleet_new();
 	if (!d->fleet)

@@ -21,6 +21,7 @@
 
 #define BATCH_MAX 1000
 #define TICK_MS   1000
+#define IN_DOUBT  "the database has not said yet what became of the last changes; come again"
 
 struct committer_queue {
 	pthread_t thread;
@@ -461,6 +462,7 @@ void committer_stop(struct committer **cp)
 
 	if (!c)
 		return;
+	atomic_store(&c->store->ending, true);
 	pthread_mutex_lock(&c->queue->lock);
 	c->queue->stopping = true;
 	pthread_cond_signal(&c->queue->work);
@@ -478,6 +480,9 @@ enum ota_code committer_submit(struct committer *c, struct command *cmd, struct 
 	pthread_mutex_lock(&q->lock);
 	if (q->stopping) {
 		rc = ota_fail(err, OTA_EUNAVAIL, "the service is shutting down");
+	} else if (atomic_load(&c->store->in_doubt)) {
+		q->stats.refused++;
+		rc = ota_fail(err, OTA_EUNAVAIL, IN_DOUBT);
 	} else if (q->waiting.count + q->deferred_count >= c->cfg.queue_max) {
 		q->stats.refused++;
 		rc = ota_fail(err, OTA_EUNAVAIL, "the service has too much to do; come again");
@@ -547,9 +552,10 @@ bool committer_alive(struct committer *c, int64_t within_ms)
 bool committer_healthy(struct committer *c, char *reason, size_t size)
 {
 	pthread_mutex_lock(&c->queue->lock);
-	bool well = c->queue->sickness.code == OTA_OK;
+	bool in_doubt = atomic_load(&c->store->in_doubt);
+	bool well = c->queue->sickness.code == OTA_OK && !in_doubt;
 	if (!well && size > 0)
-		snprintf(reason, size, "%s", c->queue->sickness.msg);
+		snprintf(reason, size, "%s", in_doubt ? IN_DOUBT : c->queue->sickness.msg);
 	pthread_mutex_unlock(&c->queue->lock);
 	return well;
 }

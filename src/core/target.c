@@ -104,3 +104,15 @@ void mac_format(uint64_t mac, char out[MAC_TEXT_SIZE])
 		 (unsigned)(mac >> 32 & 255), (unsigned)(mac >> 24 & 255),
 		 (unsigned)(mac >> 16 & 255), (unsigned)(mac >> 8 & 255), (unsigned)(mac & 255));
 }
+
+const char *target_type_word(enum target_type type)
+{
+	static const char *const words[] = {
+		[TARGET_ALL] = "all",
+		[TARGET_GROUP] = "group",
+		[TARGET_CANARY] = "canary",
+		[TARGET_SPECIFIC] = "specific",
+	};
+
+	return words[type];
+}

@@ -25,3 +25,6 @@ bool target_includes(const struct rollout *r, const struct device *d);
 bool mac_parse(const char *text, uint64_t *mac);
 #define MAC_TEXT_SIZE 18
 void mac_format(uint64_t mac, char out[MAC_TEXT_SIZE]);
+
+/* "all", "group", ...: as rows and requests have it. */
+const char *target_type_word(enum target_type type);

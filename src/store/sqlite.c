@@ -2,10 +2,6 @@
 /* SQLite: WAL, synchronous=FULL, one writing connection (the committer's), a few reading ones. */
 #include "store/sqlite.h"
 
-#include "base/clock.h"
-#include "base/hash.h"
-#include "core/target.h"
-
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -47,19 +43,6 @@ enum ota_code sqlite_fail(struct sqlite_store *s, sqlite3 *db, const char *doing
 		return ota_fail(err, OTA_ECONFLICT, "%s: the database refuses it: %s", doing, what);
 	default: return ota_fail(err, OTA_EUNAVAIL, "%s: database %s: %s", doing, s->path, what);
 	}
-}
-
-const char *sqlite_text(sqlite3_stmt *st, int column)
-{
-	return (const char *)sqlite3_column_text(st, column);
-}
-
-int64_t sqlite_time(sqlite3_stmt *st, int column)
-{
-	const char *text = sqlite_text(st, column);
-	int64_t us;
-
-	return text && time_parse(text, &us) ? us : 0;
 }
 
 static int64_t next_id(struct store *base, enum id_kind kind)
@@ -153,24 +136,6 @@ static enum ota_code open_readers(struct sqlite_store *s, struct ota_err *err)
 	return OTA_OK;
 }
 
-static enum ota_code read_last_ids(struct sqlite_store *s, struct ota_err *err)
-{
-	static const char *const queries[ID_KINDS] = {
-		[ID_DEVICE] = "SELECT coalesce(max(id),0) FROM devices",
-		[ID_ATTEMPT] = "SELECT coalesce(max(id),0) FROM device_update_status",
-		[ID_RELEASE] = "SELECT coalesce(max(id),0) FROM firmware_releases",
-		[ID_ROLLOUT] = "SELECT coalesce(max(id),0) FROM rollout_configurations",
-		[ID_ALERT] = "SELECT coalesce(max(id),0) FROM ota_alerts",
-	};
-
-	for (int i = 0; i < ID_KINDS; i++) {
-		s->last_id[i] = query_int(s->db, queries[i]);
-		if (s->last_id[i] < 0)
-			return sqlite_fail(s, s->db, "reading", err);
-	}
-	return OTA_OK;
-}
-
 static void sqlite_close(struct store **base)
 {
 	struct sqlite_store *s = (struct sqlite_store *)*base;
@@ -197,23 +162,9 @@ static const char *store_name(const struct store *s)
 
 static const struct store_ops sqlite_ops = {
 	.close = sqlite_close,
-	.load = sqlite_load,
 	.commit = sqlite_commit,
 	.next_id = next_id,
-	.find_attempt = sqlite_find_attempt,
-	.list_updates = sqlite_list_updates,
-	.list_releases = sqlite_list_releases,
-	.list_rollouts = sqlite_list_rollouts,
-	.list_devices = sqlite_list_devices,
-	.list_events = sqlite_list_events,
-	.list_rejected = sqlite_list_rejected,
-	.rollout_counts = sqlite_rollout_counts,
-	.gate_events = sqlite_gate_events,
-	.updates_since = sqlite_updates_since,
-	.find_alert = sqlite_find_alert,
-	.list_alerts = sqlite_list_alerts,
-	.list_webhooks = sqlite_list_webhooks,
-	.alert_counts = sqlite_alert_counts,
+	SQL_READING_OPS,
 	.name = store_name,
 };
 
@@ -230,16 +181,18 @@ enum ota_code store_sqlite_open(const char *path, struct store **out, struct ota
 		free(s);
 		return ota_fail_nomem(err);
 	}
-	s->base.ops = &sqlite_ops;
+	s->sql.base.ops = &sqlite_ops;
+	s->sql.select = sqlite_select;
 	pthread_mutex_init(&s->readers_lock, NULL);
 	pthread_cond_init(&s->reader_free, NULL);
 	if ((rc = open_writer(s, err)) != OTA_OK || (rc = migrate(s, err)) != OTA_OK ||
-	    (rc = open_readers(s, err)) != OTA_OK || (rc = read_last_ids(s, err)) != OTA_OK ||
+	    (rc = open_readers(s, err)) != OTA_OK ||
+	    (rc = sql_last_ids(&s->sql.base, s->last_id, err)) != OTA_OK ||
 	    (rc = sqlite_prepare_frame(s, err)) != OTA_OK) {
-		struct store *base = &s->base;
+		struct store *base = &s->sql.base;
 		sqlite_close(&base);
 		return rc;
 	}
-	*out = &s->base;
+	*out = &s->sql.base;
 	return OTA_OK;
 }

@@ -302,13 +302,6 @@ static bool write_release(struct sqlite_store *s, const struct change *c)
 	return run(st);
 }
 
-static const char *const target_words[] = {
-	[TARGET_ALL] = "all",
-	[TARGET_GROUP] = "group",
-	[TARGET_CANARY] = "canary",
-	[TARGET_SPECIFIC] = "specific",
-};
-
 static bool write_rollout(struct sqlite_store *s, const struct change *c)
 {
 	const struct rollout *r = c->rollout.rollout;
@@ -320,7 +313,7 @@ static bool write_rollout(struct sqlite_store *s, const struct change *c)
 	bind_text(st, 2, r->name);
 	bind_text(st, 3, r->release->version);
 	bind_text(st, 4, r->release->model);
-	bind_text(st, 5, target_words[r->target.type]);
+	bind_text(st, 5, target_type_word(r->target.type));
 	bind_text(st, 6, c->rollout.target_filter);
 	sqlite3_bind_int(st, 7, r->target.percent);
 	sqlite3_bind_int(st, 8, r->active);

@@ -13,6 +13,7 @@
 #include "core/alert.h"
 #include "core/domain.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -380,7 +381,20 @@ struct store_ops {
 /* A back end's struct begins with this. */
 struct store {
 	const struct store_ops *ops;
+	/* Set while a commit waits to hear whether it is in the database: others had better not
+	 * wait for it.  Any thread. */
+	atomic_bool in_doubt;
+	/* Set by who ends the service: such a commit waits no more, and fails with OTA_EUNKNOWN. */
+	atomic_bool ending;
 };
 
 /* Opens (and makes) PATH, applies the migrations.  Errors name the file and what to do. */
 enum ota_code store_sqlite_open(const char *path, struct store **out, struct ota_err *err);
+
+/*
+ * Opens the database that CONNINFO says (a URL or libpq's key=value form), and where it says
+ * nothing
+ * ("") libpq's environment; applies the migrations, which take over what the contract's tables hold
+ * already.  One instance writes to a database: a second one is refused.
+ */
+enum ota_code store_postgres_open(const char *conninfo, struct store **out, struct ota_err *err);

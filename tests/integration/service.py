@@ -10,16 +10,20 @@ import re
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 
 import requests
+
+import postgres
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("PAKU_BUILD", os.path.join(ROOT, "build"))
 PROGRAM = os.path.join(BUILD, "src", "paku-otad")
 KEY = "a-test-key"
 START_S = 30
+STORE = os.environ.get("PAKU_STORE", "sqlite")  # what services keep their rows in
 REPORTS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "UndefinedBehaviorSanitizer",
            "runtime error:", "Assertion", "double free", "corrupted")
 
@@ -36,7 +40,8 @@ def wait_for(condition, what, timeout_s=20, every_s=0.02):
 
 
 class Service:
-    def __init__(self, folder, env=None, key=KEY, args=(), program=PROGRAM, pass_fds=()):
+    def __init__(self, folder, env=None, key=KEY, args=(), program=PROGRAM, pass_fds=(),
+                 store=STORE):
         assert os.path.exists(program), \
             "%s is not built; PAKU_BUILD names the build directory" % program
         self.folder = str(folder)
@@ -46,6 +51,10 @@ class Service:
         self.key = key
         self.pass_fds = pass_fds
         self.extra = dict(env or {})
+        self.database = None  # of PostgreSQL
+        if store == "postgresql":
+            self.database = postgres.cluster().database()
+            self.extra = {**postgres.cluster().environment(self.database), **self.extra}
         self.process = None
         self.port = None
         self.session = requests.Session()
@@ -154,6 +163,19 @@ class Service:
     def memory_kib(self, field="RssAnon"):
         with open("/proc/%d/status" % self.process.pid) as status:
             return int(re.search(r"^%s:\s+(\d+) kB" % field, status.read(), re.M).group(1))
+
+    # --- the rows ---
+
+    def sql(self, text):
+        """Statements, while the service is stopped."""
+        if self.database:
+            return postgres.cluster().psql(text, self.database)
+        db = sqlite3.connect(os.path.join(self.data, "paku-ota.db"))
+        db.executescript(text)
+        return db.close()
+
+    def sql_bytes(self, data):
+        return ("'\\x%s'" if self.database else "x'%s'") % data.hex()
 
     # --- requests ---
 

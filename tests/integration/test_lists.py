@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Lists and figures: every page once, whatever happens in between."""
-import os
 import re
-import sqlite3
 
 import pytest
 
@@ -31,12 +29,11 @@ def pages(service, name, between=None, **params):
 
 def reject(service, rows):
     """Writes what the MQTT side keeps of messages it did not understand; the service is stopped."""
-    db = sqlite3.connect(os.path.join(service.data, "paku-ota.db"))
-    db.executemany(
+    service.sql("".join(
         "INSERT INTO ota_rejected_messages (device_id, topic, payload, reason, detail, created_at)"
-        " VALUES (?, ?, ?, ?, 'a sentence', '2026-11-23T22:12:49.000000Z')", rows)
-    db.commit()
-    db.close()
+        " VALUES (nullif('%s', ''), '%s', %s, '%s', 'a sentence', '2026-11-23T22:12:49.000000Z');"
+        % (device_id or "", topic, service.sql_bytes(payload), reason)
+        for device_id, topic, payload, reason in rows))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import time
 
@@ -228,9 +227,7 @@ def test_who_never_answers_is_left_alone_until_it_is_seen(services):
     released(service)
     device.command()
     service.stop()
-    with sqlite3.connect(os.path.join(service.data, "paku-ota.db")) as db:
-        db.execute("UPDATE device_update_status SET commands = 4")
-    db.close()
+    service.sql("UPDATE device_update_status SET commands = 4")
     device.close()
     service.start()
     row = wait_for(lambda: (r := service.update_of("esp32_001"))["completed_at"] and r, "the lapse")

@@ -33,9 +33,8 @@ BAD = [
     ("MQTT_PORT", "-1"), ("MQTT_USER", "without-a-broker"), ("OTA_MQTT_SITE", "a/b"),
     ("OTA_MQTT_CLIENT_ID", "a b"), ("OTA_COMMAND_TIMEOUT_S", "0"),
     ("OTA_DISPATCH_PER_SECOND", "0"), ("OTA_MAX_DOWNLOADS", "0"),
-    # What this version cannot do is refused, not ignored.
-    ("PGHOST", "db"), ("PGPORT", "5432"),
-    ("PGUSER", "u"), ("PGPASSWORD", "p"), ("PGDATABASE", "d"),
+    ("PGHOST", "/nowhere"), ("PGPORT", "many"), ("PGSERVICE", "nobody knows it"),
+    ("DATABASE_URL", "postgresql://[x"), ("DATABASE_URL", "postgresql://h/d?sslmode=perhaps"),
 ]
 
 

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/* PostgreSQL: opening and closing, and the committer's session, of which there is one. */
+#include "store/postgres.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BACKOFF_FIRST_MS 250
+#define BACKOFF_MOST_MS  5000
+#define LOCK_WAIT_MS     5000 /* for the session of one that was just killed to go */
+#define LOCK_AGAIN_MS    100
+
+/* Of the database and the schema in it. */
+#define WRITER_LOCK "1885432437, hashtext(current_schema())"
+
+static int64_t next_id(struct store *base, enum id_kind kind)
+{
+	return ++((struct postgres_store *)base)->last_id[kind];
+}
+
+void pg_next_token(struct postgres_store *s, char out[PG_TOKEN_SIZE])
+{
+	snprintf(out, PG_TOKEN_SIZE, "%016" PRIx64 "-%" PRIu64, s->token_base, ++s->token_count);
+}
+
+/* --- the committer's session --- */
+
+void pg_writer_lost(struct postgres_store *s, const struct ota_err *why)
+{
+	if (!s->db)
+		return;
+	PQfinish(s->db);
+	s->db = NULL;
+	s->lost = *why;
+	s->lost.code = OTA_EUNAVAIL;
+	s->backoff_ms = 0;
+	s->next_try_mono_ms = clock_mono_ms();
+	pg_rows_forget(s->rows);
+}
+
+/* It may still hold its locks: the server has not noticed yet that nobody is there.  One that waits
+ * for a standby to have its COMMIT is left to it. */
+enum ota_code pg_end_lost_session(struct postgres_store *s, PGconn *c, struct ota_err *err)
+{
+	const char *const session[] = {s->session};
+	char ended[8];
+
+	if (!s->session[0])
+		return OTA_OK;
+	return pg_ask(s, c,
+		      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+		      " WHERE pid || ' ' || extract(epoch FROM backend_start) = $1"
+		      " AND wait_event IS DISTINCT FROM 'SyncRep'",
+		      1, session, ended, sizeof ended, err);
+}
+
+static enum ota_code who_has_the_lock(struct postgres_store *s, PGconn *c, struct ota_err *err)
+{
+	char who[160];
+	enum ota_code rc = pg_ask(
+		s, c,
+		"SELECT coalesce(a.application_name, '?') || coalesce(' at ' || a.client_addr, '')"
+		" || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS \"UTC\"')"
+		" FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = "
+		"'advisory'"
+		" AND l.classid = 1885432437 AND l.granted LIMIT 1",
+		0, NULL, who, sizeof who, err);
+
+	if (rc != OTA_OK)
+		return rc;
+	return ota_fail(err, OTA_ECONFLICT,
+			"another paku-otad writes to the database %s (%s); stop it, or set "
+			"PGDATABASE to another database",
+			s->where, who[0] ? who : "it has just gone");
+}
+
+/* Says that this instance is the one that writes. */
+static enum ota_code take_lock(struct postgres_store *s, PGconn *c, struct ota_err *err)
+{
+	static const struct timespec pause = {0, LOCK_AGAIN_MS * 1000000L};
+	int64_t until_ms = clock_mono_ms() + LOCK_WAIT_MS;
+	char got[8];
+
+	for (;;) {
+		enum ota_code rc = pg_ask(s, c, "SELECT pg_try_advisory_lock(" WRITER_LOCK ")", 0,
+					  NULL, got, sizeof got, err);
+		if (rc != OTA_OK)
+			return rc;
+		if (got[0] == 't')
+			return OTA_OK;
+		if (clock_mono_ms() >= until_ms)
+			return who_has_the_lock(s, c, err);
+		nanosleep(&pause, NULL);
+	}
+}
+
+static enum ota_code open_writer(struct postgres_store *s, struct ota_err *err)
+{
+	PGconn *c = NULL;
+	enum ota_code rc = pg_connect(s, false, &c, err);
+
+	if (rc == OTA_OK)
+		rc = pg_end_lost_session(s, c, err);
+	if (rc == OTA_OK)
+		rc = take_lock(s, c, err);
+	if (rc == OTA_OK)
+		rc = pg_ask(s, c,
+			    "SELECT pid || ' ' || extract(epoch FROM backend_start)"
+			    " FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+			    0, NULL, s->session, sizeof s->session, err);
+	if (rc != OTA_OK) {
+		PQfinish(c);
+		return rc;
+	}
+	s->db = c;
+	return OTA_OK;
+}
+
+enum ota_code pg_writer(struct postgres_store *s, struct ota_err *err)
+{
+	if (s->db)
+		return OTA_OK;
+	if (clock_mono_ms() < s->next_try_mono_ms) {
+		*err = s->lost;
+		return s->lost.code;
+	}
+	if (open_writer(s, err) == OTA_OK) {
+		s->backoff_ms = 0;
+		log_event(LOG_INFO, "store", "connected", "to the database %s again", s->where);
+		return OTA_OK;
+	}
+	err->code = OTA_EUNAVAIL; /* whoever writes there may go again */
+	s->lost = *err;
+	s->backoff_ms = s->backoff_ms ? s->backoff_ms * 2 : BACKOFF_FIRST_MS;
+	if (s->backoff_ms > BACKOFF_MOST_MS)
+		s->backoff_ms = BACKOFF_MOST_MS;
+	s->next_try_mono_ms = clock_mono_ms() + s->backoff_ms;
+	return err->code;
+}
+
+/* From here on whoever wrote before this instance finds that he has been overtaken. */
+static enum ota_code take_token(struct postgres_store *s, struct ota_err *err)
+{
+	const char *const values[] = {s->token};
+
+	pg_next_token(s, s->token);
+	PGresult *res = pg_run(s, s->db,
+			       "INSERT INTO service_state (key, value) VALUES ('writer', $1)"
+			       " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+			       1, values, PG_ANSWER_MS, NULL, err);
+
+	PQclear(res);
+	return res ? OTA_OK : err->code;
+}
+
+/* --- open and close --- */
+
+static void postgres_close(struct store **base)
+{
+	struct postgres_store *s = (struct postgres_store *)*base;
+
+	if (!s)
+		return;
+	PQfinish(s->db);
+	for (int i = 0; i < PG_READERS; i++)
+		PQfinish(s->readers[i]);
+	pthread_mutex_destroy(&s->readers_lock);
+	pthread_cond_destroy(&s->reader_free);
+	pg_rows_free(s->rows);
+	free(s->conninfo);
+	free(s);
+	*base = NULL;
+}
+
+static const char *store_name(const struct store *s)
+{
+	(void)s;
+	return "postgresql";
+}
+
+static const struct store_ops postgres_ops = {
+	.close = postgres_close,
+	.commit = pg_commit,
+	.next_id = next_id,
+	SQL_READING_OPS,
+	.name = store_name,
+};
+
+/* What libpq will take for host and database, without connecting; and never a password. */
+static void name_place(struct postgres_store *s)
+{
+	const char *host = NULL, *name = NULL, *user = NULL;
+	PQconninfoOption *from = s->conninfo[0] ? PQconninfoParse(s->conninfo, NULL) : NULL,
+			 *usual = PQconndefaults();
+	PQconninfoOption *const lists[] = {usual, from};
+
+	for (int i = 0; i < 2; i++)
+		for (PQconninfoOption *o = lists[i]; o && o->keyword; o++) {
+			if (!o->val)
+				continue;
+			if (strcmp(o->keyword, "host") == 0)
+				host = o->val;
+			else if (strcmp(o->keyword, "dbname") == 0)
+				name = o->val;
+			else if (strcmp(o->keyword, "user") == 0)
+				user = o->val;
+		}
+	snprintf(s->where, sizeof s->where, "%.60s on %.80s",
+		 name   ? name
+		 : user ? user
+			: "of the user",
+		 host ? host : "this machine");
+	PQconninfoFree(usual);
+	PQconninfoFree(from);
+}
+
+static enum ota_code open_all(struct postgres_store *s, struct ota_err *err)
+{
+	enum ota_code rc;
+
+	name_place(s);
+	if (!random_bytes(&s->token_base, sizeof s->token_base))
+		return ota_fail(err, OTA_EIO, "no random bytes are to be had");
+	if ((rc = open_writer(s, err)) != OTA_OK)
+		return rc == OTA_EUNAVAIL
+			       ? ota_wrap(err, "PostgreSQL, as DATABASE_URL or PGHOST, PGPORT, "
+					       "PGUSER, PGDATABASE and PGSERVICE say")
+			       : rc;
+	if ((rc = pg_migrate(s, err)) != OTA_OK || (rc = take_token(s, err)) != OTA_OK)
+		return rc;
+	PGresult *res =
+		pg_run(s, s->db, "SET statement_timeout=0", 0, NULL, PG_ANSWER_MS, NULL, err);
+	PQclear(res);
+	s->loading = true;
+	return res ? sql_last_ids(&s->sql.base, s->last_id, err) : err->code;
+}
+
+enum ota_code store_postgres_open(const char *conninfo, struct store **out, struct ota_err *err)
+{
+	struct postgres_store *s = calloc(1, sizeof *s);
+
+	if (!s || !(s->conninfo = strdup(conninfo)) || !(s->rows = pg_rows_new())) {
+		if (s)
+			free(s->conninfo);
+		free(s);
+		return ota_fail_nomem(err);
+	}
+	s->sql.base.ops = &postgres_ops;
+	s->sql.select = pg_select;
+	pthread_mutex_init(&s->readers_lock, NULL);
+	pthread_cond_init(&s->reader_free, NULL);
+	enum ota_code rc = open_all(s, err);
+	if (rc != OTA_OK) {
+		struct store *base = &s->sql.base;
+		postgres_close(&base);
+		return rc;
+	}
+	*out = &s->sql.base;
+	return OTA_OK;
+}
