@@ -480,6 +480,7 @@ struct traffic {
 	struct fleet *f;
 	atomic_bool stop;
 	atomic_long read;
+	atomic_int saw; /* readers that came upon something */
 };
 
 static bool look(const struct device *d, void *ctx)
@@ -496,8 +497,9 @@ static void *reads(void *arg)
 	char name[16], text[512];
 	size_t sum = 0;
 
-	/* A reader that came late reads too. */
-	for (unsigned i = 0; i < 1000 || !atomic_load(&t->stop); i++) {
+	bool saw = false;
+
+	for (unsigned i = 0; !atomic_load(&t->stop); i++) {
 		name_of((int)(i * 7 % DEVICES), name);
 		fleet_plan_read(t->f);
 		const struct device *d = fleet_lock_device(t->f, name);
@@ -521,8 +523,11 @@ static void *reads(void *arg)
 		sum += fleet_device_by_token(t->f, text, name, sizeof name);
 		sum += fleet_device_count(t->f);
 		atomic_fetch_add(&t->read, 1);
+		if (sum > 0 && !saw)
+			atomic_fetch_add(&t->saw, 1);
+		saw = sum > 0;
 	}
-	return sum > 0 ? t : NULL;
+	return NULL;
 }
 
 static void readers_and_writer(void **state)
@@ -538,7 +543,8 @@ static void readers_and_writer(void **state)
 	assert_non_null(t.f);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(pthread_create(&readers[i], NULL, reads, &t), 0);
-	for (int step = 1; step < 3000 || atomic_load(&t.read) < 3000; step++) {
+	for (int step = 1; step < 3000 || atomic_load(&t.read) < 3000 || atomic_load(&t.saw) < 3;
+	     step++) {
 		int i = random_below(DEVICES);
 		if (step % 100 == 0 && plan_id < 20) {
 			const char *model = model_names[random_below(MODELS)];
@@ -563,9 +569,7 @@ static void readers_and_writer(void **state)
 	}
 	atomic_store(&t.stop, true);
 	for (int i = 0; i < 3; i++) {
-		void *ok;
-		assert_int_equal(pthread_join(readers[i], &ok), 0);
-		assert_non_null(ok);
+		assert_int_equal(pthread_join(readers[i], NULL), 0);
 	}
 	check_all(t.f, want);
 	fleet_free(&t.f);
