@@ -2,6 +2,7 @@
 #include "fleet-sim/broker.h"
 
 #include "base/clock.h"
+#include "cli/opt.h"
 #include "cli/term.h"
 
 #include <errno.h>
@@ -33,7 +34,8 @@ struct conn {
 	struct conn *next_dirty;
 	uint32_t index;
 	uint32_t events; /* watched */
-	bool wanted, up, dirty, queued, refused;
+	bool wanted, up, dirty, queued;
+	bool refused; /* and the problem says why */
 	int64_t retry_at_ms;
 	int64_t unacked;
 	int backoff_ms;
@@ -41,7 +43,7 @@ struct conn {
 
 struct broker {
 	struct broker_config cfg;
-	struct broker_place place;
+	struct broker_door door;
 	struct conn *conns;
 	struct conn *dirty;
 	uint32_t *queue; /* connections that are to be made; a ring */
@@ -57,32 +59,21 @@ static void join_later(struct conn *c);
 
 /* ------------------------------------------------------------------ where it is */
 
-enum ota_code broker_place_parse(const char *text, struct broker_place *out, struct ota_err *err)
+enum ota_code broker_door_read(struct broker_door *door, const struct args *a, struct ota_err *err)
 {
-	const char *from = text, *to, *port = NULL;
-	char *end = NULL;
-	long n = 1883;
+	const char *broker = args_get(a, "broker");
 
-	if (*text == '[') {
-		from = text + 1;
-		to = strchr(from, ']');
-		port = to && to[1] == ':' ? to + 2 : NULL;
-		if (!to || (to[1] && !port))
-			to = from;
-	} else {
-		to = strchr(text, ':');
-		port = to ? to + 1 : NULL;
-		to = to ? to : text + strlen(text);
-	}
-	if (port)
-		n = strtol(port, &end, 10);
-	if (to == from || (size_t)(to - from) >= sizeof out->host ||
-	    (port && (!*port || *end || n < 1 || n > 65535)))
-		return ota_fail(err, OTA_EINVAL, "--broker is HOST or HOST:PORT, not '%s'", text);
-	memcpy(out->host, from, (size_t)(to - from));
-	out->host[to - from] = 0;
-	out->port = (int)n;
-	return OTA_OK;
+	*door = (struct broker_door){
+		.tls = {args_get(a, "cacert"), args_get(a, "cert"), args_get(a, "key")},
+		.user = getenv("MQTT_USER"),
+		.password = getenv("MQTT_PASSWORD"),
+	};
+	if (broker_place_parse("--broker", broker ? broker : "127.0.0.1", &door->place, err) !=
+	    OTA_OK)
+		return err->code;
+	if (!door->place.tls && (door->tls.cert || door->tls.key))
+		return ota_fail(err, OTA_EINVAL, "--cert and --key go with --broker mqtts://HOST");
+	return door->place.tls ? broker_tls_check(&door->tls, err) : OTA_OK;
 }
 
 static bool connects(const struct addrinfo *a)
@@ -194,6 +185,19 @@ static void on_publish(struct mosquitto *m, void *ctx, int mid)
 	c->broker->stats.acknowledged++;
 }
 
+/* The first line of a failed handshake is the one that says why. */
+static void on_log(struct mosquitto *m, void *ctx, int level, const char *line)
+{
+	struct conn *c = ctx;
+
+	(void)m;
+	if (!c->broker->door.place.tls || level != MOSQ_LOG_ERR || c->refused)
+		return;
+	c->refused = c->broker->refused = true;
+	snprintf(c->broker->stats.problem, sizeof c->broker->stats.problem, "TLS: %s",
+		 broker_tls_reason(line));
+}
+
 /* ------------------------------------------------------------------ a connection's life */
 
 static void went_down(struct conn *c, const char *why)
@@ -287,6 +291,14 @@ static void on_ready(struct source *s, uint32_t events)
 	flush(c);
 }
 
+/* The broker's certificate has to be good, and to be of the host that we mean. */
+static int use_tls(struct mosquitto *m, const struct broker_tls *tls)
+{
+	const char *folder = tls->ca ? NULL : broker_tls_system_authorities();
+
+	return mosquitto_tls_set(m, tls->ca, folder, tls->cert, tls->key, NULL);
+}
+
 static struct mosquitto *make(struct conn *c)
 {
 	struct broker *b = c->broker;
@@ -304,9 +316,12 @@ static struct mosquitto *make(struct conn *c)
 	mosquitto_subscribe_callback_set(m, on_subscribe);
 	mosquitto_message_callback_set(m, on_message);
 	mosquitto_publish_callback_set(m, on_publish);
+	mosquitto_log_callback_set(m, on_log);
 	rc = mosquitto_int_option(m, MOSQ_OPT_TCP_NODELAY, 1);
-	if (rc == 0 && b->place.user)
-		rc = mosquitto_username_pw_set(m, b->place.user, b->place.password);
+	if (rc == 0 && b->door.user)
+		rc = mosquitto_username_pw_set(m, b->door.user, b->door.password);
+	if (rc == 0 && b->door.place.tls)
+		rc = use_tls(m, &b->door.tls);
 	if (rc == 0 && what.will_topic[0])
 		rc = mosquitto_will_set(m, what.will_topic, (int)strlen(what.will_payload),
 					what.will_payload, 1, true);
@@ -328,7 +343,7 @@ static void join_now(struct conn *c)
 	else if (again)
 		rc = mosquitto_reconnect(c->m);
 	else
-		rc = mosquitto_connect(c->m, c->broker->place.host, c->broker->place.port,
+		rc = mosquitto_connect(c->m, c->broker->door.place.host, c->broker->door.place.port,
 				       KEEPALIVE_S);
 	if (check(c, rc))
 		flush(c);
@@ -356,7 +371,7 @@ static void on_join(void *ctx, uint64_t arg)
 			continue;
 		}
 		/* Once a tick: while nobody listens nobody is asked to connect. */
-		if (joins++ == 0 && !is_reachable(&b->place, why, sizeof why)) {
+		if (joins++ == 0 && !is_reachable(&b->door.place, why, sizeof why)) {
 			went_down(c, why);
 			break;
 		}
@@ -400,14 +415,14 @@ enum ota_code broker_new(const struct broker_config *cfg, struct broker **out, s
 	struct broker *b;
 	char why[200];
 
-	if (!is_reachable(cfg->place, why, sizeof why))
+	if (!is_reachable(&cfg->door->place, why, sizeof why))
 		return ota_fail(err, OTA_EIO, "%s", why);
 	b = calloc(1, sizeof *b);
 	if (!b)
 		return ota_fail_nomem(err);
 	mosquitto_lib_init();
 	b->cfg = *cfg;
-	b->place = *cfg->place;
+	b->door = *cfg->door;
 	b->conns = calloc(cfg->connections, sizeof *b->conns);
 	b->queue = calloc(cfg->connections, sizeof *b->queue);
 	if (!b->conns || !b->queue || !loop_after(cfg->loop, MISC_TICK_MS, on_misc, b, 0)) {

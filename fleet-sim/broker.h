@@ -8,19 +8,22 @@
  */
 #pragma once
 
+#include "base/broker_place.h"
 #include "fleet-sim/loop.h"
 
 #include <stddef.h>
 
 struct broker;
 
-struct broker_place {
-	char host[256];
-	int port;
+/* How to reach a broker, and as whom. */
+struct broker_door {
+	struct broker_place place;
+	struct broker_tls tls;
 	const char *user, *password; /* NULL: none */
 };
-/* "HOST", "HOST:PORT" or "[HOST]:PORT"; 1883 where none is told. */
-enum ota_code broker_place_parse(const char *text, struct broker_place *out, struct ota_err *err);
+struct args;
+/* From --broker, --cacert, --cert, --key, MQTT_USER and MQTT_PASSWORD. */
+enum ota_code broker_door_read(struct broker_door *door, const struct args *a, struct ota_err *err);
 
 #define BROKER_TEXT 320
 
@@ -34,7 +37,7 @@ struct broker_client {
 
 struct broker_config {
 	struct loop *loop;
-	const struct broker_place *place;
+	const struct broker_door *door;
 	uint32_t connections;
 	void *ctx;
 	void (*describe)(void *ctx, uint32_t connection, struct broker_client *out);

@@ -31,7 +31,9 @@
 #define LINE_MS     5000
 
 const struct opt replay_opts[] = {
-	{.name = "broker", .arg = "HOST[:PORT]", .help = "where to (127.0.0.1:1883)"},
+	{.name = "broker", .arg = "HOST[:PORT]", .help = "where to (127.0.0.1:1883; mqtts: 8883)"},
+	{.name = "cert", .arg = "FILE", .help = "show this certificate to the broker"},
+	{.name = "key", .arg = "FILE", .help = "its private key, without a password"},
 	{.name = "speed", .arg = "X", .help = "so many times as fast as it was (1), or 'max'"},
 	{.name = "connections", .arg = "N", .help = "to the broker (8)", .min = 1, .max = 1000},
 	{0},
@@ -53,7 +55,7 @@ struct replay {
 	const char *path;
 	FILE *file;
 	double speed; /* 0: as fast as it goes */
-	struct broker_place place;
+	struct broker_door door;
 	uint32_t connections;
 	struct loop *loop;
 	struct broker *broker;
@@ -288,7 +290,7 @@ static enum ota_code reach_broker(struct replay *r, struct ota_err *err)
 {
 	struct broker_config cfg = {
 		.loop = r->loop,
-		.place = &r->place,
+		.door = &r->door,
 		.connections = r->connections,
 		.ctx = r,
 		.describe = describe,
@@ -325,7 +327,7 @@ static enum ota_code tell(struct replay *r, struct ota_err *err)
 
 static enum ota_code read_options(struct replay *r, const struct args *a, struct ota_err *err)
 {
-	const char *speed = args_get(a, "speed"), *broker = args_get(a, "broker");
+	const char *speed = args_get(a, "speed");
 	char *end = NULL;
 
 	r->path = a->pos[0];
@@ -339,9 +341,7 @@ static enum ota_code read_options(struct replay *r, const struct args *a, struct
 			return ota_fail(err, OTA_EINVAL,
 					"--speed is a number above 0, or 'max', not '%s'", speed);
 	}
-	r->place.user = getenv("MQTT_USER");
-	r->place.password = getenv("MQTT_PASSWORD");
-	return broker_place_parse(broker ? broker : "127.0.0.1:1883", &r->place, err);
+	return broker_door_read(&r->door, a, err);
 }
 
 static enum ota_code replay_file(struct replay *r, struct ota_err *err)

@@ -35,7 +35,10 @@ const struct opt run_opts[] = {
 	{.name = "version", .arg = "V", .help = "what they run at the start (1.0.0)"},
 	{.name = "broker",
 	 .arg = "HOST[:PORT]",
-	 .help = "over MQTT (127.0.0.1:1883; MQTT_USER and MQTT_PASSWORD are heeded)"},
+	 .help = "over MQTT (127.0.0.1:1883; MQTT_USER and MQTT_PASSWORD are heeded); "
+		 "mqtts://HOST[:PORT] is with TLS (8883)"},
+	{.name = "cert", .arg = "FILE", .help = "show this certificate to the broker"},
+	{.name = "key", .arg = "FILE", .help = "its private key, without a password"},
 	{.name = "http", .help = "over HTTP alone: devices poll"},
 	{.name = "connections",
 	 .arg = "N|each",
@@ -94,7 +97,7 @@ struct run {
 	const struct args *a;
 	struct fleet_options o;
 	struct scenario scenario;
-	struct broker_place place;
+	struct broker_door door;
 	int64_t duration_ms, quiet_ms, settle_ms;
 	bool until_time;
 	struct loop *loop;
@@ -141,7 +144,8 @@ static enum ota_code read_connections(struct run *r, struct ota_err *err)
 /* An option that goes with the other way of speaking. */
 static enum ota_code check_way(const struct run *r, struct ota_err *err)
 {
-	static const char *const mqtt_only[] = {"broker", "connections", "site", "qos", "quiet"};
+	static const char *const mqtt_only[] = {"broker", "cert", "key",  "connections",
+						"site",   "qos",  "quiet"};
 
 	for (size_t i = 0; !r->o.mqtt && i < sizeof mqtt_only / sizeof mqtt_only[0]; i++)
 		if (args_get(r->a, mqtt_only[i]))
@@ -203,15 +207,12 @@ static enum ota_code read_options(struct run *r, struct ota_err *err)
 	if (code == OTA_OK)
 		code = read_connections(r, err);
 	if (code == OTA_OK && r->o.mqtt)
-		code = broker_place_parse(or_else(args_get(a, "broker"), "127.0.0.1:1883"),
-					  &r->place, err);
+		code = broker_door_read(&r->door, a, err);
 	if (code == OTA_OK && args_get(a, "scenario"))
 		code = scenario_read(&r->scenario, args_get(a, "scenario"), err);
 	if (code == OTA_OK && args_get(a, "habits"))
 		code = scenario_add_list(&r->scenario, args_get(a, "habits"), err);
 	stretch_quiet(r);
-	r->place.user = getenv("MQTT_USER");
-	r->place.password = getenv("MQTT_PASSWORD");
 	return code;
 }
 
@@ -253,7 +254,7 @@ static enum ota_code reach_broker(struct run *r, struct ota_err *err)
 {
 	struct broker_config cfg = {
 		.loop = r->loop,
-		.place = &r->place,
+		.door = &r->door,
 		.connections = r->o.connections ? r->o.connections : r->o.devices,
 		.ctx = r->f,
 		.describe = fleet_describe,

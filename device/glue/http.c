@@ -63,6 +63,10 @@ bool paku_report_body(char *out, size_t size, const struct paku_identity *id,
 		text_puts(&t, ",\"error_message\":");
 		text_json(&t, paku_why_text(report->why));
 	}
+	if (report->status == PAKU_FAILED) {
+		text_puts(&t, ",\"result_code\":");
+		text_u32(&t, (uint32_t)paku_why_result(report->why));
+	}
 	if (report->attempt[0]) {
 		text_puts(&t, ",\"attempt_id\":");
 		text_json(&t, report->attempt);
@@ -101,6 +105,24 @@ const char *paku_why_text(enum paku_why why)
 	};
 
 	return (size_t)why < sizeof texts / sizeof *texts ? texts[why] : "install failed";
+}
+
+enum paku_result paku_why_result(enum paku_why why)
+{
+	switch (why) {
+	case PAKU_WHY_NONE: return PAKU_RESULT_SUCCESS;
+	case PAKU_WHY_LINE:
+	case PAKU_WHY_ABSENT:
+	case PAKU_WHY_SIZE: return PAKU_RESULT_DOWNLOAD_FAILED;
+	case PAKU_WHY_SPACE: return PAKU_RESULT_NO_SPACE;
+	case PAKU_WHY_FLASH:
+	case PAKU_WHY_RECORD: return PAKU_RESULT_INSTALL_FAILED;
+	case PAKU_WHY_HASH: return PAKU_RESULT_VERIFICATION_FAILED;
+	case PAKU_WHY_SELFTEST:
+	case PAKU_WHY_TRIAL_TIME:
+	case PAKU_WHY_BOOTS: return PAKU_RESULT_INVALID_FIRMWARE;
+	}
+	return PAKU_RESULT_INSTALL_FAILED; /* a record of a later firmware */
 }
 
 /* -------------------------------------------------------------------------------- head lines */

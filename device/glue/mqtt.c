@@ -112,24 +112,6 @@ bool paku_mqtt_result(char *out, size_t size, const struct paku_about *about,
 	return t.ok;
 }
 
-enum paku_result paku_why_result(enum paku_why why)
-{
-	switch (why) {
-	case PAKU_WHY_NONE: return PAKU_RESULT_SUCCESS;
-	case PAKU_WHY_LINE:
-	case PAKU_WHY_ABSENT:
-	case PAKU_WHY_SIZE: return PAKU_RESULT_DOWNLOAD_FAILED;
-	case PAKU_WHY_SPACE: return PAKU_RESULT_NO_SPACE;
-	case PAKU_WHY_FLASH:
-	case PAKU_WHY_RECORD: return PAKU_RESULT_INSTALL_FAILED;
-	case PAKU_WHY_HASH: return PAKU_RESULT_VERIFICATION_FAILED;
-	case PAKU_WHY_SELFTEST:
-	case PAKU_WHY_TRIAL_TIME:
-	case PAKU_WHY_BOOTS: return PAKU_RESULT_INVALID_FIRMWARE;
-	}
-	return PAKU_RESULT_INSTALL_FAILED; /* a record of a later firmware */
-}
-
 const char *paku_why_message(enum paku_why why)
 {
 	const char *text = paku_why_text(why), *colon = strchr(text, ':');

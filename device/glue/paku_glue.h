@@ -31,6 +31,23 @@ bool paku_report_body(char *out, size_t size, const struct paku_identity *id,
 bool paku_parse_offer(const char *json, size_t len, struct paku_offer *offer,
 		      uint32_t *retry_after_s);
 
+/* How an update ended, in the service's numbers. */
+enum paku_result {
+	PAKU_RESULT_SUCCESS,
+	PAKU_RESULT_NO_WIFI,
+	PAKU_RESULT_DOWNLOAD_FAILED,
+	PAKU_RESULT_VERIFICATION_FAILED,
+	PAKU_RESULT_INSTALL_FAILED,
+	PAKU_RESULT_NO_PARTITION,
+	PAKU_RESULT_INVALID_URL,
+	PAKU_RESULT_TIMEOUT,
+	PAKU_RESULT_NO_SPACE,
+	PAKU_RESULT_INVALID_FIRMWARE,
+	PAKU_RESULT_ALREADY_RUNNING,
+	PAKU_RESULT_ROLLBACK_FAILED,
+};
+
+enum paku_result paku_why_result(enum paku_why why);
 /* One sentence beginning with the result code's name in the service's list; "" for PAKU_WHY_NONE.
  */
 const char *paku_why_text(enum paku_why why);

@@ -16,22 +16,6 @@ enum paku_topic {
 	PAKU_TOPIC_STATUS,   /* status, retained: the birth message and the last will */
 };
 
-/* In the service's numbers. */
-enum paku_result {
-	PAKU_RESULT_SUCCESS,
-	PAKU_RESULT_NO_WIFI,
-	PAKU_RESULT_DOWNLOAD_FAILED,
-	PAKU_RESULT_VERIFICATION_FAILED,
-	PAKU_RESULT_INSTALL_FAILED,
-	PAKU_RESULT_NO_PARTITION,
-	PAKU_RESULT_INVALID_URL,
-	PAKU_RESULT_TIMEOUT,
-	PAKU_RESULT_NO_SPACE,
-	PAKU_RESULT_INVALID_FIRMWARE,
-	PAKU_RESULT_ALREADY_RUNNING,
-	PAKU_RESULT_ROLLBACK_FAILED,
-};
-
 enum paku_state {
 	PAKU_STATE_IDLE,
 	PAKU_STATE_CHECKING,
@@ -84,6 +68,5 @@ bool paku_mqtt_progress(char *out, size_t size, const struct paku_about *about,
 bool paku_mqtt_result(char *out, size_t size, const struct paku_about *about,
 		      enum paku_result result, const char *message);
 
-/* The result code of a failure, and what paku_why_text() says behind its name. */
-enum paku_result paku_why_result(enum paku_why why);
+/* What paku_why_text() says behind the result code's name. */
 const char *paku_why_message(enum paku_why why);

@@ -31,11 +31,11 @@ def free_port():
 
 
 class Broker:
-    def __init__(self, folder, password=None):
+    def __init__(self, folder, password=None, more=()):
         assert pathlib.Path(MOSQUITTO).exists(), "mosquitto is missing: apt-get install mosquitto"
         self.port = free_port()
         self.config = folder / "mosquitto.conf"
-        lines = ["listener %d 127.0.0.1" % self.port, "persistence true",
+        lines = ["listener %d 127.0.0.1" % self.port, *more, "persistence true",
                  "persistence_location %s/" % folder, "log_dest none",
                  "user %s" % ("root" if os.getuid() == 0 else "mosquitto")]
         if password:
@@ -69,11 +69,13 @@ class Broker:
 class Watcher:
     """Sees all that devices say, and tells them what to do."""
 
-    def __init__(self, port, account=None):
+    def __init__(self, port, account=None, tls=None):
         self.said = []  # (topic, payload, retain), in order
         self.client = paho.Client("watcher", clean_session=True)
         if account:
             self.client.username_pw_set(*account)
+        if tls:
+            self.client.tls_set(**{k: str(v) for k, v in tls.items()})
         self.ready = False
         self.client.on_connect = lambda c, *_: c.subscribe("+/edge/#", qos=1)
         self.client.on_subscribe = lambda *_: setattr(self, "ready", True)

@@ -6,12 +6,14 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
 from service import Service
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests"))  # for certificates
 
 
 @pytest.fixture(scope="session")

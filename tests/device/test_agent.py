@@ -256,12 +256,14 @@ def test_wrong_hash_is_refused(device, service):
     service.version, service.image, service.offer_sha = "1.1.0", image(1), "ab" * 32
     assert device.run("--once") == 1
     assert service.reports[-1]["error_message"].startswith("verification failed")
+    assert service.reports[-1]["result_code"] == 3
 
 
 def test_image_larger_than_a_slot(device, service):
     service.version, service.image = "1.1.0", image(1)
     assert device.run("--once", "--slot-size", str(4 * BLOCK)) == 1
     assert service.reports[-1]["error_message"].startswith("insufficient space")
+    assert service.reports[-1]["result_code"] == 8
     assert service.downloads == []
 
 

@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+import certificates
+
 from broker import Broker, Watcher, command_for, wait_for
 
 BLOCK = 65536
@@ -38,8 +40,8 @@ def watcher(broker):
 class Agent:
     """One process of paku-device; its events are read as they come."""
 
-    def __init__(self, program, directory, port, *more, device="dev:1", env=None):
-        command = [program, "--mqtt", "127.0.0.1:%d" % port, "--id", device, "--model", "m+1",
+    def __init__(self, program, directory, port, *more, device="dev:1", env=None, scheme=""):
+        command = [program, "--mqtt", "%s127.0.0.1:%d" % (scheme, port), "--id", device, "--model", "m+1",
                    "--version", "1.0.0", "--dir", str(directory), "--json", *more]
         self.events, self.noise = [], []
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
@@ -430,9 +432,86 @@ def test_site_and_account(program, service, tmp_path):
     b.stop()
 
 
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pem")
+    certificates.make_all(folder)
+    return folder
+
+
+def own(pem, name="client"):
+    return ["--cert", str(pem / (name + ".pem")), "--key", str(pem / (name + ".key"))]
+
+
+@pytest.fixture
+def secure(tmp_path, pem):
+    """Makes brokers that speak TLS, and know their clients by their certificates."""
+    made = []
+
+    def make(server="server"):
+        (tmp_path / server).mkdir()
+        made.append(Broker(tmp_path / server, more=certificates.broker_lines(pem, server)))
+        return made[-1]
+    yield make
+    for b in made:
+        b.stop()
+
+
+def test_an_update_over_tls(program, service, tmp_path, pem, secure):
+    b = secure()
+    w = Watcher(b.port, tls={"ca_certs": pem / "ca.pem", "certfile": pem / "client.pem",
+                             "keyfile": pem / "client.key"})
+    agent = Agent(program, tmp_path / "state", b.port, "--once", "--cacert", str(pem / "ca.pem"),
+                  *own(pem), scheme="mqtts://")
+    connected(agent)
+    w.command(command_for(service, "1.1.0", image(1)))
+    assert agent.wait() == 0 and w.result()["success"]
+    assert w.births()[-1]["firmware_version"] == "1.1.0"
+    w.close()
+
+
+@pytest.mark.parametrize("server,ca,client,words", [
+    ("server", "other", "client", "TLS: certificate verify failed"),
+    ("server", None, "client", "TLS: certificate verify failed"),
+    ("elsewhere", "ca", "client", "TLS: host name verification failed"),
+    ("server", "ca", "stranger", "TLS: "),
+    ("server", "ca", None, "TLS: "),
+])
+def test_tls_trusts_nobody_unknown(program, tmp_path, pem, secure, server, ca, client, words):
+    agent = Agent(program, tmp_path / "state", secure(server).port,
+                  *(["--cacert", str(pem / (ca + ".pem"))] if ca else []),
+                  *(own(pem, client) if client else []), scheme="mqtts://")
+    agent.saw("mqtt_lost")
+    told = [e["message"] for e in agent.events if e["event"] == "mqtt_lost"][0]
+    assert words in told, told
+    assert agent.end() == 0 and "mqtt_birth" not in agent.names()
+
+
+def test_tls_against_a_broker_without(start, broker):
+    agent = start(scheme="mqtts://")
+    agent.saw("mqtt_lost")
+    assert agent.end() == 0 and "mqtt_birth" not in agent.names()
+
+
+@pytest.mark.parametrize("change,words", [
+    (["--cert", "client.pem"], "--cert and --key go together"),
+    (["--cacert", "none.pem"], "--cacert none.pem: No such file"),
+    (["--cacert", "client.key"], "--cacert client.key: holds no certificate"),
+    (["--cert", "client.key", "--key", "client.key"], "--cert client.key: holds no certificate"),
+    (["--cert", "client.pem", "--key", "client.pem"], "--key client.pem: holds no private key"),
+    (["--cert", "client.pem", "--key", "server.key"], "--key server.key: is not the key of --cert"),
+    (["--mqtt", "h", "--cert", "client.pem", "--key", "client.key"], "go with --mqtt mqtts://"),
+])
+def test_certificates_that_are_of_no_use(program, pem, change, words):
+    done = subprocess.run([program, "--mqtt", "mqtts://h", "--id", "d", "--model", "m", "--version",
+                           "1", "--dir", "d", *change], cwd=pem, stderr=subprocess.PIPE, text=True,
+                          timeout=20)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("change,words", [
     (["--mqtt", ""], "HOST"), (["--mqtt", "h:0"], "HOST"), (["--mqtt", "h:65536"], "HOST"),
-    (["--mqtt", "mqtt://h"], "HOST"), (["--mqtt", "[::1"], "HOST"), (["--mqtt", "a:1:2"], "HOST"),
+    (["--mqtt", "mqtts://"], "HOST"), (["--mqtt", "ssl://h"], "HOST"), (["--mqtt", "[::1"], "HOST"), (["--mqtt", "a:1:2"], "HOST"),
     (["--site", "a/b"], "--site"), (["--poll", "5"], "--poll"), (["--max-polls", "5"], "--poll"),
     (["--server", "ftp://x"], "--server"),
 ])

@@ -8,6 +8,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 for folder in ("integration", "cli"):
     sys.path.insert(0, os.path.join(os.path.dirname(HERE), folder))
 sys.path.insert(0, HERE)
+sys.path.append(os.path.dirname(HERE))  # for certificates
 
 import images  # noqa: E402
 from fleet_program import Broker, FakeService, Fleet  # noqa: E402

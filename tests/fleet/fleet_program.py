@@ -75,7 +75,7 @@ class Fleet:
 class Broker:
     """A mosquitto of the test's own, on a free port of loopback."""
 
-    def __init__(self, folder, lines=("allow_anonymous true",)):
+    def __init__(self, folder, lines=("allow_anonymous true",), listener=()):
         self.folder, self.process = folder, None
         folder.mkdir()
         with socket.socket() as s:
@@ -83,7 +83,7 @@ class Broker:
             self.port = s.getsockname()[1]
         self.place = "127.0.0.1:%d" % self.port
         (folder / "conf").write_text("\n".join([
-            "listener %d 127.0.0.1" % self.port, "max_inflight_messages 0",
+            "listener %d 127.0.0.1" % self.port, *listener, "max_inflight_messages 0",
             "max_queued_messages 0", *lines, ""]))
 
     def start(self):

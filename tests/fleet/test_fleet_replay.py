@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+import certificates
+from fleet_program import Broker
+
 from mqtt import Client
 from service import wait_for
 
@@ -118,3 +121,28 @@ def test_no_broker_is_exit_code_3(fleet, trace):
 def test_a_speed_that_is_none(fleet, trace, speed):
     done = fleet("replay", trace(message(0)), "--speed=" + speed)
     assert done.returncode == 2 and "--speed is a number above 0" in done.err
+
+
+@pytest.fixture
+def secure(tmp_path):
+    certificates.make_all(tmp_path)
+    # As root mosquitto would become another user, who may not read the key.
+    run = Broker(tmp_path / "secure", ("allow_anonymous true", "user root"),
+                 certificates.broker_lines(tmp_path))
+    yield run.start()
+    run.stop()
+
+
+def test_over_tls(fleet, secure, trace, tmp_path):
+    own = ("--cert", tmp_path / "client.pem", "--key", tmp_path / "client.key")
+    broker = ("--broker", "mqtts://" + secure.place)
+    path = trace(*(message(i / 1000, i) for i in range(100)))
+    told = fleet.json("replay", path, *broker, "--cacert", tmp_path / "ca.pem", *own)
+    assert told["sent"] == 100 and told["not_acknowledged"] == 0
+    for more, words in [((), "TLS: "),
+                        (("--cacert", tmp_path / "other.pem", *own), "TLS: certificate verify failed"),
+                        (("--cacert", tmp_path / "ca.pem"), "TLS: ")]:
+        done = fleet("replay", path, *broker, *more, timeout=30)
+        assert done.returncode == 3 and words in done.err, done.err
+    done = fleet("replay", path, *broker, "--cert", tmp_path / "client.pem")
+    assert done.returncode == 2 and "--cert and --key go together" in done.err

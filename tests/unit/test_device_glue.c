@@ -196,6 +196,11 @@ static void urls_and_bodies(void **state)
 	assert_true(paku_report_body(out, sizeof out, &id, &r));
 	assert_non_null(strstr(out, "\"rolled_back\",\"error_message\":\"invalid firmware: "));
 	assert_null(strstr(out, "attempt_id"));
+	assert_null(strstr(out, "result_code")); /* to the service a rollback has none */
+	r.status = PAKU_FAILED;
+	r.why = PAKU_WHY_SPACE;
+	assert_true(paku_report_body(out, sizeof out, &id, &r));
+	assert_non_null(strstr(out, "slot\",\"result_code\":8}"));
 }
 
 /* Whatever the room: all of it with its NUL, or false. */

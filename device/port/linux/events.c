@@ -146,7 +146,7 @@ void port_event(void *ctx, enum paku_event event, uint32_t value)
 	if (event == PAKU_EV_BEGIN)
 		p->shown_percent = UINT32_MAX;
 	/* Over MQTT nobody is asked, and what a command came to is told by its result. */
-	if (event == PAKU_EV_CHECKED && p->opt.mqtt_host[0])
+	if (event == PAKU_EV_CHECKED && p->opt.mqtt.host[0])
 		return;
 	if (event == PAKU_EV_WITHDRAWN)
 		port_mqtt_withdrawn(p);

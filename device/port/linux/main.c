@@ -39,7 +39,7 @@ void port_sleep_ms(uint32_t ms)
 
 static bool over_mqtt(const struct port *p)
 {
-	return p->opt.mqtt_host[0] != '\0';
+	return p->opt.mqtt.host[0] != '\0';
 }
 
 /* ------------------------------------------------------------------------- the agent's needs */

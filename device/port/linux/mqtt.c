@@ -299,8 +299,8 @@ static void on_connect(struct mosquitto *client, void *arg, int rc)
 	p->mqtt.announced = false;
 	p->mqtt.tries = 0;
 	paku_report_now(&p->agent);
-	port_say(p, "mqtt_connected", "connected to the broker at %s:%u", p->opt.mqtt_host,
-		 p->opt.mqtt_port);
+	port_say(p, "mqtt_connected", "connected to the broker at %s:%u", p->opt.mqtt.host,
+		 p->opt.mqtt.port);
 	rc = mosquitto_subscribe(client, NULL, p->mqtt.topics[PAKU_TOPIC_COMMAND], 1);
 	if (rc)
 		port_say(p, "mqtt_unsent", "cannot subscribe: %s", mosquitto_strerror(rc));
@@ -330,6 +330,17 @@ static void on_message(struct mosquitto *client, void *arg, const struct mosquit
 		take_command(p, msg->payload, (size_t)msg->payloadlen);
 }
 
+/* The first line of a failed handshake is the one that says why. */
+static void on_log(struct mosquitto *client, void *arg, int level, const char *line)
+{
+	struct port *p = arg;
+
+	(void)client;
+	if (p->opt.mqtt.tls && level == MOSQ_LOG_ERR && !p->mqtt.tls_error[0])
+		snprintf(p->mqtt.tls_error, sizeof p->mqtt.tls_error, "TLS: %s",
+			 broker_tls_reason(line));
+}
+
 static void retry_later(struct port *p, const char *why)
 {
 	struct port_mqtt *m = &p->mqtt;
@@ -341,7 +352,7 @@ static void retry_later(struct port *p, const char *why)
 		jitter = (uint32_t)clock_mono_ms();
 	if (m->connected || !m->tries)
 		port_say(p, "mqtt_lost", "no connection to the broker at %s:%u (%s); will try on",
-			 p->opt.mqtt_host, p->opt.mqtt_port, why);
+			 p->opt.mqtt.host, p->opt.mqtt.port, m->tls_error[0] ? m->tls_error : why);
 	m->tries++;
 	m->connected = m->trying = false;
 	m->retry_mono_ms = clock_mono_ms() + ms / 2 + jitter % (ms / 2 + 1);
@@ -358,8 +369,9 @@ static void connect_if_due(struct port *p)
 		return;
 	m->trying = true;
 	m->trying_mono_ms = now;
+	m->tls_error[0] = '\0';
 	int rc =
-		mosquitto_connect_async(m->client, p->opt.mqtt_host, p->opt.mqtt_port, KEEPALIVE_S);
+		mosquitto_connect_async(m->client, p->opt.mqtt.host, p->opt.mqtt.port, KEEPALIVE_S);
 	if (rc)
 		retry_later(p, mosquitto_strerror(rc));
 }
@@ -484,6 +496,16 @@ enum paku_outcome port_mqtt_report(void *ctx, const struct paku_report *r)
 
 /* ------------------------------------------------------------------------------- start and end */
 
+/* The broker's certificate has to be good, and to be of the host that we mean. */
+static bool use_tls(const struct port *p, struct mosquitto *client)
+{
+	const struct broker_tls *tls = &p->opt.tls;
+	const char *folder = tls->ca ? NULL : broker_tls_system_authorities();
+
+	return mosquitto_tls_set(client, tls->ca, folder, tls->cert, tls->key, NULL) ==
+	       MOSQ_ERR_SUCCESS;
+}
+
 /* False: out of memory, or libmosquitto does not take what the options checked. */
 static bool client_options(struct port *p, struct mosquitto *client)
 {
@@ -492,11 +514,13 @@ static bool client_options(struct port *p, struct mosquitto *client)
 	mosquitto_connect_callback_set(client, on_connect);
 	mosquitto_publish_callback_set(client, on_publish);
 	mosquitto_message_callback_set(client, on_message);
+	mosquitto_log_callback_set(client, on_log);
 	/* Not a thread, but: queue, and write at mosquitto_loop_write() only. */
 	return mosquitto_threaded_set(client, true) == MOSQ_ERR_SUCCESS &&
 	       mosquitto_will_set(client, p->mqtt.topics[PAKU_TOPIC_STATUS],
 				  (int)strlen(PAKU_MQTT_WILL), PAKU_MQTT_WILL, 1,
 				  true) == MOSQ_ERR_SUCCESS &&
+	       (!p->opt.mqtt.tls || use_tls(p, client)) &&
 	       (!user || !*user ||
 		mosquitto_username_pw_set(client, user, password) == MOSQ_ERR_SUCCESS);
 }

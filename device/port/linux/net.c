@@ -45,12 +45,14 @@ static int aborting(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_of
 }
 
 /* CURLE_OK, or the first option that libcurl refused. */
-static CURLcode common_options(CURL *h, const char *url)
+static CURLcode common_options(const struct port *p, CURL *h, const char *url)
 {
 	CURLcode rc = curl_easy_setopt(h, CURLOPT_URL, url);
 
 	if (!rc)
 		rc = curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
+	if (!rc && p->opt.tls.ca)
+		rc = curl_easy_setopt(h, CURLOPT_CAINFO, p->opt.tls.ca);
 	if (!rc)
 		rc = curl_easy_setopt(h, CURLOPT_USERAGENT, "paku-device/" PAKU_VERSION);
 	if (!rc)
@@ -72,7 +74,7 @@ static long request(struct port *p, const char *url, const char *body, struct an
 	long status = 0;
 
 	curl_easy_reset(h); /* keeps the connection */
-	CURLcode rc = common_options(h, url);
+	CURLcode rc = common_options(p, h, url);
 	if (!rc)
 		rc = curl_easy_setopt(h, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
 	if (!rc)
@@ -250,7 +252,7 @@ static CURLcode download_options(struct port *p, const char *url, uint32_t from,
 	struct port_net *net = &p->net;
 	CURL *h = net->download;
 	char range[32], line[PAKU_ETAG_SIZE + 16];
-	CURLcode rc = common_options(h, url);
+	CURLcode rc = common_options(p, h, url);
 
 	if (!rc)
 		rc = curl_easy_setopt(h, CURLOPT_HEADERFUNCTION, download_head);

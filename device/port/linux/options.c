@@ -20,7 +20,10 @@ static const char help[] =
 	"  --server URL       the service, as in http://127.0.0.1:8080\n"
 	"  --mqtt HOST[:PORT] take commands over MQTT instead of asking (1883); MQTT_USER and\n"
 	"                     MQTT_PASSWORD of the environment are the account. --server is\n"
-	"                     not needed then\n"
+	"                     not needed then. mqtts://HOST[:PORT] is with TLS (8883)\n"
+	"  --cacert FILE      trust these authorities, not the system's: for https and mqtts\n"
+	"  --cert FILE        show this certificate to the broker; with it\n"
+	"  --key FILE         its private key, without a password\n"
 	"  --site SITE        the first level of the topics (paku)\n"
 	"  --id ID            this device: 1 to 128 characters without / + # and spaces\n"
 	"  --model MODEL      its model, as releases name it\n"
@@ -114,6 +117,9 @@ static bool fail_of(const char *s, enum port_fail *fail)
 enum {
 	O_SERVER = 256,
 	O_MQTT,
+	O_CACERT,
+	O_CERT,
+	O_KEY,
 	O_SITE,
 	O_ID,
 	O_MODEL,
@@ -136,6 +142,9 @@ enum {
 static const struct option longs[] = {
 	{"server", required_argument, NULL, O_SERVER},
 	{"mqtt", required_argument, NULL, O_MQTT},
+	{"cacert", required_argument, NULL, O_CACERT},
+	{"cert", required_argument, NULL, O_CERT},
+	{"key", required_argument, NULL, O_KEY},
 	{"site", required_argument, NULL, O_SITE},
 	{"id", required_argument, NULL, O_ID},
 	{"model", required_argument, NULL, O_MODEL},
@@ -156,25 +165,6 @@ static const struct option longs[] = {
 	{NULL, 0, NULL, 0},
 };
 
-/* "host", "host:1883", "[::1]:1883". */
-static bool broker_of(const char *text, struct options *opt)
-{
-	bool bracket = text[0] == '[';
-	const char *host = text + bracket;
-	size_t len = strcspn(host, bracket ? "]" : ":");
-	const char *rest = host + len + (bracket && host[len]);
-	uint32_t port = 1883;
-
-	if (!len || len >= sizeof opt->mqtt_host || (bracket && !host[len]) ||
-	    strpbrk(host, " /@") || (*rest && *rest != ':') ||
-	    (*rest && !number(rest + 1, 1, 65535, &port)))
-		return false;
-	memcpy(opt->mqtt_host, host, len);
-	opt->mqtt_host[len] = '\0';
-	opt->mqtt_port = (uint16_t)port;
-	return true;
-}
-
 /* A whole number of blocks: what does not fill one is of no use to the agent. */
 static bool slot_size_of(const char *text, uint32_t *size)
 {
@@ -188,7 +178,10 @@ static bool slot_size_of(const char *text, uint32_t *size)
 static const char *take_checked(struct options *opt, int which, const char *value)
 {
 	switch (which) {
-	case O_MQTT: return broker_of(value, opt) ? NULL : "must be HOST or HOST:PORT";
+	case O_MQTT:
+		return broker_place_parse("--mqtt", value, &opt->mqtt, NULL) == OTA_OK
+			       ? NULL
+			       : "must be HOST, HOST:PORT or mqtts://HOST[:PORT]";
 	case O_POLL:
 		return number(value, 1, DAY_S, &opt->poll_s) ? NULL : "must be 1 to 86400 seconds";
 	case O_TRIAL:
@@ -219,9 +212,22 @@ static int broker_complete(const struct options *opt)
 	return -1;
 }
 
+static bool tls_complete(const struct options *opt)
+{
+	struct ota_err err = {0};
+
+	if ((opt->tls.cert || opt->tls.key) && !opt->mqtt.tls)
+		fputs("paku-device: --cert and --key go with --mqtt mqtts://HOST alone\n", stderr);
+	else if (broker_tls_check(&opt->tls, &err) != OTA_OK)
+		fprintf(stderr, "paku-device: %s\n", err.msg);
+	else
+		return true;
+	return false;
+}
+
 static int complete(const struct options *opt)
 {
-	bool mqtt = opt->mqtt_host[0] != '\0';
+	bool mqtt = opt->mqtt.host[0] != '\0';
 	const struct {
 		const char *name, *value;
 	} needed[] = {{"--server", opt->server},
@@ -246,6 +252,8 @@ static int complete(const struct options *opt)
 		return wrong("--model", opt->model, "must be 1 to 128 of A-Z a-z 0-9 . _ + -");
 	if (!word_ok(opt->version))
 		return wrong("--version", opt->version, "must be 1 to 128 of A-Z a-z 0-9 . _ + -");
+	if (!tls_complete(opt))
+		return EXIT_USAGE;
 	return mqtt ? broker_complete(opt) : -1;
 }
 
@@ -258,6 +266,9 @@ int options_parse(struct options *opt, int argc, char **argv)
 		const char *need = NULL;
 		switch (which) {
 		case O_SERVER: opt->server = without_slash(optarg); break;
+		case O_CACERT: opt->tls.ca = optarg; break;
+		case O_CERT: opt->tls.cert = optarg; break;
+		case O_KEY: opt->tls.key = optarg; break;
 		case O_SITE: opt->site = optarg; break;
 		case O_ID: opt->id = optarg; break;
 		case O_MODEL: opt->model = optarg; break;

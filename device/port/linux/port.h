@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/broker_place.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
@@ -24,8 +25,8 @@ enum port_fail { FAIL_NOTHING, FAIL_VERIFY, FAIL_BOOT, FAIL_SELFTEST };
 
 struct options {
 	const char *server, *id, *model, *version, *dir, *selftest, *mac, *hw, *site;
-	char mqtt_host[256]; /* "": over HTTP, with check-ins */
-	uint16_t mqtt_port;
+	struct broker_place mqtt; /* without a host: over HTTP, with check-ins */
+	struct broker_tls tls;
 	uint32_t poll_s, trial_s, slot_size, speed; /* poll_s, speed: 0 if not given */
 	uint32_t max_polls;                         /* 0: no end */
 	enum port_fail fail;
@@ -66,8 +67,9 @@ struct port_mqtt {
 	bool trying, connected, announced;
 	uint32_t tries;
 	int64_t trying_mono_ms, retry_mono_ms;
-	int awaited; /* id of the message whose PUBACK is waited for */
-	bool ending; /* ... and is the command's result: */
+	char tls_error[128]; /* of this try to connect; "": none */
+	int awaited;         /* id of the message whose PUBACK is waited for */
+	bool ending;         /* ... and is the command's result: */
 	enum paku_result end_result;
 	const char *end_message;
 	struct port_command command;

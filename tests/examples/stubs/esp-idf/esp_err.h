@@ -15,5 +15,3 @@ typedef int esp_err_t;
 		if ((x) != ESP_OK)                                                                 \
 			abort();                                                                   \
 	} while (0)
-
-void esp_restart(void);

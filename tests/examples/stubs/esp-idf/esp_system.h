@@ -2,6 +2,4 @@
 /* As much of the SDK's header as the examples use, for a compiler that is to check them. */
 #pragma once
 
-extern "C" {
-#include "../esp-idf/esp_ota_ops.h"
-}
+void esp_restart(void);

@@ -1,7 +1,0 @@
-/* SPDX-License-Identifier: MIT */
-/* As much of the SDK's header as the examples use, for a compiler that is to check them. */
-#pragma once
-
-extern "C" {
-#include "../../esp-idf/mbedtls/sha256.h"
-}
