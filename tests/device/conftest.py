@@ -14,6 +14,7 @@ from service import Service
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests"))  # for certificates
+sys.path.append(str(ROOT / "tests" / "integration"))  # for what the real service's driver needs
 
 
 @pytest.fixture(scope="session")
