@@ -288,6 +288,8 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 
 static void stop(struct daemon *d, const volatile int *hurry)
 {
+	if (d->store)
+		atomic_store(&d->store->ending, true);
 	mqtt_stop(d->mqtt);
 	http_stop(&d->http, d->cfg.drain_s, hurry);
 	mqtt_free(&d->mqtt);

@@ -330,12 +330,12 @@ static void tick(struct committer *c, struct command_list *out)
 
 	round_flush(c, out);
 	fleet_drop_empty_models(c->fleet);
-	if (q->sickness.code != OTA_OK) {
-		struct change_batch probe = {0};
-		struct ota_err err = {0};
-		enum ota_code rc = c->store->ops->commit(c->store, &probe, &err);
-		note_health(c, rc, &err);
-	}
+	struct change_batch probe = {0};
+	struct ota_err err = {0};
+	if (q->sickness.code != OTA_OK)
+		note_health(c, c->store->ops->commit(c->store, &probe, &err), &err);
+	else if (c->store->ops->look)
+		note_health(c, c->store->ops->look(c->store, &err), &err);
 }
 
 /* --- the thread --- */
@@ -462,7 +462,6 @@ void committer_stop(struct committer **cp)
 
 	if (!c)
 		return;
-	atomic_store(&c->store->ending, true);
 	pthread_mutex_lock(&c->queue->lock);
 	c->queue->stopping = true;
 	pthread_cond_signal(&c->queue->work);

@@ -145,6 +145,18 @@ enum ota_code pg_writer(struct postgres_store *s, struct ota_err *err)
 	return err->code;
 }
 
+/* A server that ends, ends its sessions: that is heard without asking. */
+static enum ota_code look(struct store *base, struct ota_err *err)
+{
+	struct postgres_store *s = (struct postgres_store *)base;
+
+	if (s->db && (!PQconsumeInput(s->db) || PQstatus(s->db) != CONNECTION_OK)) {
+		pg_fail(s, s->db, NULL, "listening", NULL, err);
+		pg_writer_lost(s, err);
+	}
+	return pg_writer(s, err);
+}
+
 /* From here on whoever wrote before this instance finds that he has been overtaken. */
 static enum ota_code take_token(struct postgres_store *s, struct ota_err *err)
 {
@@ -188,6 +200,7 @@ static const char *store_name(const struct store *s)
 static const struct store_ops postgres_ops = {
 	.close = postgres_close,
 	.commit = pg_commit,
+	.look = look,
 	.next_id = next_id,
 	SQL_READING_OPS,
 	.name = store_name,

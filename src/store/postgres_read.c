@@ -157,60 +157,80 @@ static void give_back(struct postgres_store *s, int i)
 	pthread_mutex_unlock(&s->readers_lock);
 }
 
-/*
- * A session that rested may have died meanwhile (the server was started anew): the question is
- * asked once more on a new one, unless a row of the answer was seen.
- */
-struct counted {
+/* A question, and how many rows of its answer were seen. */
+struct question {
+	const struct select *q;
 	row_fn *row;
 	void *ctx;
-	int64_t rows;
+	int64_t seen;
 };
 
 static bool count(struct row *r, void *ctx)
 {
-	struct counted *c = ctx;
+	struct question *c = ctx;
 
-	c->rows++;
+	c->seen++;
 	return c->row(r, c->ctx);
 }
 
-static enum ota_code select_borrowed(struct postgres_store *s, int i, const struct select *q,
-				     row_fn *row, void *ctx, struct ota_err *err)
+/*
+ * A session that rested may have died meanwhile (the server was started anew): then *again is set,
+ * the caller makes another one, and it is asked once more, unless a row was seen.
+ */
+static enum ota_code ask(struct postgres_store *s, PGconn *c, int ms, struct question *q,
+			 bool *lost, bool *again, struct ota_err *err)
 {
-	for (int again = 0;; again++) {
-		struct counted seen = {row, ctx, 0};
-		enum pg_refusal how = PG_FAILED;
-		bool rested = s->readers[i] != NULL;
-		if (!rested && pg_connect(s, true, &s->readers[i], err) != OTA_OK)
-			return err->code;
-		enum ota_code rc = run(s, s->readers[i], q, PG_ANSWER_MS, count, &seen, &how, err);
-		if (rc == OTA_OK || how != PG_LOST)
-			return rc;
-		PQfinish(s->readers[i]);
-		s->readers[i] = NULL;
-		if (!rested || again > 0 || seen.rows > 0)
-			return rc;
-	}
+	enum pg_refusal how = PG_FAILED;
+	enum ota_code rc = run(s, c, q->q, ms, count, q, &how, err);
+
+	*lost = rc != OTA_OK && how == PG_LOST;
+	*again = *lost && !*again && q->seen == 0;
+	return rc;
 }
 
-enum ota_code pg_select(struct sql_store *base, bool own, const struct select *q, row_fn *row,
+static enum ota_code select_borrowed(struct postgres_store *s, int i, struct question *q,
+				     struct ota_err *err)
+{
+	enum ota_code rc = OTA_OK;
+	bool lost, again = false;
+
+	do {
+		if (!s->readers[i] && (rc = pg_connect(s, true, &s->readers[i], err)) != OTA_OK)
+			return rc;
+		rc = ask(s, s->readers[i], PG_ANSWER_MS, q, &lost, &again, err);
+		if (lost) {
+			PQfinish(s->readers[i]);
+			s->readers[i] = NULL;
+		}
+	} while (again);
+	return rc;
+}
+
+static enum ota_code select_own(struct postgres_store *s, struct question *q, struct ota_err *err)
+{
+	enum ota_code rc;
+	bool lost, again = false;
+
+	do {
+		if ((rc = pg_writer(s, err)) != OTA_OK)
+			return rc;
+		rc = ask(s, s->db, s->loading ? -1 : PG_ANSWER_MS, q, &lost, &again, err);
+		if (lost)
+			pg_writer_lost(s, err);
+	} while (again);
+	return rc;
+}
+
+enum ota_code pg_select(struct sql_store *base, bool own, const struct select *select, row_fn *row,
 			void *ctx, struct ota_err *err)
 {
 	struct postgres_store *s = (struct postgres_store *)base;
-	enum pg_refusal how = PG_FAILED;
-	enum ota_code rc;
+	struct question q = {select, row, ctx, 0};
 
-	if (!own) {
-		int i = borrow(s);
-		rc = select_borrowed(s, i, q, row, ctx, err);
-		give_back(s, i);
-		return rc;
-	}
-	if ((rc = pg_writer(s, err)) != OTA_OK)
-		return rc;
-	rc = run(s, s->db, q, s->loading ? -1 : PG_ANSWER_MS, row, ctx, &how, err);
-	if (rc != OTA_OK && how == PG_LOST)
-		pg_writer_lost(s, err);
+	if (own)
+		return select_own(s, &q, err);
+	int i = borrow(s);
+	enum ota_code rc = select_borrowed(s, i, &q, err);
+	give_back(s, i);
 	return rc;
 }

@@ -328,6 +328,9 @@ struct store_ops {
 	 * is. An empty batch writes a heartbeat: a probe whether the store can be written.
 	 */
 	enum ota_code (*commit)(struct store *s, struct change_batch *b, struct ota_err *err);
+	/* The committer's, once a second: whether the database is there, by as little as it takes.
+	 * NULL: it is a file, and it is. */
+	enum ota_code (*look)(struct store *s, struct ota_err *err);
 	/* A new id, never given before. */
 	int64_t (*next_id)(struct store *s, enum id_kind kind);
 	/* By token, or (token NULL) the newest of a device at a version; OTA_ENOTFOUND: none. */

@@ -72,7 +72,7 @@ class Cluster:
             time.sleep(0.05)
 
     def answers(self):
-        return self.psql("SELECT 1", database="postgres", check=False) == "1"
+        return self.psql("SELECT 1", check=False) == "1"
 
     def log(self):
         with open(os.path.join(self.folder, "log"), errors="replace") as log:
@@ -89,31 +89,38 @@ class Cluster:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def psql(self, sql, database, check=True, user=USER):
+    def psql(self, sql, schema="public", check=True, **place):
         """The answer as psql -At prints it."""
-        done = subprocess.run(
-            ["psql", "-X", "-At", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-p", str(PORT),
-             "-U", user, "-d", database, "-f", "-"], input=sql, capture_output=True, text=True,
-            timeout=60)
+        done = subprocess.run(["psql", "-X", "-At", "-v", "ON_ERROR_STOP=1", "-f", "-"], input=sql,
+                              capture_output=True, text=True, timeout=60,
+                              env={**os.environ, **self.environment(schema, **place)})
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def database(self, template="template0"):
-        """A new database's name."""
+    def schema(self):
+        """A new one's name: for a service as good as a database of its own, and made at once."""
         self.made += 1
         name = "test%d" % self.made
-        self.psql("CREATE DATABASE %s TEMPLATE %s" % (name, template), "postgres")
+        self.psql("CREATE SCHEMA %s" % name)
         return name
 
-    def environment(self, database):
-        return {"PGHOST": self.folder, "PGPORT": str(PORT), "PGUSER": USER, "PGDATABASE": database}
+    def database(self):
+        """A new one's name, for what a schema is not enough for."""
+        self.made += 1
+        name = "test%d" % self.made
+        self.psql("CREATE DATABASE %s" % name)
+        return name
+
+    def environment(self, schema="public", database="postgres", user=USER):
+        return {"PGHOST": self.folder, "PGPORT": str(PORT), "PGUSER": user,
+                "PGDATABASE": database, "PGOPTIONS": "-c search_path=%s" % schema}
 
 
 _cluster = None
 
 
 def cluster():
-    """One for all tests of a run; each service has a database of its own in it."""
+    """One for all tests of a run; each service has a schema of its own in it."""
     global _cluster
     if _cluster is None:
         _cluster = Cluster()
@@ -123,4 +130,4 @@ def cluster():
 
 if __name__ == "__main__":  # postgres.py PROGRAM...: run with the store on a cluster of its own
     sys.exit(subprocess.run(sys.argv[1:], env={
-        **os.environ, **cluster().environment("postgres"), "PAKU_STORE": "postgresql"}).returncode)
+        **os.environ, **cluster().environment(), "PAKU_STORE": "postgresql"}).returncode)

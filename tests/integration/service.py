@@ -51,10 +51,10 @@ class Service:
         self.key = key
         self.pass_fds = pass_fds
         self.extra = dict(env or {})
-        self.database = None  # of PostgreSQL
+        self.schema = None  # in PostgreSQL
         if store == "postgresql":
-            self.database = postgres.cluster().database()
-            self.extra = {**postgres.cluster().environment(self.database), **self.extra}
+            self.schema = postgres.cluster().schema()
+            self.extra = {**postgres.cluster().environment(self.schema), **self.extra}
         self.process = None
         self.port = None
         self.session = requests.Session()
@@ -168,14 +168,14 @@ class Service:
 
     def sql(self, text):
         """Statements, while the service is stopped."""
-        if self.database:
-            return postgres.cluster().psql(text, self.database)
+        if self.schema:
+            return postgres.cluster().psql(text, self.schema)
         db = sqlite3.connect(os.path.join(self.data, "paku-ota.db"))
         db.executescript(text)
         return db.close()
 
     def sql_bytes(self, data):
-        return ("'\\x%s'" if self.database else "x'%s'") % data.hex()
+        return ("'\\x%s'" if self.schema else "x'%s'") % data.hex()
 
     # --- requests ---
 

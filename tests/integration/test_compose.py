@@ -130,7 +130,7 @@ def database(stack):
     cluster = postgres.cluster()
     env = stack["postgres"]["environment"]
     name = cluster.database()
-    cluster.psql("DROP ROLE IF EXISTS grafana", "postgres")
+    cluster.psql("DROP ROLE IF EXISTS grafana")
     done = subprocess.run(
         ["sh", os.path.join(ROOT, "deploy", "compose", "postgres-grafana.sh")],
         capture_output=True, text=True,
@@ -138,7 +138,7 @@ def database(stack):
              "PGPORT": str(postgres.PORT)})
     assert done.returncode == 0, done.stderr
     yield cluster, name
-    cluster.psql("DROP ROLE grafana", "postgres")
+    cluster.psql("DROP ROLE grafana")
 
 
 def test_the_stack_updates_a_device(stack, broker, database, services):
@@ -168,7 +168,7 @@ def test_the_stack_updates_a_device(stack, broker, database, services):
     device.loop_stop()
     device.disconnect()
     # The seed's questions, as Grafana asks them.
-    assert cluster.psql("SELECT current_firmware_version, COUNT(*) FROM devices GROUP BY 1", name,
+    assert cluster.psql("SELECT current_firmware_version, COUNT(*) FROM devices GROUP BY 1", database=name,
                         user="grafana") == "1.0.0|1"
     with pytest.raises(AssertionError, match="read-only|permission denied"):
-        cluster.psql("DELETE FROM devices", name, user="grafana")
+        cluster.psql("DELETE FROM devices", database=name, user="grafana")
