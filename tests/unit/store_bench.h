@@ -66,20 +66,40 @@ static void begin_postgres(struct place *p)
 	PQclear(PQexec(p->look, "SET timezone='UTC'; SET client_min_messages=error"));
 }
 
-static int begin(void **state)
+static void drop_postgres(struct place *p)
+{
+	char text[96];
+
+	PQfinish(p->look);
+	if (p->s)
+		p->s->ops->close(&p->s);
+	snprintf(text, sizeof text, "DROP DATABASE %s WITH (FORCE)", p->database);
+	run_in("postgres", text);
+}
+
+static int begin_sqlite(void **state)
 {
 	static struct place p;
-	const char *store = getenv("PAKU_STORE");
 
 	memset(&p, 0, sizeof p);
 	*state = &p;
 	strcpy(p.dir, "/tmp/paku-store-XXXXXX");
 	assert_non_null(mkdtemp(p.dir));
 	snprintf(p.path, sizeof p.path, "%s/ota.db", p.dir);
-	if (store && strcmp(store, "postgresql") == 0)
-		begin_postgres(&p);
-	else
-		open_store(&p);
+	open_store(&p);
+	return 0;
+}
+
+static inline int begin(void **state)
+{
+	static struct place p;
+	const char *store = getenv("PAKU_STORE");
+
+	if (!store || strcmp(store, "postgresql") != 0)
+		return begin_sqlite(state);
+	memset(&p, 0, sizeof p);
+	*state = &p;
+	begin_postgres(&p);
 	return 0;
 }
 
@@ -87,18 +107,17 @@ static int end(void **state)
 {
 	static const char *const tails[] = {"", "-wal", "-shm"};
 	struct place *p = *state;
-	char text[128];
+	char file[128];
 
+	if (p->database[0]) {
+		drop_postgres(p);
+		return 0;
+	}
 	if (p->s)
 		p->s->ops->close(&p->s);
-	PQfinish(p->look);
-	if (p->database[0]) {
-		snprintf(text, sizeof text, "DROP DATABASE %s WITH (FORCE)", p->database);
-		run_in("postgres", text);
-	}
 	for (int i = 0; i < 3; i++) {
-		snprintf(text, sizeof text, "%s%s", p->path, tails[i]);
-		unlink(text);
+		snprintf(file, sizeof file, "%s%s", p->path, tails[i]);
+		unlink(file);
 	}
 	rmdir(p->dir);
 	return 0;
@@ -132,7 +151,7 @@ static int64_t number(struct place *p, const char *sql)
 	return v;
 }
 
-static bool sql(struct place *p, const char *text)
+static inline bool sql(struct place *p, const char *text)
 {
 	if (p->database[0]) {
 		PGresult *res = PQexec(p->look, text);
@@ -197,7 +216,7 @@ static struct device device_of(int64_t id, const char *name)
 	return d;
 }
 
-static void put(struct batch_of *x, const struct device *d)
+static inline void put(struct batch_of *x, const struct device *d)
 {
 	struct change *c = add(x, CHANGE_DEVICE_PUT);
 
