@@ -9,6 +9,8 @@ import subprocess
 import pytest
 
 import images
+import postgres
+from service import STORE
 
 # What the user's own description says, for clones without it beside them.
 EMBEDDED = r'''
@@ -45,6 +47,28 @@ curl -X POST "http://server:8080/api/admin/rollout/{rollout_id}/deactivate" \
 # OTA service health
 curl http://server:8080/health
 ```
+```sql
+SELECT current_firmware_version, COUNT(*) as count
+FROM devices
+GROUP BY current_firmware_version ORDER BY count DESC;
+
+-- Update success rate (last 24 h)
+SELECT status, COUNT(*) as count
+FROM device_update_status
+WHERE reported_at > NOW() - INTERVAL '24 hours'
+  AND status IN ('success', 'failed')
+GROUP BY status;
+
+-- Recent activity
+SELECT DATE_TRUNC('hour', reported_at) as hour, status, COUNT(*)
+FROM device_update_status
+WHERE reported_at > NOW() - INTERVAL '7 days'
+GROUP BY hour, status ORDER BY hour DESC;
+```
+```bash
+docker exec paku_postgres psql -U paku -d paku -c \
+  "SELECT * FROM device_update_status WHERE device_id='esp32_001' ORDER BY reported_at DESC LIMIT 5;"
+```
 '''
 
 
@@ -55,6 +79,14 @@ def curl_lines(text):
         for line in block.replace("\\\n", "").splitlines():
             if line.startswith("curl "):
                 found.append(line)
+    return found
+
+
+def sql_queries(text):
+    """Each query of the ```sql blocks, and what is given to psql."""
+    found = re.findall(r'psql [^"]*-c \\?\s*"([^"]+)"', text)
+    for block in re.findall(r"^```sql\n(.*?)^```", text, re.M | re.S):
+        found += [q.strip() for q in re.sub(r"--.*", "", block).split(";") if q.strip()]
     return found
 
 
@@ -91,3 +123,14 @@ def test_every_curl_line_works_as_written(service, tmp_path, text):
     assert offer["update_available"] and offer["latest_version"] == "1.2.0"
     states = {r["name"]: r["is_active"] for r in service.list("rollouts")}
     assert states == {"v1.2.0-test": True, "v1.2.0-canary": True, "v1.2.0-prod": False}
+
+
+@pytest.mark.skipif(STORE != "postgresql", reason="the queries are PostgreSQL's")
+@pytest.mark.parametrize("text", [t for _, t in seeds()], ids=[n for n, _ in seeds()])
+def test_every_query_finds_rows_as_written(service, text):
+    service.check("esp32_001", "1.1.0")
+    service.report("esp32_001", "1.2.0", "success")
+    queries = sql_queries(text)
+    assert len(queries) == 4
+    for query in queries:
+        assert postgres.cluster().psql(query, service.schema), query
