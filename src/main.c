@@ -48,7 +48,8 @@ struct daemon {
 
 static void print_help(void)
 {
-	printf("Usage: paku-otad [--log-format plain|json] [--new-key] [--version] [--help]\n"
+	printf("Usage: paku-otad [--log-format plain|json] [--new-key] [--import] [--version] "
+	       "[--help]\n"
 	       "\n"
 	       "The firmware update service: releases, rollouts and devices over HTTP and MQTT, on "
 	       "an\n"
@@ -60,6 +61,9 @@ static void print_help(void)
 	       "  --new-key           make a new admin key (shown once), then end; a running "
 	       "service takes\n"
 	       "                      it over within a second\n"
+	       "  --import            copy the embedded database of OTA_DATA_DIR into the empty "
+	       "PostgreSQL that\n"
+	       "                      is set, and compare; then end\n"
 	       "  --log-format json   one JSON object a line instead of plain text\n"
 	       "\n"
 	       "SIGTERM ends it: short requests within 5 s, downloads within OTA_DRAIN_S.\n");
@@ -399,6 +403,47 @@ static int new_key(void)
 	return 0;
 }
 
+/* On a terminal one line that changes, else one for each table. */
+static void show_progress(const char *table, int64_t rows, bool done)
+{
+	if (done)
+		printf("%s%-24s %lld rows\n", isatty(1) ? "\r" : "", table, (long long)rows);
+	else if (isatty(1))
+		printf("\r%-24s %lld", table, (long long)rows);
+	fflush(stdout);
+}
+
+/* With the data folder's lock: its service does not run meanwhile. */
+static int import_database(void)
+{
+	struct daemon d = {.lock_fd = -1};
+	struct ota_err err = {0};
+	char path[4200];
+	enum ota_code rc = config_load(&d.cfg, &err);
+
+	if (rc == OTA_OK && !config_on_postgres(&d.cfg))
+		rc = ota_fail(&err, OTA_EINVAL,
+			      "set DATABASE_URL, or PGHOST and what else it takes to reach the "
+			      "database to import into");
+	if (rc == OTA_OK && (rc = make_folder(d.cfg.data_dir, &err)) == OTA_OK &&
+	    (rc = lock_folder(&d, &err)) == OTA_OK) {
+		snprintf(path, sizeof path, "%s/paku-ota.db", d.cfg.data_dir);
+		rc = access(path, F_OK) == 0
+			     ? store_import(path, d.cfg.database_url, show_progress, &err)
+			     : ota_fail_errno(&err, errno, "%s", path);
+	}
+	if (rc == OTA_OK)
+		printf("All of %s is in the database, and compared. The next start takes it from "
+		       "there.\n",
+		       path);
+	else
+		fprintf(stderr, "paku-otad: %s\n", err.msg);
+	if (d.lock_fd >= 0)
+		close(d.lock_fd);
+	config_free(&d.cfg);
+	return rc == OTA_OK ? 0 : 1;
+}
+
 static int run(bool json)
 {
 	struct daemon d = {.lock_fd = -1, .listen_fd = -1};
@@ -449,6 +494,8 @@ int main(int argc, char **argv)
 		}
 		if (strcmp(argv[i], "--new-key") == 0)
 			return new_key();
+		if (strcmp(argv[i], "--import") == 0)
+			return import_database();
 		const char *format = NULL;
 		if (strncmp(argv[i], "--log-format=", 13) == 0)
 			format = argv[i] + 13;

@@ -401,3 +401,9 @@ enum ota_code store_sqlite_open(const char *path, struct store **out, struct ota
  * already.  One instance writes to a database: a second one is refused.
  */
 enum ota_code store_postgres_open(const char *conninfo, struct store **out, struct ota_err *err);
+
+/* Copies all of the SQLite database PATH into the empty one that CONNINFO says, and compares.
+ * PROGRESS is told the rows of a table so far, and when it is DONE. */
+typedef void store_import_progress(const char *table, int64_t rows, bool done);
+enum ota_code store_import(const char *path, const char *conninfo, store_import_progress *progress,
+			   struct ota_err *err);

@@ -340,6 +340,59 @@ def test_a_database_of_the_service_before_is_taken_over(services):
     assert service.check("old-1", "1.2.0")["reason"] == "up_to_date"
 
 
+# --- from the embedded database ---
+
+def everything(service):
+    shown = {name: service.list(name) for name in (
+        "devices", "releases", "rollouts", "updates", "events", "alerts", "rejected")}
+    shown["device"] = service.ok("GET", "/api/admin/devices/d1")
+    return shown
+
+
+def test_an_embedded_installation_moves_over(services):
+    service = services(store="sqlite")
+    service.release(images.esp32("1.2.0"), "1.2.0", release_notes="tab\t, new\nline, \\N and ü")
+    service.rollout("1.2.0")
+    for i in range(30):
+        service.check("d%d" % i, mac="aa:bb:cc:dd:ee:%02x" % i, boot_id="b%d" % i)
+        service.report("d%d" % i, "1.2.0", ("downloading", "failed", "success")[i % 3],
+                       error_message="it said \"no\"\\")
+    service.put("/api/admin/devices/d1/groups", json={"groups": ["beta", "kitchen"]})
+    service.stop()
+    service.sql("INSERT INTO ota_rejected_messages (topic, payload, reason, detail, created_at)"
+                " VALUES ('t', x'00ff5c', 'not_json', 'd', '2026-11-23T22:12:49.000000Z')")
+    service.start()
+    before = everything(service)
+    assert before["rejected"] and before["updates"] and before["device"]["groups"]
+    schema = postgres.cluster().schema()
+    there = postgres.cluster().environment(schema)
+    assert "runs on the data folder" in service.run("--import", env=there).stderr
+    service.stop()
+    done = service.run("--import", env=there)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^devices +30 rows$", done.stdout, re.M), done.stdout
+    assert "has rows in" in service.run("--import", env=there).stderr
+    service.extra.update(there)
+    service.start()
+    assert service.ok("GET", "/health")["store"] == "postgresql"
+    after = everything(service)
+    for name in before:
+        assert after[name] == before[name], name
+    assert try_report(service, "d99").status_code == 200
+    assert service.list("events")[0]["id"] > before["events"][0]["id"]
+
+
+def test_an_import_that_fails_leaves_nothing(services):
+    service = services(store="sqlite")
+    service.check("d1")
+    service.stop()
+    service.sql("UPDATE devices SET hw = CAST(x'ff' AS TEXT)")  # which PostgreSQL does not take
+    schema = postgres.cluster().schema()
+    done = service.run("--import", env=postgres.cluster().environment(schema))
+    assert done.returncode == 1 and "devices" in done.stderr, done.stderr
+    assert postgres.cluster().psql("SELECT count(*) FROM devices", schema) == "0"
+
+
 # --- large tables ---
 
 class Plans:
