@@ -545,7 +545,9 @@ void committer_barrier(struct committer *c)
 
 bool committer_alive(struct committer *c, int64_t within_ms)
 {
-	return clock_mono_ms() - atomic_load(&c->queue->beat_ms) <= within_ms;
+	/* While the store asks what became of a commit, a new start would know no better. */
+	return atomic_load(&c->store->in_doubt) ||
+	       clock_mono_ms() - atomic_load(&c->queue->beat_ms) <= within_ms;
 }
 
 bool committer_healthy(struct committer *c, char *reason, size_t size)

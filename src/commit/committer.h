@@ -50,7 +50,8 @@ void committer_ring_on_plan(struct committer *c, int fd);
 /* Returns when all that was submitted before it has been answered. */
 void committer_barrier(struct committer *c);
 
-/* Whether the thread has gone round within so many milliseconds: it does about each second. */
+/* Whether the thread has gone round within so many milliseconds: it does about each second,
+ * but for the time in which the store is in doubt. */
 bool committer_alive(struct committer *c, int64_t within_ms);
 
 /* Whether the store takes writes; if not, REASON tells (and since when). */

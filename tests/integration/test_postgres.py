@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -13,6 +14,7 @@ import images
 import postgres
 from pgproxy import Proxy
 from service import wait_for
+from test_manager import ear, told  # noqa: F401
 
 
 @pytest.fixture
@@ -106,6 +108,22 @@ def test_in_doubt_nobody_is_answered_and_others_are_told(through, proxy):
     wait_for(lambda: waits, "the answer")
     assert waits[0].status_code == 200 and reports_of(through, "d1") == 1
     wait_for(lambda: well(through), "health")
+
+
+def test_doubt_is_no_reason_to_be_started_anew(services, proxy, ear):
+    """The manager's watchdog hears from a service that waits for its database."""
+    service = services(store="postgresql",
+                       env={**proxy.environment(), **ear.env, "WATCHDOG_USEC": "3000000"})
+    service.check("d1")
+    proxy.open = False
+    proxy.cut = "answer"
+    waits = later(try_report, service, "d1")
+    wait_for(lambda: not well(service), "the doubt to show")
+    doubted = time.monotonic()
+    while time.monotonic() < doubted + 3:
+        assert ear.word(2) in ("READY=1", "WATCHDOG=1")
+    proxy.open = True
+    wait_for(lambda: waits, "the answer")
 
 
 def test_the_service_can_be_ended_in_doubt(through, proxy):
