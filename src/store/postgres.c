@@ -18,7 +18,7 @@
 #define LOCK_AGAIN_MS    100
 
 /* Of the database and the schema in it. */
-#define WRITER_LOCK "1885432437, hashtext(current_schema())"
+#define WRITER_LOCK "1885432437, hashtext(coalesce(current_schema(), ''))"
 
 static int64_t next_id(struct store *base, enum id_kind kind)
 {

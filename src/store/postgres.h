@@ -72,7 +72,8 @@ PGresult *pg_run(struct postgres_store *s, PGconn *c, const char *sql, int count
 /* One text, as above; "" for NULL and for no row. */
 enum ota_code pg_ask(struct postgres_store *s, PGconn *c, const char *sql, int count,
 		     const char *const *values, char *out, size_t size, struct ota_err *err);
-/* A sentence that names the database and, where it helps, what to do.  RES may be NULL. */
+/* A sentence that names the database and, where it helps, what to do; before it what one was DOING.
+ * RES and DOING may be NULL. */
 enum ota_code pg_fail(const struct postgres_store *s, PGconn *c, const PGresult *res,
 		      const char *doing, enum pg_refusal *how, struct ota_err *err);
 

@@ -31,48 +31,54 @@ static int line_of(const char *text)
 	return (int)strcspn(text, "\n");
 }
 
-enum ota_code pg_fail(const struct postgres_store *s, PGconn *c, const PGresult *res,
-		      const char *doing, enum pg_refusal *how, struct ota_err *err)
+static enum ota_code sentence(const struct postgres_store *s, PGconn *c, const PGresult *res,
+			      enum pg_refusal *how, struct ota_err *err)
 {
 	const char *state = res ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
 	const char *what = res ? PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) : NULL;
 	const char *severity = res ? PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED) : NULL;
 	const char *detail = res ? PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL) : NULL;
 	bool ends = severity && strcmp(severity, "ERROR") != 0; /* FATAL, PANIC: the session goes */
-	enum pg_refusal unused;
 
-	if (!how)
-		how = &unused;
 	*how = PG_FAILED;
 	if (!what)
 		what = c && PQerrorMessage(c)[0] ? PQerrorMessage(c) : "it does not answer";
 	if (!c || PQstatus(c) != CONNECTION_OK || !state || ends) {
 		*how = PG_LOST;
-		return ota_fail(err, OTA_EUNAVAIL, "%s: the database %s cannot be reached: %.*s",
-				doing, s->where, line_of(what), what);
+		return ota_fail(err, OTA_EUNAVAIL, "the database %s cannot be reached: %.*s",
+				s->where, line_of(what), what);
 	}
 	/* Integrity, data, and what a trigger of somebody's raises. */
 	if (strncmp(state, "23", 2) == 0 || strncmp(state, "22", 2) == 0 ||
 	    strcmp(state, "P0001") == 0) {
 		*how = PG_REFUSED;
-		return ota_fail(err, OTA_ECONFLICT, "%s: the database refuses it: %s%s%s", doing,
-				what, detail ? "; " : "", detail ? detail : "");
+		return ota_fail(err, OTA_ECONFLICT, "the database refuses it: %s%s%s", what,
+				detail ? "; " : "", detail ? detail : "");
 	}
 	if (strcmp(state, "25006") == 0)
 		return ota_fail(err, OTA_EUNAVAIL,
-				"%s: the database %s is read-only (a standby, or "
+				"the database %s is read-only (a standby, or "
 				"default_transaction_read_only): connect to the one that can be "
 				"written",
-				doing, s->where);
+				s->where);
 	if (strcmp(state, "53100") == 0)
-		return ota_fail(err, OTA_EUNAVAIL, "%s: the disk of the database %s is full (%s)",
-				doing, s->where, what);
+		return ota_fail(err, OTA_EUNAVAIL, "the disk of the database %s is full (%s)",
+				s->where, what);
 	if (strcmp(state, "55P03") == 0)
 		return ota_fail(err, OTA_EUNAVAIL,
-				"%s: a table of the database %s is locked by another program",
-				doing, s->where);
-	return ota_fail(err, OTA_EUNAVAIL, "%s: database %s: %s%s%s", doing, s->where, what,
+				"a table of the database %s is locked by another program",
+				s->where);
+	return ota_fail(err, OTA_EUNAVAIL, "the database %s says: %s%s%s", s->where, what,
 			detail ? "; " : "", detail ? detail : "");
+}
+
+enum ota_code pg_fail(const struct postgres_store *s, PGconn *c, const PGresult *res,
+		      const char *doing, enum pg_refusal *how, struct ota_err *err)
+{
+	enum pg_refusal unused;
+	enum ota_code rc = sentence(s, c, res, how ? how : &unused, err);
+
+	return doing ? ota_wrap(err, "%s", doing) : rc;
 }
 
 /* --- waiting --- */
@@ -132,7 +138,7 @@ PGresult *pg_run(struct postgres_store *s, PGconn *c, const char *sql, int count
 	ExecStatusType got = last ? PQresultStatus(last) : PGRES_FATAL_ERROR;
 	if (there && (got == PGRES_TUPLES_OK || got == PGRES_COMMAND_OK))
 		return last;
-	pg_fail(s, there ? c : NULL, last, "asking", how, err);
+	pg_fail(s, there ? c : NULL, last, NULL, how, err);
 	PQclear(last);
 	return NULL;
 }

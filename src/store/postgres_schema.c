@@ -178,16 +178,25 @@ static const char adoption[] =
 	"   'device_update_status','ota_events'))"
 	" LOOP"
 	/* No length to stumble over. */
-	"  IF c.has IN ('character varying','character') AND c.n IN ('version','device_model',"
+	"  IF c.has <> 'text' AND c.n IN ('version','device_model',"
 	"    'min_version','file_path','checksum_sha256','changelog','release_notes','created_by',"
 	"    'device_id','mac_address','current_firmware_version','name','firmware_version',"
 	"    'target_type','status','error_message','event_type') THEN"
-	"   EXECUTE format('ALTER TABLE %I ALTER COLUMN %I TYPE text', c.t, c.n);"
+	"   EXECUTE format('ALTER TABLE %I ALTER COLUMN %I TYPE text USING %I::text',"
+	"    c.t, c.n, c.n);"
 	"  ELSIF c.n IN ('metadata','target_filter','event_data') AND c.has <> 'jsonb' THEN"
 	"   EXECUTE format('ALTER TABLE %I ALTER COLUMN %I DROP DEFAULT,"
 	"    ALTER COLUMN %I TYPE jsonb USING %I::text::jsonb', c.t, c.n, c.n, c.n);"
 	"  ELSIF c.n IN ('id','rollout_id','file_size') AND c.has IN ('integer','smallint') THEN"
 	"   EXECUTE format('ALTER TABLE %I ALTER COLUMN %I TYPE bigint', c.t, c.n);"
+	"  END IF;"
+	"  IF c.n IN ('id','file_size','rollout_percentage','progress_percent')"
+	"    AND c.has NOT IN ('bigint','integer','smallint')"
+	"    OR c.n IN ('is_active','is_signed') AND c.has <> 'boolean'"
+	"    OR c.n IN ('created_at','updated_at','last_seen','started_at','completed_at',"
+	"     'reported_at') AND c.has NOT LIKE 'timestamp%' THEN"
+	"   RAISE EXCEPTION 'the column %.% is %, which is not what it has to be"
+	" (docs/database_schema.md); change it first', c.t, c.n, c.has;"
 	"  END IF;"
 	/* What this program may not know. */
 	"  IF c.is_nullable = 'NO' AND (c.n IN ('min_version','changelog','release_notes',"
@@ -312,7 +321,7 @@ static enum ota_code apply(struct postgres_store *s, int number, struct ota_err 
 
 	for (int i = 0; i < PARTS && migrations[number - 1][i]; i++)
 		if (run(s, migrations[number - 1][i], err) != OTA_OK)
-			return ota_wrap(err, "migration %d of the database %s", number, s->where);
+			return ota_wrap(err, "migration %d", number);
 	snprintf(note, sizeof note, "INSERT INTO ota_schema (version) VALUES (%d)", number);
 	if (run(s, note, err) != OTA_OK)
 		return err->code;

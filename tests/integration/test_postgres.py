@@ -296,7 +296,7 @@ CREATE TABLE firmware_releases (
     is_signed BOOLEAN DEFAULT FALSE, created_at TIMESTAMPTZ DEFAULT now(), created_by VARCHAR(100),
     metadata JSON, UNIQUE (version, device_model));
 CREATE TABLE devices (
-    id SERIAL PRIMARY KEY, device_id VARCHAR(100) UNIQUE NOT NULL, mac_address VARCHAR(17),
+    id SERIAL PRIMARY KEY, device_id VARCHAR(100) UNIQUE NOT NULL, mac_address MACADDR,
     device_model VARCHAR(50) NOT NULL, current_firmware_version VARCHAR(50),
     last_seen TIMESTAMPTZ, created_at TIMESTAMPTZ DEFAULT now(), metadata JSONB, shelf TEXT);
 CREATE TABLE device_update_status (
@@ -317,8 +317,9 @@ CREATE TABLE ota_events (
 INSERT INTO firmware_releases (version, device_model, file_path, file_size, checksum_sha256)
     VALUES ('1.2.0', 'esp32', '/firmware/esp32-1.2.0.bin', %(size)d, '%(sha256)s'),
            ('0.9.0', 'esp32', '/firmware/esp32-0.9.0.bin', 5, repeat('ab', 32));
-INSERT INTO devices (device_id, device_model, current_firmware_version, last_seen, shelf)
-    VALUES ('old-1', 'esp32', '1.2.0', now(), 'top'), ('old-2', 'esp32', '0.9.0', NULL, NULL);
+INSERT INTO devices (device_id, device_model, current_firmware_version, last_seen, shelf, mac_address)
+    VALUES ('old-1', 'esp32', '1.2.0', now(), 'top', 'aa:bb:cc:dd:ee:01'),
+           ('old-2', 'esp32', '0.9.0', NULL, NULL, NULL);
 INSERT INTO device_update_status (device_id, firmware_version, status, started_at, completed_at)
     VALUES ('old-1', '1.2.0', 'success', now(), now()), ('old-1', '1.2.0', 'downloading', now(), NULL),
            ('old-1', '1.2.0', 'failed', NULL, NULL), ('old-2', '0.9.0', 'success', now(), now());
@@ -356,6 +357,23 @@ def test_a_database_of_the_service_before_is_taken_over(services):
     assert psql(service, "SELECT max(id) > 4 FROM device_update_status") == "t"
     service.restart()
     assert service.check("old-1", "1.2.0")["reason"] == "up_to_date"
+
+
+@pytest.mark.parametrize("table, said", [
+    ("devices (id uuid PRIMARY KEY, device_id text)", "devices.id is uuid"),
+    ("rollout_configurations (id serial PRIMARY KEY, is_active integer)", "is_active is integer"),
+    ("devices (id serial PRIMARY KEY, device_id varchar(9)); CREATE VIEW v AS SELECT * FROM devices",
+     "view v depends on column"),
+])
+def test_tables_that_are_something_else_are_left_alone(services, table, said):
+    service = services(start=False, store="postgresql")
+    psql(service, "CREATE TABLE %s" % table)
+    before = psql(service, "SELECT count(*) FROM information_schema.columns"
+                           " WHERE table_schema = current_schema()")
+    done = service.run()
+    assert done.returncode == 1 and said in done.stderr, done.stderr
+    assert psql(service, "SELECT count(*) FROM information_schema.columns"
+                         " WHERE table_schema = current_schema()") == before
 
 
 # --- from the embedded database ---
