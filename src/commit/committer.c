@@ -21,6 +21,7 @@
 
 #define BATCH_MAX 1000
 #define TICK_MS   1000
+#define STUCK_MS  10000 /* one round of the committer */
 #define IN_DOUBT  "the database has not said yet what became of the last changes; come again"
 
 struct committer_queue {
@@ -554,11 +555,15 @@ bool committer_healthy(struct committer *c, char *reason, size_t size)
 {
 	pthread_mutex_lock(&c->queue->lock);
 	bool in_doubt = atomic_load(&c->store->in_doubt);
-	bool well = c->queue->sickness.code == OTA_OK && !in_doubt;
-	if (!well && size > 0)
+	bool sick = c->queue->sickness.code != OTA_OK;
+	bool stuck = !committer_alive(c, STUCK_MS);
+	if (in_doubt || sick)
 		snprintf(reason, size, "%s", in_doubt ? IN_DOUBT : c->queue->sickness.msg);
+	else if (stuck)
+		snprintf(reason, size, "the store has taken a write and not answered for %d s",
+			 STUCK_MS / 1000);
 	pthread_mutex_unlock(&c->queue->lock);
-	return well;
+	return !sick && !in_doubt && !stuck;
 }
 
 void committer_write_metrics(struct committer *c, struct buf *b)

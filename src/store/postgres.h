@@ -18,7 +18,7 @@
 #include <libpq-fe.h>
 #include <pthread.h>
 
-#define PG_READERS     3
+#define PG_READERS     2 /* fewer than threads that may ask */
 #define PG_TOKEN_SIZE  48
 #define PG_ANSWER_MS   30000 /* longer than the server's own limits: then it is not there */
 #define PG_CONNINFO_OF 256

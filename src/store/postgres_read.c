@@ -9,9 +9,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define COLUMNS_MAX 32
 #define NUMBER_SIZE 24
+#define LIST_MS     12000 /* a little more than the server allows itself */
+#define BORROW_S    5
 
 struct pg_row {
 	struct row row;
@@ -132,19 +135,24 @@ static enum ota_code run(struct postgres_store *s, PGconn *c, const struct selec
 	return there || rc != OTA_OK ? rc : pg_fail(s, NULL, NULL, "reading", how, err);
 }
 
+/* -1: none is free for so long that the caller's thread, which others need, had better go on. */
 static int borrow(struct postgres_store *s)
 {
-	int found = -1;
+	struct timespec until;
+	int found = -1, rc = 0;
 
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += BORROW_S;
 	pthread_mutex_lock(&s->readers_lock);
-	while (found < 0) {
+	while (found < 0 && rc == 0) {
 		for (int i = 0; i < PG_READERS; i++)
 			if (!s->reader_busy[i] && (found < 0 || s->readers[i]))
 				found = i; /* one that is connected, if there is one */
 		if (found < 0)
-			pthread_cond_wait(&s->reader_free, &s->readers_lock);
+			rc = pthread_cond_timedwait(&s->reader_free, &s->readers_lock, &until);
 	}
-	s->reader_busy[found] = true;
+	if (found >= 0)
+		s->reader_busy[found] = true;
 	pthread_mutex_unlock(&s->readers_lock);
 	return found;
 }
@@ -197,7 +205,7 @@ static enum ota_code select_borrowed(struct postgres_store *s, int i, struct que
 	do {
 		if (!s->readers[i] && (rc = pg_connect(s, true, &s->readers[i], err)) != OTA_OK)
 			return rc;
-		rc = ask(s, s->readers[i], PG_ANSWER_MS, q, &lost, &again, err);
+		rc = ask(s, s->readers[i], LIST_MS, q, &lost, &again, err);
 		if (lost) {
 			PQfinish(s->readers[i]);
 			s->readers[i] = NULL;
@@ -230,6 +238,10 @@ enum ota_code pg_select(struct sql_store *base, bool own, const struct select *s
 	if (own)
 		return select_own(s, &q, err);
 	int i = borrow(s);
+	if (i < 0)
+		return ota_fail(err, OTA_EUNAVAIL,
+				"the database %s is still busy with other lists; come again",
+				s->where);
 	enum ota_code rc = select_borrowed(s, i, &q, err);
 	give_back(s, i);
 	return rc;

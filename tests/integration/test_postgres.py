@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What only PostgreSQL can do to the service: go away, come back, forget, refuse."""
+import contextlib
 import hashlib
 import os
 import re
@@ -63,6 +64,19 @@ def later(function, *args):
     answers = []
     threading.Thread(target=lambda: answers.append(function(*args)), daemon=True).start()
     return answers
+
+
+@contextlib.contextmanager
+def frozen(cluster):
+    with open("/proc/%d/task/%d/children" % (cluster.process.pid, cluster.process.pid)) as f:
+        processes = [cluster.process.pid] + [int(p) for p in f.read().split()]
+    try:
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
 
 
 def refused(answer):
@@ -166,6 +180,22 @@ def test_a_server_started_anew_is_not_noticed(service):
     postgres.cluster().start()
     assert try_report(service, "d1").status_code == 200
     assert len(service.list("updates")) == 1
+
+
+def test_a_server_that_freezes_and_goes_on(service):
+    service.release(images.esp32("1.2.0"), "1.2.0")
+    service.check("d1")
+    cluster = postgres.cluster()
+    with frozen(cluster):
+        waits = later(try_report, service, "d1")
+        wait_for(lambda: not well(service), "it to show")
+        assert "not answered" in health(service)[1]
+        assert service.check("d1")["current_version"] == "1.0.0"  # from memory
+        assert service.get("/api/firmware/download/1.2.0").status_code == 200
+        assert not waits
+    wait_for(lambda: waits, "the answer")
+    assert waits[0].status_code == 200 and reports_of(service, "d1") == 1
+    wait_for(lambda: well(service), "health")
 
 
 def test_what_was_acknowledged_survives_the_servers_crashes(service):
