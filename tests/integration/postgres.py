@@ -27,11 +27,12 @@ def programs():
 
 
 class Cluster:
-    def __init__(self, **settings):
+    def __init__(self, tls_port=None):
+        """With TLS_PORT also on 127.0.0.1, by TLS, its certificate for localhost in self.certificate."""
         self.bin = programs()
         self.folder = tempfile.mkdtemp(prefix="paku-pg-", dir="/tmp")
         self.data = os.path.join(self.folder, "data")
-        self.settings = settings
+        self.settings = {}
         self.process = None
         self.made = 0
         if os.geteuid() == 0:
@@ -43,6 +44,13 @@ class Cluster:
         os.chmod(self.folder, 0o755)
         self._run("initdb", "-D", self.data, "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C",
                   "-N")
+        if tls_port:
+            self.settings = {"listen_addresses": "127.0.0.1", "port": tls_port, "ssl": "on"}
+            self.certificate = os.path.join(self.folder, "server.crt")
+            self._run("/usr/bin/openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                      "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                      "-keyout", os.path.join(self.data, "server.key"), "-out", self.certificate)
+            self.settings["ssl_cert_file"] = self.certificate
         self.start()
 
     def _become(self):
@@ -112,7 +120,7 @@ class Cluster:
         return name
 
     def environment(self, schema="public", database="postgres", user=USER):
-        return {"PGHOST": self.folder, "PGPORT": str(PORT), "PGUSER": user,
+        return {"PGHOST": self.folder, "PGPORT": str(self.settings.get("port", PORT)), "PGUSER": user,
                 "PGDATABASE": database, "PGOPTIONS": "-c search_path=%s" % schema}
 
 

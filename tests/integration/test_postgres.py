@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -272,6 +273,38 @@ def test_a_locked_table(service):
         other.communicate("ROLLBACK;\n", timeout=20)
     wait_for(lambda: well(service), "health")
     assert try_report(service, "d1").status_code == 200
+
+
+# --- the line to it ---
+
+@pytest.fixture
+def tls_cluster():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    cluster = postgres.Cluster(tls_port=port)
+    yield cluster, port
+    cluster.close()
+
+
+def test_tls_by_a_service_file_and_by_url(services, tmp_path, tls_cluster):
+    cluster, port = tls_cluster
+    (tmp_path / "service.conf").write_text(
+        "[fleet]\nhost=localhost\nport=%d\ndbname=postgres\nuser=%s\nsslmode=verify-full\n"
+        "sslrootcert=%s\n" % (port, postgres.USER, cluster.certificate))
+    service = services(store="sqlite", env={
+        "PGSERVICE": "fleet", "PGSERVICEFILE": tmp_path / "service.conf"})
+    assert service.ok("GET", "/health")["store"] == "postgresql"
+    assert try_report(service, "d1").status_code == 200 and service.list("updates")
+    assert cluster.psql("SELECT count(*) > 1 AND bool_and(ssl) FROM pg_stat_ssl JOIN"
+                        " pg_stat_activity USING (pid) WHERE application_name = 'paku-otad'") == "t"
+    service.stop()
+    url = "postgresql://%s@127.0.0.1:%d/postgres?sslmode=%s&sslrootcert=" + cluster.certificate
+    service.extra = {"DATABASE_URL": url % (postgres.USER, port, "verify-full")}
+    done = service.run()  # the certificate is localhost's
+    assert done.returncode == 1 and "certificate" in done.stderr, done.stderr
+    service.extra = {"DATABASE_URL": url % (postgres.USER, port, "verify-ca")}
+    service.start()
+    assert len(service.list("updates")) == 1
 
 
 # --- one service for a database ---
