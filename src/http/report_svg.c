@@ -67,6 +67,22 @@ static void put_text(struct buf *b, const char *s)
 	}
 }
 
+/* What would be longer than the picture is cut, where a character ends. */
+static void put_cut(struct buf *b, const char *s, size_t most)
+{
+	char cut[200];
+	size_t n = strlen(s);
+
+	if (n <= most) {
+		put_text(b, s);
+		return;
+	}
+	for (n = most - 3; n && ((unsigned char)s[n] & 0xC0) == 0x80; n--)
+		;
+	snprintf(cut, sizeof cut, "%.*s...", (int)n, s);
+	put_text(b, cut);
+}
+
 static double x_of(const struct account *r, int64_t us)
 {
 	double share = (double)(us - r->from_us) / (double)(r->to_us - r->from_us);
@@ -340,10 +356,12 @@ static void put_evidence(struct buf *b, const struct account *r)
 		"<text x=\"%d\" y=\"%d\">so many times likelier is what was seen if the release is "
 		"bad</text>",
 		LEFT, E_TOP - 12);
-	for (double v = 1; v < r->halts_at * 10; v *= 10)
+	/* Five lines or so, however far it is. */
+	double step = pow(10, ceil(log10(r->halts_at * 10) / 5));
+	for (double v = 1; v < r->halts_at * 10; v *= step)
 		buf_printf(b,
 			   "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-			   "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.0f</text>",
+			   "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>",
 			   LEFT, RIGHT, e_y(r, v), e_y(r, v), LEFT - 8, e_y(r, v) + 4, v);
 	for (int pass = 0; pass < 2; pass++) {
 		if (pass == 0)
@@ -404,7 +422,7 @@ static void put_legend(struct buf *b, const struct account *r)
 
 static void put_head(struct buf *b, const struct account *r, int height)
 {
-	char sentence[700];
+	char sentence[700], name[270];
 
 	report_sentence(r, sentence, sizeof sentence);
 	buf_printf(b,
@@ -428,19 +446,10 @@ static void put_head(struct buf *b, const struct account *r, int height)
 	buf_printf(b, "<rect class=\"bg\" x=\".5\" y=\".5\" width=\"%d\" height=\"%d\" rx=\"8\"/>",
 		   WIDTH - 1, height - 1);
 	buf_printf(b, "<text class=\"h\" x=\"24\" y=\"34\">");
-	put_text(b, r->version);
-	buf_adds(b, " for ");
-	put_text(b, r->model);
+	snprintf(name, sizeof name, "%s for %s", r->version, r->model);
+	put_cut(b, name, 80);
 	buf_adds(b, "</text><text class=\"s\" x=\"24\" y=\"56\">");
-	/* A sentence longer than the picture is cut where a character ends. */
-	size_t n = strlen(sentence);
-	if (n > 135) {
-		n = 132;
-		while (n && ((unsigned char)sentence[n] & 0xC0) == 0x80)
-			n--;
-		snprintf(sentence + n, sizeof sentence - n, "...");
-	}
-	put_text(b, sentence);
+	put_cut(b, sentence, 135);
 	buf_adds(b, "</text>");
 }
 

@@ -204,19 +204,17 @@ void report_write_json(struct buf *b, const struct account *r)
 
 /* --- Markdown --- */
 
-/* Text of others means nothing in Markdown, and stays on its line. */
+/* Text of others means nothing in Markdown, stays on its line, and is UTF-8. */
 static void put_text(struct buf *b, const char *s)
 {
+	bool sound = utf8_valid(s, strlen(s));
+
 	for (; *s; s++) {
 		unsigned char c = (unsigned char)*s;
 
-		if (c < ' ' || c == 0x7F) {
-			buf_addc(b, ' ');
-			continue;
-		}
 		if (strchr("\\`*_{}[]<>()#+!|~&$", c))
 			buf_addc(b, '\\');
-		buf_addc(b, *s);
+		buf_addc(b, c < ' ' || c == 0x7F ? ' ' : c >= 0x80 && !sound ? '?' : *s);
 	}
 }
 
