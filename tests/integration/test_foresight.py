@@ -90,6 +90,29 @@ def test_what_stands_in_its_way(loaded):
     assert "does not come to its end by itself" in never["sentence"]
 
 
+def test_stepping_stones_and_windows(loaded):
+    for i in range(6):
+        loaded.check("dev-%d" % i, "1.0.0" if i < 4 else "1.5.0")
+    loaded.release(images.esp32("1.5.0"), "1.5.0")
+    stone = {"firmware_version": "1.5.0", "name": "stone", "target_type": "specific",
+             "target_device_ids": ["dev-0", "dev-1", "dev-2"]}
+    loaded.ok("POST", CREATE, json=body(**stone))
+    told = plan(loaded, requires="1.5.0", stages=[{"percent": 100, "min_proven": 1}],
+                window="daily 01:00-01:02 UTC")
+    assert told["refused"] == {"below_required": 4} and told["to_update"] == 2
+    assert told["bytes"] == 2 * told["image_bytes"]
+    first, second = told["warnings"]
+    assert first.startswith("4 devices run less than it needs (1.5.0): 3 of them are taken there")
+    assert second.startswith("the window is open for 2 min at a time, and 2 of 2 devices")
+    assert told["begins"] < told["ends"]["earliest"] and "T01:" in told["ends"]["earliest"]
+    # Where another rollout of a higher priority decides, this one reaches nobody.
+    loaded.ok("POST", CREATE, json=body("first", firmware_version="1.5.0", priority=1,
+                                        allow_downgrade=True))
+    told = plan(loaded)
+    assert told["refused"] == {"newer_rollout_wins": 6}
+    assert "decides for 6 devices" in " ".join(told["warnings"])
+
+
 @pytest.mark.parametrize("fields, code", [
     ({"firmware_version": "9.9.9"}, 404),
     ({"stages": []}, 422),
@@ -222,6 +245,7 @@ def test_another_gate(loaded):
     assert "p0 is 2" in str(replay({"p0": 2}, 422))
     assert "nothing that can be set" in str(replay({"p1": 2}, 422))
     assert "must be an object" in str(replay("off", 422))
+    assert "was found bad" in " ".join(plan(loaded)["warnings"])
     off = loaded.ok("POST", CREATE, json=body("off", guard="off", override_suspect=True,
                                               reason="x"))["rollout_id"]
     for path, status in (("/api/admin/rollouts/%d/replay" % off, 409),
