@@ -112,7 +112,9 @@ static void say_devices(const struct replay_result *x, struct buf *out)
 static void write_replay(struct request *r, const struct ask *a)
 {
 	const struct replay_result *x = &a->replay.result;
-	struct guard shown = {.given = true, .params = a->replay.is.params, .bounded = a->bounds || a->history.bounded};
+	struct guard shown = {.given = true,
+			      .params = a->replay.is.params,
+			      .bounded = a->bounds || a->history.bounded};
 	struct buf *b = respond_begin(r, 200), sentence = BUF_INIT;
 
 	json_int(b, "rollout_id", a->history.sources[0].rollout_id);
