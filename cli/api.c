@@ -186,6 +186,30 @@ enum ota_code api_send(struct cli *c, struct buf *url, struct http_request *q, j
 	return code;
 }
 
+enum ota_code api_get_text(struct cli *c, struct buf *url, struct buf *out, struct ota_err *err)
+{
+	struct http_request q = {.method = "GET", .accept = "*/*", .key = c->key, .url = url->data};
+	struct http_reply reply;
+	enum ota_code code = buf_ok(url) ? OTA_OK : ota_fail_nomem(err);
+
+	if (code == OTA_OK)
+		code = http_send(c->http, &q, &reply, err);
+	buf_fini(url);
+	if (code == OTA_EIO) {
+		cli_hint(c, "is it running? --server URL or OTA_SERVICE_URL names another");
+		ota_wrap(err, "cannot reach %s", c->server);
+	}
+	if (code != OTA_OK)
+		return code;
+	if (reply.status < 200 || reply.status > 299)
+		code = take_answer(c, &reply, NULL, err);
+	if (code == OTA_OK)
+		*out = reply.body;
+	else
+		buf_fini(&reply.body);
+	return code;
+}
+
 enum ota_code api_get(struct cli *c, struct buf *url, json_t **out, struct ota_err *err)
 {
 	struct http_request q = {.method = "GET"};

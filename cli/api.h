@@ -18,6 +18,8 @@ void api_url(const struct cli *c, struct buf *url, const char *path);
  */
 enum ota_code api_send(struct cli *c, struct buf *url, struct http_request *q, json_t **out,
 		       struct ota_err *err);
+/* What is no JSON, as it is; the caller frees OUT. */
+enum ota_code api_get_text(struct cli *c, struct buf *url, struct buf *out, struct ota_err *err);
 enum ota_code api_get(struct cli *c, struct buf *url, json_t **out, struct ota_err *err);
 /* BODY may be NULL; takes it. */
 enum ota_code api_call(struct cli *c, const char *method, struct buf *url, json_t *body,

@@ -129,6 +129,7 @@ static void show(const struct cli *c, const json_t *r)
 	format_field("since", text);
 	show_stages(json_object_get(r, "stages"), json_object_get(r, "stage"));
 	format_field("next", api_str(json_object_get(r, "next"), "sentence"));
+	format_field("eta", api_str(json_object_get(r, "eta"), "sentence"));
 	format_field("gate", api_str(json_object_get(r, "evidence"), "sentence"));
 	format_field("not before", api_str(r, "not_before"));
 	format_field("deadline", api_str(r, "deadline"));
@@ -255,9 +256,20 @@ const struct cmd cmd_rollout_subs[] = {
 	 "\n"
 	 "Who gets it must be said. The same command again is no error, and creates nothing.",
 	 .opts = rollout_create_opts, .min_args = 1, .max_args = 1, .run = rollout_create},
+	{"plan", "VERSION", "say what 'rollout create' would do, and do nothing",
+	 "  paku-ota rollout plan 1.3.0 --model esp32-c3 --stages 10:24h,50:24h,100\n"
+	 "\n"
+	 "Takes what 'rollout create' takes. From the fleet's own history: how many devices each\n"
+	 "stage reaches, how long it takes, what it sends, and what stands in its way.",
+	 .opts = ROLLOUT_PLAN_OPTS, .min_args = 1, .max_args = 1, .run = rollout_plan},
 	{"list", NULL, "list rollouts, the newest first", .opts = list_opts, .run = rollout_list},
 	{"show", "ROLLOUT", "show one (id or name), with its counts", .min_args = 1, .max_args = 1,
 	 .run = rollout_show},
+	{"report", "ROLLOUT", "say what one did: a page with its picture",
+	 "  paku-ota rollout report 7 --output report.md\n"
+	 "\n"
+	 "writes report.md, and report.svg beside it. Without --output the page goes to stdout.",
+	 .opts = rollout_report_opts, .min_args = 1, .max_args = 1, .run = rollout_report},
 	{"pause", "ROLLOUT", "hold it; what is done stays", .opts = lead_opts, .min_args = 1,
 	 .max_args = 1, .run = rollout_lead},
 	{"resume", "ROLLOUT", "let it go on, in the stage where it was", .opts = lead_opts,

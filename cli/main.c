@@ -41,6 +41,7 @@ static const struct cmd commands[] = {
 	 .takes_file = true},
 	{"rollout", "COMMAND", "give a release to devices, and see how far it is",
 	 .subs = cmd_rollout_subs},
+	{"policy", "COMMAND", "try another gate on what happened", .subs = cmd_policy_subs},
 	{"watch", "ROLLOUT", "watch a rollout (id or name) until it has ended",
 	 "Redraws one screen; q or Ctrl-C leaves. Without a terminal: a line for each change.\n"
 	 "Ends with 0 when every device of the target runs the version, with 1 when it is over\n"

@@ -13,6 +13,13 @@ static const char *const strategies[] = {"canary-10", "canary-25", "canary-50", 
 					 "test",      "guarded",   NULL};
 
 const struct opt rollout_create_opts[] = {
+	/* these two not of a plan: ROLLOUT_PLAN_OPTS */
+	{.name = "watch", .help = "then watch it to its end"},
+	{.name = "timeout",
+	 .arg = "S",
+	 .help = "of --watch, as of 'paku-ota watch'",
+	 .min = 1,
+	 .max = 31536000},
 	{.name = "model", .arg = "M", .help = "the release's model (required)"},
 	{.name = "all", .help = "to every device of the model"},
 	{.name = "percent",
@@ -56,12 +63,6 @@ const struct opt rollout_create_opts[] = {
 	{.name = "no-guard", .help = "without the gate that halts a bad release"},
 	{.name = "override-suspect", .help = "also a release that was found bad (with --reason)"},
 	{.name = "reason", .arg = "TEXT", .help = "why, for the log"},
-	{.name = "watch", .help = "then watch it to its end"},
-	{.name = "timeout",
-	 .arg = "S",
-	 .help = "of --watch, as of 'paku-ota watch'",
-	 .min = 1,
-	 .max = 31536000},
 	{0},
 };
 
@@ -95,8 +96,8 @@ static enum ota_code check_target(struct cli *c, const struct args *a, struct ot
 	bool walks = args_flag(a, "stages") || args_flag(a, "strategy");
 
 	if (!args_get(a, "model")) {
-		cli_hint(c, "paku-ota rollout create %s --model esp32-c3 --percent 10", a->pos[0]);
-		return ota_fail(err, OTA_EINVAL, "rollout create needs --model");
+		cli_hint(c, "paku-ota %s %s --model esp32-c3 --percent 10", a->path, a->pos[0]);
+		return ota_fail(err, OTA_EINVAL, "%s needs --model", a->path);
 	}
 	if (args_flag(a, "stages") && args_flag(a, "strategy"))
 		return ota_fail(err, OTA_EINVAL, "--stages or --strategy, not both");
@@ -113,10 +114,6 @@ static enum ota_code check_target(struct cli *c, const struct args *a, struct ot
 		cli_hint(c, "only --group and --percent go together");
 		return ota_fail(err, OTA_EINVAL, "the target is given twice");
 	}
-	if (args_flag(a, "inactive") && args_flag(a, "watch"))
-		return ota_fail(err, OTA_EINVAL, "--inactive and --watch: nothing would happen");
-	if (args_flag(a, "timeout") && !args_flag(a, "watch"))
-		return ota_fail(err, OTA_EINVAL, "--timeout goes with --watch");
 	return OTA_OK;
 }
 
@@ -243,7 +240,7 @@ static bool add_words(json_t *body, const struct args *a)
 	       json_object_set_new(body, "priority", json_integer(args_int(a, "priority", 0))) == 0;
 }
 
-static json_t *create_body(struct cli *c, const struct args *a, struct ota_err *err)
+static json_t *make_body(struct cli *c, const struct args *a, struct ota_err *err)
 {
 	const char *group = args_get(a, "group"), *devices = args_get(a, "devices");
 	char name[320];
@@ -302,19 +299,37 @@ static json_t *create_body(struct cli *c, const struct args *a, struct ota_err *
 	return body;
 }
 
+json_t *rollout_body(struct cli *c, const struct args *a, struct ota_err *err)
+{
+	return check_target(c, a, err) == OTA_OK ? make_body(c, a, err) : NULL;
+}
+
+/* --watch and --timeout, where they make sense. */
+static enum ota_code check_watch(const struct args *a, struct ota_err *err)
+{
+	if (args_flag(a, "inactive") && args_flag(a, "watch"))
+		return ota_fail(err, OTA_EINVAL, "--inactive and --watch: nothing would happen");
+	if (args_flag(a, "timeout") && !args_flag(a, "watch"))
+		return ota_fail(err, OTA_EINVAL, "--timeout goes with --watch");
+	return OTA_OK;
+}
+
 enum ota_code rollout_create(struct cli *c, const struct args *a, struct ota_err *err)
 {
 	struct buf url = BUF_INIT;
 	json_t *body, *answer;
-	enum ota_code code = check_target(c, a, err);
+	enum ota_code code;
 	char name[320];
 	int64_t id;
 
-	if (code != OTA_OK)
-		return code;
-	body = create_body(c, a, err);
+	body = rollout_body(c, a, err);
 	if (!body)
 		return err->code;
+	code = check_watch(a, err);
+	if (code != OTA_OK) {
+		json_decref(body);
+		return code;
+	}
 	snprintf(name, sizeof(name), "%s", api_str(body, "name"));
 	api_url(c, &url, "/api/admin/rollout/create");
 	code = api_call(c, "POST", &url, body, &answer, err);

@@ -59,6 +59,31 @@ static void draw_head(const struct watch_state *w, int cols, struct buf *out)
 	buf_fini(&line);
 }
 
+/* "through in about 3 h (2 h to 6 h)" */
+static void draw_eta(const struct watch_state *w, int cols, struct buf *out)
+{
+	static const char *const keys[] = {"likely", "earliest", "latest"};
+	const json_t *eta = json_object_get(w->rollout, "eta");
+	char left[3][FORMAT_SIZE];
+	struct buf line = BUF_INIT;
+
+	for (int i = 0; i < 3; i++) {
+		const char *at = api_str(eta, keys[i]);
+		int64_t us;
+
+		if (!at || !time_parse(at, &us))
+			return;
+		format_duration(us > w->now_us ? (us - w->now_us) / US_PER_S : 0, left[i]);
+	}
+	buf_printf(&line, "Through in about %s (%s to %s), as things go.", left[0], left[1],
+		   left[2]);
+	if (line.data) {
+		clean_fit(out, line.data, cols);
+		buf_addc(out, '\n');
+	}
+	buf_fini(&line);
+}
+
 /* Where it is, since when, why, and what it waits for. */
 static void draw_stage(const struct watch_state *w, int cols, struct buf *out)
 {
@@ -88,6 +113,7 @@ static void draw_stage(const struct watch_state *w, int cols, struct buf *out)
 	}
 	clean_fit(out, next, cols);
 	buf_addc(out, '\n');
+	draw_eta(w, cols, out);
 	buf_fini(&line);
 }
 

@@ -13,6 +13,8 @@
 #include "core/gate_silence.h"
 #include "core/gate_trial.h"
 
+#include <jansson.h>
+
 enum exposed_outcome { EXPOSED_OPEN, EXPOSED_PROVEN, EXPOSED_FAILED };
 
 /* A device that has met the release: it has one vote. */
@@ -108,5 +110,8 @@ void gates_forget(struct committer *c, const struct device *d);
 /* A gate that has halted, while its rollouts do not say so yet; NULL: none. */
 struct watch *gates_halted(const struct gates *g);
 
+/* Whether events called TYPE are the gate's; what their data tell, borrowed from DATA. */
+bool gates_read_kind(const char *type, enum gate_event_kind *out);
+void gates_read_data(const json_t *data, struct gate_event *out);
 /* From the events, at start. */
 enum ota_code gates_load(struct committer *c, struct ota_err *err);

@@ -31,7 +31,7 @@ static const struct {
 	{"gate_overridden", GATE_EVENT_OVERRIDDEN},
 };
 
-static bool read_kind(const char *type, enum gate_event_kind *out)
+bool gates_read_kind(const char *type, enum gate_event_kind *out)
 {
 	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
 		if (strcmp(type, kinds[i].type) == 0) {
@@ -48,23 +48,28 @@ static const char *text_of(const json_t *o, const char *key)
 	return s ? s : "";
 }
 
+void gates_read_data(const json_t *data, struct gate_event *out)
+{
+	out->number = json_integer_value(json_object_get(data, "exposure"));
+	out->devices = json_integer_value(json_object_get(data, "devices"));
+	out->hw = text_of(data, "hw");
+	out->from = text_of(data, "from");
+}
+
 static enum ota_code apply(struct load *l, const struct row_event *row, const json_t *data,
 			   struct ota_err *err)
 {
 	struct committer *c = l->c;
 	const struct rollout *r = fleet_rollout(c->fleet, row->rollout_id);
-	struct gate_event e = {
-		.number = json_integer_value(json_object_get(data, "exposure")),
-		.devices = json_integer_value(json_object_get(data, "devices")),
-		.hw = text_of(data, "hw"),
-		.from = text_of(data, "from"),
-	};
+	struct gate_event e = {0};
 	int64_t at_us;
 	bool made;
 
+	gates_read_data(data, &e);
+
 	if (!row->created_at || !time_parse(row->created_at, &at_us))
 		at_us = l->now_us;
-	if (!r || r->guard.off || !read_kind(row->type, &e.kind))
+	if (!r || r->guard.off || !gates_read_kind(row->type, &e.kind))
 		return OTA_OK;
 	if (e.kind == GATE_EVENT_OVERRIDDEN && r->guard.given)
 		e.params = &r->guard.params;

@@ -17,6 +17,11 @@ const struct release *find_release(const struct model *m, const char *version);
 /* The release is suspect since then; 0: not any more. */
 OTA_MUST_USE bool release_set_suspect(struct committer *c, struct command *cmd,
 				      const struct release *r, int64_t since_us);
+/* As asked for, without an id; NULL: out of memory. */
+struct rollout *rollout_make(const struct rollout_new *n, const struct release *rel,
+			     int64_t now_us);
+/* NULL, or why it could never offer anything. */
+const char *rollout_never_offers(const struct rollout *r, int64_t now_us);
 /* The rollout stands elsewhere from now on, for REASON (NULL: none is told): its row, the events,
  * what waits withdrawn. */
 OTA_MUST_USE bool rollout_step(struct committer *c, struct command *cmd, struct rollout *r,

@@ -57,8 +57,7 @@ static bool fill_stages(struct rollout *r, const struct rollout_new *n)
 	return true;
 }
 
-static struct rollout *make_rollout(struct committer *c, const struct rollout_new *n,
-				    const struct release *rel)
+struct rollout *rollout_make(const struct rollout_new *n, const struct release *rel, int64_t now_us)
 {
 	struct rollout *r = calloc(1, sizeof *r);
 
@@ -73,7 +72,7 @@ static struct rollout *make_rollout(struct committer *c, const struct rollout_ne
 	}
 	r->release = (struct release *)(uintptr_t)rel;
 	r->guard = n->guard;
-	r->walk = walk_begin(n->active, n->not_before_us, c->batch.now_us);
+	r->walk = walk_begin(n->active, n->not_before_us, now_us);
 	r->active = rollout_state_offers(r->walk.state);
 	r->created_active = n->active;
 	r->priority = n->priority;
@@ -83,8 +82,7 @@ static struct rollout *make_rollout(struct committer *c, const struct rollout_ne
 	r->max_attempts = n->max_attempts;
 	r->max_parallel = n->max_parallel;
 	r->lowest_hash = UINT64_MAX;
-	r->id = c->store->ops->next_id(c->store, ID_ROLLOUT);
-	r->created_us = c->batch.now_us;
+	r->created_us = now_us;
 	return r;
 }
 
@@ -238,8 +236,7 @@ static enum prepared rollout_again(struct command *cmd, const struct rollout *ha
 	return PREPARED;
 }
 
-/* NULL, or why it could never offer anything. */
-static const char *never_offers(const struct rollout *r, int64_t now_us)
+const char *rollout_never_offers(const struct rollout *r, int64_t now_us)
 {
 	int64_t from_us = r->not_before_us > now_us ? r->not_before_us : now_us;
 	int64_t opens_us = r->window ? window_opens_us(r->window, from_us) : from_us;
@@ -299,12 +296,13 @@ enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 		return prepare_fail(cmd, OTA_ENOTFOUND,
 				    "there is no release %s for model %s; upload it first",
 				    n->version, n->model);
-	struct rollout *made = make_rollout(c, n, rel);
+	struct rollout *made = rollout_make(n, rel, c->batch.now_us);
 	if (!made)
 		return prepare_fail_nomem(cmd);
+	made->id = c->store->ops->next_id(c->store, ID_ROLLOUT);
 	if (have)
 		return rollout_again(cmd, have, made);
-	const char *wrong = never_offers(made, c->batch.now_us);
+	const char *wrong = rollout_never_offers(made, c->batch.now_us);
 	if (wrong) {
 		rollout_free(&made);
 		return prepare_fail(cmd, OTA_EUNPROCESSABLE, "%s", wrong);

@@ -95,11 +95,9 @@ static void variant_rank(struct gate *g, struct gate_variant *v)
 
 /* --- places --- */
 
-enum gate_answer gate_ask(const struct gate *g, const char *hw, const char *from)
+/* V NULL: nobody of the variant has met the release. */
+static enum gate_answer ask(const struct gate *g, const struct gate_line *v)
 {
-	int i = variant_find(g, text(hw), text(from));
-	const struct gate_line *v = i < 0 ? NULL : &g->variants[i].line;
-
 	if (g->line.halted)
 		return GATE_HALTED;
 	if (v && v->halted)
@@ -109,6 +107,18 @@ enum gate_answer gate_ask(const struct gate *g, const char *hw, const char *from
 	if (v && !gate_line_has_place(v))
 		return GATE_VARIANT_FULL;
 	return gate_line_is_clogged(&g->line) ? GATE_CLOGGED : GATE_FREE;
+}
+
+enum gate_answer gate_ask(const struct gate *g, const char *hw, const char *from)
+{
+	int i = variant_find(g, text(hw), text(from));
+
+	return ask(g, i < 0 ? NULL : &g->variants[i].line);
+}
+
+enum gate_answer gate_ask_variant(const struct gate *g, int variant)
+{
+	return ask(g, &g->variants[variant].line);
 }
 
 static bool reserve(struct gate *g, const char *hw, const char *from, struct gate_place *out)
@@ -154,6 +164,25 @@ void gate_cancel(struct gate *g, const struct gate_place *place)
 {
 	gate_line_cancel(&g->line);
 	gate_line_cancel(&g->variants[place->variant].line);
+}
+
+bool gate_copy_bounds(struct gate *to, const struct gate *from)
+{
+	struct gate_place place;
+
+	to->rules.most = from->rules.most;
+	to->line.bound = from->line.bound;
+	to->line.halted = from->line.halted;
+	for (int i = 0; i < from->variant_count; i++) {
+		const struct gate_variant *v = &from->variants[i];
+
+		if (!reserve(to, v->hw, v->from, &place))
+			return false;
+		gate_cancel(to, &place);
+		to->variants[place.variant].line.bound = v->line.bound;
+		to->variants[place.variant].line.halted = v->line.halted;
+	}
+	return true;
 }
 
 /* --- outcomes --- */

@@ -68,8 +68,13 @@ void gate_fini(struct gate *g);
 /* A stage of so many devices begins: it decides the most that the bound may reach. */
 void gate_stage(struct gate *g, int64_t devices);
 
+/* TO, which has met nobody, gives as many places as FROM.  False: out of memory. */
+OTA_MUST_USE bool gate_copy_bounds(struct gate *to, const struct gate *from);
+
 /* Whether a device of this variant may be exposed now.  NULL is "". */
 enum gate_answer gate_ask(const struct gate *g, const char *hw, const char *from);
+/* The same, of a variant that is there, by its place in the gate's array. */
+enum gate_answer gate_ask_variant(const struct gate *g, int variant);
 /* Asks, and takes the place when it is GATE_FREE.  OTA_OK, or OTA_ENOMEM with nothing taken. */
 enum ota_code gate_reserve(struct gate *g, const char *hw, const char *from,
 			   enum gate_answer *answer, struct gate_place *out) OTA_MUST_USE;

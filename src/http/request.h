@@ -44,6 +44,7 @@ struct http_server {
 	struct jobs *inspections; /* of uploads: they take long and stand back for devices */
 	struct auth *auth;
 	struct connections *connections;
+	struct etas *etas;                             /* rollout_plan.c: the last looks ahead */
 	void (*mqtt_status)(void *ctx, struct buf *b); /* these as in struct http_parts */
 	void (*mqtt_metrics)(void *ctx, struct buf *b, bool text);
 	void *mqtt_ctx;
@@ -223,9 +224,18 @@ const char *request_header(struct request *r, const char *name);
 handler_fn device_check, device_report;
 handler_fn firmware_download;
 handler_fn firmware_upload, releases_list, release_delete;
-handler_fn rollout_create, rollouts_list, rollout_show;
+handler_fn rollout_create, rollout_plan, rollout_replay, rollout_report, rollouts_list,
+	rollout_show;
+/* What a rollout would do, as the answer; on a job thread (rollout_plan.c). */
+void rollout_write_plan(struct request *r, const struct rollout_new *n);
+/* "eta": when one that walks will be through, or null.  Not with the plan held. */
+struct etas *etas_new(void); /* NULL: out of memory */
+void etas_free(struct etas **e);
+void rollout_add_eta(struct request *r, struct buf *b, int64_t id);
 /* How it is watched: as the body says, and what was seen (with the plan held). */
 void rollout_read_guard(struct request *r, const struct json_fields *f);
+/* The parameters of a gate that the object O names; the others stay. */
+void rollout_read_gate(struct request *r, const json_t *o, struct gate_params *p);
 void rollout_add_gate(struct request *r, struct buf *b, const struct rollout *o);
 handler_fn rollout_activate, rollout_deactivate, rollout_pause, rollout_resume, rollout_promote,
 	rollout_approve, rollout_abort;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Rollouts: made. */
+/* Rollouts: made, and planned. */
 #include "http/request.h"
 
 #include "base/clock.h"
@@ -23,6 +23,7 @@ struct wanted {
 	struct stage stages[STAGES_MAX];
 	struct window window;
 	bool out_of_memory; /* for one of them */
+	bool zone_read;
 };
 
 static void release_wanted(struct request *r)
@@ -286,39 +287,85 @@ static enum next after_create(struct request *r)
 	return respond_end(r);
 }
 
-static void load_zone(struct request *r)
+static bool read_zone(struct request *r)
 {
 	struct window *w = &((struct wanted *)r->memory)->window;
 
+	if (!r->command.rollout.window)
+		return true;
 	r->job_code = tz_load(TZ_DIRECTORY, w->zone_name, &w->zone, &r->job_err);
-	if (r->job_code == OTA_OK)
+	return r->job_code == OTA_OK;
+}
+
+static void load_zone(struct request *r)
+{
+	if (read_zone(r))
 		request_job_submit(r);
 }
 
-static enum next after_zone(struct request *r)
+static enum next zone_error(struct request *r)
 {
-	if (r->job_code == OTA_OK)
-		return after_create(r);
 	if (r->job_code == OTA_ENOMEM)
 		return respond_err(r, &r->job_err);
 	field_errors_add(&r->errors, "body", "window", FIELD_TYPE_VALUE, "%s", r->job_err.msg);
 	return respond_fields(r);
 }
 
-enum next rollout_create(struct request *r)
+static enum next after_zone(struct request *r)
+{
+	return r->job_code == OTA_OK ? after_create(r) : zone_error(r);
+}
+
+/* The body into r->command.rollout; false: the answer is made. */
+static bool read_body(struct request *r)
 {
 	if (!request_json(r))
-		return NEXT_ANSWER;
+		return false;
 	r->memory = calloc(1, sizeof(struct wanted));
-	if (!r->memory)
-		return respond_error(r, OTA_ENOMEM, "out of memory");
+	if (!r->memory) {
+		respond_error(r, OTA_ENOMEM, "out of memory");
+		return false;
+	}
 	r->release = release_wanted;
 	r->command.kind = COMMAND_ROLLOUT_CREATE;
 	bool ok = read_rollout(r);
-	if (((const struct wanted *)r->memory)->out_of_memory)
-		return respond_error(r, OTA_ENOMEM, "out of memory");
+	if (((const struct wanted *)r->memory)->out_of_memory) {
+		respond_error(r, OTA_ENOMEM, "out of memory");
+		return false;
+	}
 	if (!ok)
-		return respond_fields(r);
+		respond_fields(r);
+	return ok;
+}
+
+enum next rollout_create(struct request *r)
+{
+	if (!read_body(r))
+		return NEXT_ANSWER;
 	return r->command.rollout.window ? request_job(r, load_zone, after_zone)
 					 : request_submit(r, after_create);
+}
+
+/* --- planned: nothing is made of it --- */
+
+static void look_ahead(struct request *r)
+{
+	struct wanted *w = r->memory;
+
+	w->zone_read = read_zone(r);
+	if (w->zone_read)
+		rollout_write_plan(r, &r->command.rollout);
+}
+
+static enum next after_look(struct request *r)
+{
+	if (r->job_code == OTA_OK)
+		return NEXT_ANSWER;
+	return ((const struct wanted *)r->memory)->zone_read ? respond_err(r, &r->job_err)
+							     : zone_error(r);
+}
+
+enum next rollout_plan(struct request *r)
+{
+	return read_body(r) ? request_job(r, look_ahead, after_look) : NEXT_ANSWER;
 }

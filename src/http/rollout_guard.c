@@ -56,7 +56,7 @@ static void read_suspects(struct request *r, const json_t *o, struct gate_params
 	}
 }
 
-static void read_params(struct request *r, const json_t *o, struct gate_params *p)
+void rollout_read_gate(struct request *r, const json_t *o, struct gate_params *p)
 {
 	struct json_fields in = {.object = o, .under = "guard", .errors = &r->errors};
 	size_t errors = r->errors.count;
@@ -85,7 +85,7 @@ void rollout_read_guard(struct request *r, const struct json_fields *f)
 		g->off = true;
 	else if (json_is_object(v)) {
 		g->given = true;
-		read_params(r, v, &g->params);
+		rollout_read_gate(r, v, &g->params);
 	} else if (v && !json_is_null(v)) {
 		wrong(r, "guard",
 		      "must be \"off\", or an object such as {\"p0\":0.01,\"max_unproven\":500}");

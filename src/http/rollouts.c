@@ -197,6 +197,7 @@ static void add_counts(struct request *r, struct buf *b, int64_t id)
 		json_int(b, attempt_state_name((enum attempt_state)s), counts.by_state[s]);
 	json_close(b, '}');
 	add_progress(r, b, id);
+	rollout_add_eta(r, b, id);
 }
 
 static bool add_one(void *ctx, const struct row_rollout *row)

@@ -123,6 +123,7 @@ static void server_free(struct http_server *s)
 	census_free(&s->census);
 	jobs_stop(&s->inspections);
 	jobs_stop(&s->jobs);
+	etas_free(&s->etas);
 	free(s);
 }
 
@@ -155,7 +156,8 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	s->census_ms = INT64_MIN / 2; /* never */
 	s->counts = counts_new();
 	s->census = census_new();
-	if (!s->counts || !s->census) {
+	s->etas = etas_new();
+	if (!s->counts || !s->census || !s->etas) {
 		server_free(s);
 		return ota_fail_nomem(err);
 	}

@@ -119,6 +119,9 @@ enum ota_code sql_list_devices(struct store *, const struct list_query *,
 enum ota_code sql_list_events(struct store *, const struct list_query *,
 			      bool (*visit)(void *, const struct row_event *), void *ctx,
 			      struct ota_err *err);
+enum ota_code sql_rollout_history(struct store *, int64_t rollout_id, int64_t after_id, int limit,
+				  bool (*visit)(void *, const struct row_event *), void *ctx,
+				  struct ota_err *err);
 enum ota_code sql_list_rejected(struct store *, const struct list_query *,
 				bool (*visit)(void *, const struct row_rejected *), void *ctx,
 				struct ota_err *err);
@@ -142,9 +145,10 @@ enum ota_code sql_alert_counts(struct store *, struct alert_counts *out, struct 
 	.list_releases = sql_list_releases, .list_rollouts = sql_list_rollouts,                    \
 	.list_devices = sql_list_devices, .list_events = sql_list_events,                          \
 	.list_rejected = sql_list_rejected, .rollout_counts = sql_rollout_counts,                  \
-	.gate_events = sql_gate_events, .updates_since = sql_updates_since,                        \
-	.find_alert = sql_find_alert, .list_alerts = sql_list_alerts,                              \
-	.list_webhooks = sql_list_webhooks, .alert_counts = sql_alert_counts
+	.gate_events = sql_gate_events, .rollout_history = sql_rollout_history,                    \
+	.updates_since = sql_updates_since, .find_alert = sql_find_alert,                          \
+	.list_alerts = sql_list_alerts, .list_webhooks = sql_list_webhooks,                        \
+	.alert_counts = sql_alert_counts
 
 /* The greatest id of each kind that was given; in both back ends ids are counted in memory. */
 enum ota_code sql_last_ids(struct store *s, int64_t last_id[ID_KINDS], struct ota_err *err);

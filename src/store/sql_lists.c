@@ -264,6 +264,23 @@ enum ota_code sql_list_events(struct store *base, const struct list_query *q,
 	return select_run(base, &sel, event_row, &v, err);
 }
 
+enum ota_code sql_rollout_history(struct store *base, int64_t rollout_id, int64_t after_id,
+				  int limit, bool (*visit)(void *, const struct row_event *),
+				  void *ctx, struct ota_err *err)
+{
+	struct event_visit v = {visit, ctx};
+	struct select sel;
+
+	select_begin(&sel,
+		     "SELECT id, event_type, device_id, firmware_version, rollout_id, event_data,"
+		     " created_at, created_by FROM ota_events");
+	where_number(&sel, "rollout_id = ?", rollout_id);
+	where_number(&sel, "id > ?", after_id);
+	where_fact(&sel, "event_type NOT LIKE 'update%'");
+	select_limit(&sel, "id", limit);
+	return select_run(base, &sel, event_row, &v, err);
+}
+
 struct rejected_visit {
 	bool (*visit)(void *, const struct row_rejected *);
 	void *ctx;

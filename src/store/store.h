@@ -364,6 +364,11 @@ struct store_ops {
 				     enum ota_code (*visit)(void *, const struct row_event *,
 							    struct ota_err *),
 				     void *ctx, struct ota_err *err);
+	/* What happened to a rollout but for its attempts' own events: oldest first, those after
+	 * AFTER_ID, LIMIT of them.  Any thread, as the lists. */
+	enum ota_code (*rollout_history)(struct store *s, int64_t rollout_id, int64_t after_id,
+					 int limit, bool (*visit)(void *, const struct row_event *),
+					 void *ctx, struct ota_err *err);
 	/* Attempts with a report since the given time. */
 	enum ota_code (*updates_since)(struct store *s, int64_t since_us, int64_t *out,
 				       struct ota_err *err);

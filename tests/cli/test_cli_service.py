@@ -348,3 +348,55 @@ def test_alerts(ota, daemon, bundle):
         time.sleep(0.1)
     assert good(ota("alerts", "--past")).splitlines()[1].split()[5] == "over"
     assert ota("alerts", "--ack", "2").returncode == 1
+
+
+def test_foresight_and_hindsight(ota, daemon, bundle, tmp_path):
+    devices = [Device(daemon, "dev-%d" % n) for n in range(4)]
+    upload(ota, bundle, "1.1.0")
+    for device in devices:
+        device.check()
+    stages = ("1.1.0", "--model", "box", "--stages", "50:1h,100:0:approve")
+    run = ota("rollout", "plan", *stages)
+    out = good(run)
+    assert out.startswith("1.1.0\n  model         box\n  devices       4 inside the last stage, 4 seen")
+    assert "STAGE  PERCENT" in out and "\nIt is through in about " in out
+    assert "! 1 of its stages waits for somebody's approval" in out
+    assert good(ota("rollout", "list")) == ""
+    told = json.loads(good(ota("rollout", "plan", *stages, "--json")))
+    assert told["to_update"] == 4 and len(told["stages"]) == 2
+    never = ota("rollout", "plan", "1.1.0", "--model", "box", "--stages", "100:0:proven=9")
+    assert "does not come to its end by itself" in good(never)
+    assert ota("rollout", "plan", "1.1.0", "--model", "box").returncode == 2
+    assert ota("rollout", "plan", "1.1.0", "--model", "box", "--all", "--watch").returncode == 2
+    missing = ota("rollout", "plan", "9", "--model", "box", "--all")
+    assert missing.returncode == 1 and "upload it first" in missing.stderr
+
+    good(ota("rollout", "create", *stages, "--name", "walk"))
+    assert "  eta           It is through in about " in good(ota("rollout", "show", "walk"))
+    for device in devices:
+        if device.check()["update_available"]:
+            device.update(fail="flash | write")
+    page = tmp_path / "report.md"
+    assert "its picture in %s" % (tmp_path / "report.svg") in good(
+        ota("rollout", "report", "walk", "--output", str(page)))
+    assert "![Devices by state over time](<report.svg>)" in page.read_text()
+    assert "flash \\| write" in page.read_text()
+    assert (tmp_path / "report.svg").read_text().startswith("<svg ")
+    assert good(ota("rollout", "report", "walk")).startswith("# 1.1.0 for box\n")
+    assert json.loads(good(ota("rollout", "report", "walk", "--json")))["name"] == "walk"
+    assert good(ota("rollout", "report", "walk", "--format", "svg")).startswith("<svg ")
+    clash = ota("rollout", "report", "walk", "--output", str(tmp_path / "a.svg"))
+    assert clash.returncode == 2 and "--format svg" in clash.stderr
+    nowhere = ota("rollout", "report", "walk", "--output", str(tmp_path / "no" / "report.md"))
+    assert nowhere.returncode == 2 and "cannot write" in nowhere.stderr
+    assert ota("rollout", "report", "99").returncode == 1
+
+    same = good(ota("policy", "replay", "walk"))
+    assert "as soon as they did" in same and "  held up       0 devices" in same
+    other = ota("policy", "replay", "--gate", "suspects=0.1,0.5,halt_at=2,max_unproven=9", "walk")
+    assert "  this gate     " in good(other)
+    told = json.loads(good(ota("policy", "replay", "--gate", "suspects=0.1,0.5", "walk", "--json")))
+    assert told["guard"]["suspects"] == [0.1, 0.5]
+    for gate, status in (("p0", 2), ("p0=x", 2), ("0.5", 2), ("=1", 2), ("p0=", 2),
+                         ("p0=2", 1), ("p1=2", 1), ("suspects=0.5,0.1", 1)):
+        assert ota("policy", "replay", "--gate", gate, "walk").returncode == status, gate

@@ -103,6 +103,18 @@ def test_the_screen_says_where_it_is(cli, service):
     assert terminal.wait_exit() == 130
 
 
+def test_the_screen_says_when_it_is_through(cli, service):
+    times = {"earliest": "2100-01-01T00:00:00.000000Z", "likely": "2100-01-02T00:00:00.000000Z",
+             "latest": "2100-01-03T00:00:00.000000Z"}
+    show(service, dict(progress(4, 1, success=1), **walk(2, eta=times)))
+    terminal = cli.on_terminal("watch", "7")
+    terminal.wait_text("q leaves")
+    assert re.match(r"Through in about \d+ d .* \(\d+ d .* to \d+ d .*\), as things go\.$",
+                    terminal.screen()[4])
+    terminal.send(b"q")
+    assert terminal.wait_exit() == 130
+
+
 def test_inactive_but_under_way_goes_on(cli, service):
     show(service, dict(progress(5, 2, success=2, downloading=1), is_active=False, state="paused"))
     assert cli("watch", "7", "--timeout", "1").returncode == 5

@@ -162,6 +162,12 @@ def test_answers_fit(call):
     # a rollout, an update of a device
     body = {"name": "first", "firmware_version": "1.1.0", "device_model": "esp32",
             "target_type": "all"}
+    plan = "/api/admin/rollout/plan"
+    staged = dict(body, stages=[{"percent": 10, "min_duration_s": 60}, {"percent": 100}])
+    call(200, "POST", plan, json=staged)
+    call(404, "POST", plan, json=dict(body, firmware_version="7"))
+    call(422, "POST", plan, json=dict(body, target_type="specific"))
+    call(413, "POST", plan, data=b" " * (1024 * 1024 + 1))
     first = call(200, "POST", create, json=body).json()["rollout_id"]
     call(409, "POST", create, json=dict(body, target_type="canary", rollout_percentage=10))
     call(404, "POST", create, json=dict(body, name="b", firmware_version="7"))
@@ -206,6 +212,18 @@ def test_answers_fit(call):
     assert call(200, "GET", rollout, [first]).json()["on_version"] == 1
     call(404, "GET", rollout, [99])
     call(422, "GET", rollout, ["x"])
+    told, replay = rollout + "/report", rollout + "/replay"
+    for word in ("json", "markdown", "svg"):
+        call(200, "GET", told, [first], params={"format": word})
+    call(404, "GET", told, [99])
+    call(422, "GET", told, [first], params={"format": "odd"})
+    call(200, "POST", replay, [first], json={"guard": {"halt_at": 20}})
+    call(404, "POST", replay, [99], json={})
+    call(413, "POST", replay, [first], data=b" " * (1024 * 1024 + 1))
+    call(422, "POST", replay, [first], json={"guard": {"p0": 2}})
+    unwatched = call(200, "POST", create, json=dict(
+        body, name="unwatched", guard="off", is_active=False)).json()["rollout_id"]
+    call(409, "POST", replay, [unwatched], json={})
 
     # a rollout that walks
     walk = call(200, "POST", create, json=dict(body, name="walk", requires="1.0.0", stages=[

@@ -456,6 +456,37 @@ static void pages(void **state)
 			}
 }
 
+/* One rollout's, oldest first, without what its attempts say; page by page, each once. */
+static void history(void **state)
+{
+	struct place *p = *state;
+	int64_t ids[101], after = 0, want = 4;
+	struct ota_err err;
+
+	assert_true(sql(p, "BEGIN"));
+	insert_updates(p, 1, 100);
+	assert_true(sql(p, "INSERT INTO ota_events (id,event_type,rollout_id,created_at)"
+			   " VALUES (100,'update_offered',4,'" T "'),(101,'device_exposed',4,'" T
+			   "')"));
+	assert_true(sql(p, "COMMIT"));
+	for (int limit = 1; limit < 40; limit += 12) {
+		for (after = 0, want = 4;; after = ids[ids[0]]) {
+			ids[0] = 0;
+			assert_int_equal(p->s->ops->rollout_history(p->s, 4, after, limit, event_id,
+								    ids, &err),
+					 OTA_OK);
+			if (ids[0] == 0)
+				break;
+			assert_true(ids[0] <= limit);
+			for (int k = 1; k <= ids[0]; k++, want += 5) {
+				want = want == 104 ? 101 : want;
+				assert_int_equal(ids[k], want);
+			}
+		}
+		assert_int_equal(after, 101);
+	}
+}
+
 struct device_page {
 	int count;
 	char time[TIME_TEXT_SIZE];
@@ -646,7 +677,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(each_change),      TEST(find_attempts),   TEST(refused_among_others),
 		TEST(one_open_attempt), TEST(events_are_kept), TEST(pages),
-		TEST(device_pages),     TEST(other_lists),
+		TEST(history),          TEST(device_pages),    TEST(other_lists),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
