@@ -107,6 +107,7 @@ struct rollout_new {
 	const char *reason; /* for the log; may be NULL */
 	struct guard guard; /* its params: checked where given, else the default */
 	bool override_suspect;
+	bool rolls_back; /* what it gave is taken back when it halts */
 	const char *const *device_ids;
 	size_t device_id_count;
 	const uint64_t *macs;
@@ -214,6 +215,7 @@ struct command {
 		bool send;    /* a dispatch: the open attempt is to be told now */
 		enum rollout_state state; /* of a rollout, as it is now ... */
 		int stage;                /* ... and its stage, from 1 */
+		int64_t back_id;          /* the rollout that takes back what it gave; 0: none */
 	} out;
 
 	/* The door's. */

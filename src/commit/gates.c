@@ -30,17 +30,22 @@ void gates_fini(struct gates *g)
 
 /* --- which gate --- */
 
-/* The rollout of named devices that has a gate of its own; 0: the release's is meant. */
+/* The rollout, if it has a gate of its own; 0: the release's is meant. */
 static int64_t own_id(const struct rollout *r)
 {
-	return r->target.type == TARGET_SPECIFIC ? r->id : 0;
+	return r->target.type == TARGET_SPECIFIC || r->back.rollout_id ? r->id : 0;
+}
+
+bool gates_is_of(const struct watch *k, const struct rollout *r)
+{
+	return k->release == r->release && k->rollout_id == own_id(r);
 }
 
 struct watch *gates_find(const struct gates *g, const struct rollout *r)
 {
 	struct watch *k = r->guard.off ? NULL : g->first;
 
-	while (k && (k->release != r->release || k->rollout_id != own_id(r)))
+	while (k && !gates_is_of(k, r))
 		k = k->next;
 	return k;
 }

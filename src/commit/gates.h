@@ -3,9 +3,10 @@
  * Inside the committer: the gates of all releases (core/gate.h), whose device is exposed to what,
  * and how a change of theirs is prepared, made durable as an event, and applied.
  *
- * A release has one gate over all its rollouts; a rollout for named devices has one of its own,
- * which halts that rollout alone.  A gate is changed by the committer only, under the lock of all
- * gates, which is a leaf: taken after the plan's and a shard's, and nothing is taken under it.
+ * A release has one gate over all its rollouts; a rollout for named devices, or one that takes
+ * another's release back, has one of its own, which halts that rollout alone.  A gate is changed by
+ * the committer only, under the lock of all gates, which is a leaf: taken after the plan's and a
+ * shard's, and nothing is taken under it.
  */
 #pragma once
 
@@ -36,7 +37,7 @@ struct on_trial {
 
 struct watch {
 	const struct release *release;
-	int64_t rollout_id; /* of the rollout for named devices; 0: of the release */
+	int64_t rollout_id; /* of the rollout that has its own; 0: of the release */
 	struct gate gate;
 	struct exposed *slots; /* open addressing, by device */
 	size_t cap, count;
@@ -65,6 +66,8 @@ struct watch *gates_find(const struct gates *g, const struct rollout *r);
 /* The same, made where it is missing (*MADE); NULL: out of memory. */
 struct watch *gates_ensure(struct committer *c, const struct rollout *r, bool *made);
 void gates_drop(struct gates *g, struct watch *k);
+/* Whether K is the gate that R would have, guarded or not. */
+bool gates_is_of(const struct watch *k, const struct rollout *r);
 /* What a rollout of the release is watched by, unless its creator says otherwise. */
 struct gate_params gates_params(struct committer *c, const struct rollout *r);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The fleet as the store has it, at start.  Before the committer's thread runs. */
 #include "commit/plan.h"
+#include "commit/takeback.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -205,7 +206,7 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	if (!r || !meta || !rel || !state_set_string(&r->name, row->name) ||
 	    !load_target(&r->target, row) || !load_stages(r, row) || !load_walk(r, row) ||
 	    !state_set_string(&r->requires, row->requires ? row->requires : "") ||
-	    !load_window(r, row)) {
+	    !load_window(r, row) || !takeback_read(meta, f, r)) {
 		json_decref(meta);
 		rollout_free(&r);
 		return ota_fail(err, OTA_EIO, "rollout %lld (%s) cannot be read",
@@ -239,13 +240,14 @@ static enum ota_code load_device(void *ctx, const struct row_device *row,
 		return ota_fail_nomem(err);
 	d->last_seen_us = time_or_zero(row->last_seen);
 	d->habit_us = row->habit_us;
-	next.model = next.version = next.hw = next.ran_as = "";
+	next.model = next.version = next.hw = next.ran_as = next.ran_from = "";
 	next.digests = NULL;
 	next.link = NULL;
 	if (!state_set_string(&next.model, state->model) ||
 	    !state_set_string(&next.version, state->version) ||
 	    !state_set_string(&next.hw, state->hw) ||
 	    !state_set_string(&next.ran_as, state->ran_as) ||
+	    !state_set_string(&next.ran_from, state->ran_from) ||
 	    (state->digests && !state_set_digests(&next, state->digests)) ||
 	    (state->link && !state_set_link(&next, state->link)) || !fleet_reserve(f, &next)) {
 		state_fini(&next);

@@ -5,6 +5,7 @@
  */
 #include "commit/gates.h"
 #include "commit/plan.h"
+#include "commit/takeback.h"
 
 #include "base/clock.h"
 #include "core/names.h"
@@ -302,7 +303,8 @@ static bool count_selected(const struct device *d, void *ctx)
 {
 	struct selected *s = ctx;
 
-	s->count += target_selects(s->rollout, d);
+	s->count += s->rollout->back.from ? decide_brings_back(d, s->rollout)
+					  : target_selects(s->rollout, d);
 	return true;
 }
 
@@ -471,12 +473,6 @@ static void look_at_watch(struct look *l)
 	}
 }
 
-static bool is_watched(const struct watch *k, const struct rollout *r)
-{
-	return r->release == k->release && !r->guard.off &&
-	       (k->rollout_id ? r->id == k->rollout_id : r->target.type != TARGET_SPECIFIC);
-}
-
 /* Takes EVENT to every rollout that the gate watches. */
 static bool lead_all(struct committer *c, struct command *cmd, const struct watch *k,
 		     enum rollout_event event, const char *reason)
@@ -485,11 +481,12 @@ static bool lead_all(struct committer *c, struct command *cmd, const struct watc
 	struct walk is;
 
 	for (struct rollout *r = m ? m->rollouts : NULL; r; r = r->next) {
-		if (!is_watched(k, r) ||
+		if (r->guard.off || !gates_is_of(k, r) ||
 		    (event == ROLLOUT_PAUSE && r->walk.state != ROLLOUT_RUNNING) ||
 		    walk_step(r, event, c->batch.now_us, &is) != WALK_STEPS)
 			continue;
-		if (!rollout_step(c, cmd, r, &is, reason))
+		if (!rollout_step(c, cmd, r, &is, reason) ||
+		    (event == ROLLOUT_HALT && r->rolls_back && !takeback_make(c, cmd, r, reason)))
 			return false;
 	}
 	return true;

@@ -22,6 +22,13 @@ OTA_MUST_USE bool release_set_suspect(struct committer *c, struct command *cmd,
 OTA_MUST_USE bool rollout_step(struct committer *c, struct command *cmd, struct rollout *r,
 			       const struct walk *is, const char *reason);
 
+/* What N says, of REL; NULL: out of memory. */
+struct rollout *rollout_make(struct committer *c, const struct rollout_new *n,
+			     const struct release *rel);
+/* MADE, which is the command's from now on, begins: its row and event.  False: out of memory. */
+OTA_MUST_USE bool rollout_add(struct committer *c, struct command *cmd, struct model *m,
+			      struct rollout *made, const char *by, const char *reason);
+
 /* Visits the fleet for open attempts of one release or one rollout that have not begun. */
 struct withdrawal {
 	struct committer *c;

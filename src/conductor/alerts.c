@@ -268,11 +268,11 @@ void alerts_judged(struct alerts *a, const struct rollout *r, enum walk_wait wai
 	n->stage = r->walk.stage;
 }
 
-/* A later rollout of the model offers another release. */
+/* A later rollout of the model offers another release, and not only to take this one back. */
 static bool is_replaced(const struct model *m, const struct rollout *r)
 {
 	for (const struct rollout *o = m->rollouts; o; o = o->next)
-		if (o->id > r->id && o->active && o->release != r->release)
+		if (o->id > r->id && o->active && o->release != r->release && !o->back.from)
 			return true;
 	return false;
 }

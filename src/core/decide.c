@@ -32,6 +32,25 @@ static enum reason decide_target(const struct device *d, const struct rollout *r
 	return r->target.type == TARGET_GROUP ? REASON_NOT_IN_GROUP : REASON_NOT_NAMED;
 }
 
+/* What it ran before the release that is taken back: is another rollout there for that? */
+static bool is_others(const struct takeback *b, const char *before)
+{
+	for (size_t i = 0; b->others && i < b->others->count; i++)
+		if (version_equal(b->others->items[i], before))
+			return true;
+	return false;
+}
+
+bool decide_brings_back(const struct device *d, const struct rollout *r)
+{
+	const struct takeback *b = &r->back;
+
+	if (!target_includes(r, d) || !runs_release(d, b->from))
+		return false;
+	const char *before = d->state.ran_release_id == b->from->id ? d->state.ran_from : "";
+	return version_equal(before, r->release->version) || (b->rest && !is_others(b, before));
+}
+
 /* Whether a device that runs HAS may, where LEAST ("" any) is needed. */
 static enum reason decide_least(const char *has, const char *least, enum reason below,
 				enum reason incomparable)
@@ -77,6 +96,8 @@ enum reason decide_rollout(const struct device *d, const struct rollout *r)
 	if (!r->active)
 		return r->walk.state == ROLLOUT_HALTED ? REASON_HALTED : REASON_INACTIVE;
 	enum reason why = decide_target(d, r);
+	if (why == REASON_OFFER && r->back.from && !decide_brings_back(d, r))
+		why = REASON_NOT_ON_IT;
 	return why == REASON_OFFER ? decide_version(d, r) : why;
 }
 
@@ -86,6 +107,7 @@ static int nearness(enum reason reason)
 	switch (reason) {
 	case REASON_TOO_MANY_FAILURES:
 	case REASON_IN_VAIN:
+	case REASON_TAKEN_BACK:
 	case REASON_DOWNGRADE:
 	case REASON_BELOW_MIN_VERSION:
 	case REASON_MIN_VERSION_INCOMPARABLE:
@@ -94,6 +116,7 @@ static int nearness(enum reason reason)
 	case REASON_OUTSIDE_PERCENT: return 2;
 	case REASON_NOT_IN_GROUP:
 	case REASON_NOT_NAMED: return 1;
+	case REASON_NOT_ON_IT: return -1;
 	default: return 0;
 	}
 }
@@ -106,6 +129,16 @@ static bool would_reach(const struct device *d, const struct rollout *r)
 	return why == REASON_OFFER || why == REASON_OUTSIDE_PERCENT;
 }
 
+/* One before R takes back what R has: else the device would go to and fro between them. */
+static bool is_taken_back(const struct device *d, const struct model *m, const struct rollout *r)
+{
+	for (const struct rollout *o = m->rollouts; o != r; o = o->next)
+		if (o->back.from == r->release && o->walk.state != ROLLOUT_ABORTED &&
+		    target_selects(o, d))
+			return true;
+	return false;
+}
+
 static struct decision decide_by_rollouts(const struct device *d, const struct model *m)
 {
 	struct decision refused = {.reason = REASON_NO_ROLLOUT};
@@ -114,6 +147,8 @@ static struct decision decide_by_rollouts(const struct device *d, const struct m
 		enum reason why = decide_rollout(d, r);
 		if (why == REASON_INACTIVE)
 			continue;
+		if (why == REASON_OFFER && is_taken_back(d, m, r))
+			why = REASON_TAKEN_BACK;
 		if (why == REASON_HALTED && !would_reach(d, r))
 			continue;
 		if (why == REASON_OFFER || why == REASON_UP_TO_DATE)
@@ -270,6 +305,8 @@ static const char *const names[REASONS] = {
 	[REASON_REQUIRED_INCOMPARABLE] = "required_incomparable",
 	[REASON_TOO_MANY_FAILURES] = "too_many_failures",
 	[REASON_IN_VAIN] = "in_vain",
+	[REASON_NOT_ON_IT] = "not_on_it",
+	[REASON_TAKEN_BACK] = "taken_back",
 	[REASON_RETRY_LATER] = "retry_later",
 	[REASON_OUTSIDE_WINDOW] = "outside_window",
 	[REASON_WAITS] = "waits_its_turn",
@@ -397,6 +434,18 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 "It failed %d times in a row at %s (rollout %s allows %d); "
 			 "allow another try with a retry.",
 			 failures_at(d, x->release->id).count, rel, name, x->rollout->max_attempts);
+		return;
+	case REASON_NOT_ON_IT:
+		snprintf(out, size,
+			 "Rollout %s brings devices back from %s to %s, and this one is not among "
+			 "them.",
+			 name, x->rollout->back.from ? x->rollout->back.from->version : "", rel);
+		return;
+	case REASON_TAKEN_BACK:
+		snprintf(out, size,
+			 "Rollout %s has %s, which a later rollout takes back: it is not offered "
+			 "again.",
+			 name, rel);
 		return;
 	case REASON_IN_VAIN:
 	case REASON_RETRY_LATER: sentence_failed(d, x, out, size); return;

@@ -6,7 +6,9 @@
  * release it may take wins.  A device that runs the release of the first rollout that includes it
  * is up to date, whatever others say: with incomparable versions it would else go to and fro
  * between two of them.  Where that first one requires a version that the device does not have yet,
- * an older rollout may take it there: a stepping stone.
+ * an older rollout may take it there: a stepping stone.  A rollout that takes a release back offers
+ * its own to those alone that run the other one, and while it is there no older rollout offers them
+ * that one again.
  */
 #pragma once
 
@@ -32,6 +34,8 @@ enum reason {
 	REASON_REQUIRED_INCOMPARABLE,
 	REASON_TOO_MANY_FAILURES,
 	REASON_IN_VAIN,            /* it failed in a way that another try would not mend */
+	REASON_NOT_ON_IT,          /* the rollout takes a release back that it does not run */
+	REASON_TAKEN_BACK,         /* a later rollout takes the release back */
 	REASON_RETRY_LATER,        /* it failed, and is tried again after a while */
 	REASON_OUTSIDE_WINDOW,     /* nothing begins until the rollout's window opens */
 	REASON_WAITS,              /* its turn comes when others are done */
@@ -73,6 +77,8 @@ struct decision decide(const struct device *d, const struct model *m,
 		       const struct decide_params *p);
 /* One rollout alone: REASON_OFFER, REASON_UP_TO_DATE, or why not. */
 enum reason decide_rollout(const struct device *d, const struct rollout *r);
+/* Whether a rollout that takes a release back would bring D back, as it is now. */
+bool decide_brings_back(const struct device *d, const struct rollout *r);
 static inline bool decision_offers(const struct decision *x)
 {
 	return x->reason == REASON_OFFER || x->reason == REASON_IN_PROGRESS;

@@ -44,6 +44,7 @@ void rollout_free(struct rollout **rp)
 	intern_put(r->requires);
 	intern_put(r->walk.reason);
 	string_list_free(&r->target.device_ids);
+	string_list_free(&r->back.others);
 	free(r->target.macs);
 	free(r->stages);
 	window_free(&r->window);

@@ -228,7 +228,7 @@ handler_fn rollout_create, rollouts_list, rollout_show;
 void rollout_read_guard(struct request *r, const struct json_fields *f);
 void rollout_add_gate(struct request *r, struct buf *b, const struct rollout *o);
 handler_fn rollout_activate, rollout_deactivate, rollout_pause, rollout_resume, rollout_promote,
-	rollout_approve, rollout_abort;
+	rollout_approve, rollout_abort, rollout_rollback;
 handler_fn devices_list, device_show, device_delete, device_explain, device_retry;
 handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_delete, notes_put,
 	notes_delete, devices_import;

@@ -23,13 +23,25 @@ static void add_stage(struct buf *b, const struct row_rollout *row)
 	json_decref(stages);
 }
 
-/* What its row keeps of how it is watched. */
+/* What its row keeps of how it is watched, and of what is taken back. */
 static void add_guard(struct buf *b, const struct row_rollout *row)
 {
 	json_t *meta = json_loads(row->metadata, 0, NULL);
+	const char *on_halt = json_string_value(json_object_get(meta, "on_halt"));
+	const json_t *back = json_object_get(meta, "rolls_back");
 	struct guard g = guard_read(meta);
 
 	guard_write(b, &g);
+	json_str(b, "on_halt", on_halt ? on_halt : "keep");
+	if (json_is_object(back)) {
+		json_open(b, "rolls_back", '{');
+		json_int(b, "rollout_id", json_integer_value(json_object_get(back, "rollout_id")));
+		json_str(b, "firmware_version",
+			 json_string_value(json_object_get(back, "firmware_version")));
+		json_close(b, '}');
+	} else {
+		json_nil(b, "rolls_back");
+	}
 	json_decref(meta);
 }
 
@@ -136,9 +148,20 @@ static void say_window(const struct rollout *r, int64_t now_us, char *out, size_
 	snprintf(out + used, size - used, " Its window %s.", when);
 }
 
+static void say_takebacks(const struct model *m, const struct rollout *r, char *out, size_t size)
+{
+	for (const struct rollout *t = m ? m->rollouts : NULL; t; t = t->next) {
+		size_t used = strlen(out);
+		if (t->back.rollout_id == r->id && t->walk.state != ROLLOUT_ABORTED)
+			snprintf(out + used, size - used,
+				 " Rollout %lld brings its devices back to %s.", (long long)t->id,
+				 t->release->version);
+	}
+}
+
 /* What it waits for, for programs and for people. */
-static void add_next(struct buf *b, const struct rollout *r, const struct walk_next *n,
-		     int64_t now_us)
+static void add_next(struct buf *b, const struct model *m, const struct rollout *r,
+		     const struct walk_next *n, int64_t now_us)
 {
 	char text[600];
 
@@ -154,8 +177,21 @@ static void add_next(struct buf *b, const struct rollout *r, const struct walk_n
 	}
 	walk_sentence(r, n, text, sizeof text);
 	say_window(r, now_us, text, sizeof text);
+	say_takebacks(m, r, text, sizeof text);
 	json_str(b, "sentence", text);
 	json_close(b, '}');
+}
+
+/* The rollouts that take back what it gave. */
+static void add_takebacks(struct request *r, struct buf *b, const struct rollout *o)
+{
+	const struct model *m = fleet_model(r->server->fleet, o->release->model);
+
+	json_open(b, "rolled_back_by", '[');
+	for (const struct rollout *t = m ? m->rollouts : NULL; t; t = t->next)
+		if (t->back.rollout_id == o->id)
+			json_int(b, NULL, t->id);
+	json_close(b, ']');
 }
 
 /* Whom the stage reaches, and how they do. */
@@ -169,6 +205,7 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 	if (o) {
 		progress_count(r->server->committer, o, clock_service_us(), &p);
 		struct walk_next n = walk_judge(o, &p.facts);
+		add_takebacks(r, b, o);
 		json_int(b, "targeted", p.facts.devices);
 		json_int(b, "on_version", p.on_version);
 		json_open(b, "progress", '{');
@@ -176,7 +213,7 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 		json_int(b, "proven", p.facts.proven);
 		json_int(b, "needed", stage_need(&o->stages[o->walk.stage], &p.facts));
 		json_close(b, '}');
-		add_next(b, o, &n, p.facts.now_us);
+		add_next(b, fleet_model(f, o->release->model), o, &n, p.facts.now_us);
 		if (o->window)
 			add_window(b, o->window, p.facts.now_us);
 		rollout_add_gate(r, b, o);

@@ -27,6 +27,7 @@ const struct route routes[] = {
 	{"POST", "/api/admin/rollout/{id}/promote", rollout_promote, true, BODY_JSON, false},
 	{"POST", "/api/admin/rollout/{id}/approve", rollout_approve, true, BODY_JSON, false},
 	{"POST", "/api/admin/rollout/{id}/abort", rollout_abort, true, BODY_JSON, false},
+	{"POST", "/api/admin/rollout/{id}/rollback", rollout_rollback, true, BODY_JSON, false},
 	{"GET", "/api/admin/rollouts", rollouts_list, true, BODY_NONE, false},
 	{"GET", "/api/admin/rollouts/{id}", rollout_show, true, BODY_NONE, false},
 	{"GET", "/api/admin/devices", devices_list, true, BODY_NONE, false},

@@ -12,7 +12,7 @@ from cli_program import ROOT
 
 COMMANDS = ["upload", "rollout", "rollout create", "rollout list", "rollout show", "rollout activate",
             "rollout deactivate", "rollout pause", "rollout resume", "rollout promote", "rollout approve",
-            "rollout abort", "log", "watch", "devices", "devices list", "devices show",
+            "rollout abort", "rollout rollback", "log", "watch", "devices", "devices list", "devices show",
             "devices delete", "devices group", "devices label", "devices notes", "devices import",
             "releases", "releases list", "releases delete", "updates", "events", "rejected", "alerts", "explain",
             "retry", "stop-all", "resume-all", "status", "login", "completion", "completion bash"]

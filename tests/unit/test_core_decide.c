@@ -47,6 +47,8 @@ static void check_sentence(const struct device *d, const struct decision *x)
 	case REASON_NOT_NAMED:
 	case REASON_OUTSIDE_PERCENT:
 	case REASON_OTHER_MODEL:
+	case REASON_NOT_ON_IT:
+	case REASON_TAKEN_BACK:
 	case REASON_NEWER_ROLLOUT_WINS: assert_non_null(strstr(text, x->rollout->name)); break;
 	case REASON_NOT_IN_GROUP: assert_non_null(strstr(text, x->rollout->target.group)); break;
 	case REASON_UP_TO_DATE:
