@@ -448,6 +448,119 @@ static void after_success(void **state)
 	assert_int_equal(runs_after_success(&d, &at, rc4, all), SIGHTING_OTHER);
 }
 
+/* --- what is taken back --- */
+
+static void takes_back(void **state)
+{
+	struct world w;
+	struct list_of others = {1, {"1.1.0"}};
+	struct device d = world_device("esp32_001", "2.0.0");
+
+	(void)state;
+	world_init(&w);
+	struct release *first = world_release(&w, "1.0.0");
+	world_release(&w, "1.1.0");
+	struct release *bad = world_release(&w, "2.0.0");
+	struct rollout *o = world_rollout(&w, bad, TARGET_ALL);
+	struct rollout *t = world_rollout(&w, first, TARGET_ALL);
+	t->allow_downgrade = true;
+	t->back = (struct takeback){.rollout_id = o->id, .from = bad};
+	/* Without the rest: those that are known to have run its release. */
+	const struct {
+		const char *runs, *from;
+		bool ran, rest;
+		enum reason want;
+	} cases[] = {
+		{"2.0.0", "1.0.0", true, false, REASON_OFFER},
+		{"2.0.0", "v1.0.0", true, false, REASON_OFFER},
+		{"2.0.0", "1.0.0", false, false, REASON_NOT_ON_IT}, /* of another success */
+		{"2.0.0", "", true, false, REASON_NOT_ON_IT},
+		{"2.0.0", "0.9.0", true, false, REASON_NOT_ON_IT},
+		{"2.0.0", "0.9.0", true, true, REASON_OFFER},
+		{"2.0.0", "1.0.0", false, true, REASON_OFFER},
+		{"2.0.0", "1.1.0", true, true, REASON_NOT_ON_IT}, /* another rollout's */
+		{"2.0.0", "1.1.0", false, true, REASON_OFFER},
+		{"1.0.0", "", true, true, REASON_NOT_ON_IT},
+		{"3.0.0", "1.0.0", true, true, REASON_NOT_ON_IT},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		d.state.version = cases[i].runs;
+		d.state.ran_from = cases[i].from;
+		d.state.ran_release_id = cases[i].ran ? bad->id : first->id;
+		t->back.rest = cases[i].rest;
+		t->back.others = cases[i].rest ? (struct string_list *)&others : NULL;
+		if (decide_rollout(&d, t) != cases[i].want)
+			fail_msg("case %zu: %s", i, reason_name(decide_rollout(&d, t)));
+	}
+	/* The bad release is not offered again behind its back, by one before it it is. */
+	d.state.version = "1.0.0";
+	expect(&d, &w, REASON_TAKEN_BACK, o);
+	t->walk.state = ROLLOUT_HALTED;
+	t->active = false;
+	expect(&d, &w, REASON_TAKEN_BACK, o);
+	t->walk.state = ROLLOUT_ABORTED;
+	expect(&d, &w, REASON_OFFER, o);
+	t->walk.state = ROLLOUT_RUNNING;
+	t->active = true;
+	struct rollout *again = world_rollout(&w, bad, TARGET_ALL);
+	expect(&d, &w, REASON_OFFER, again);
+}
+
+/* Whatever is taken back, a device that takes what it is offered comes to rest, and never comes by
+ * a version twice. */
+static void comes_to_rest(void **state)
+{
+	static const char *const versions[] = {"1.0.0", "1.1.0", "2.0.0", "foo", "bar"};
+	int offers = 0;
+
+	(void)state;
+	random_begin("comes to rest");
+	for (int round = 0; round < 20000; round++) {
+		struct world w;
+		bool seen[5] = {false};
+		world_init(&w);
+		for (int i = 0; i < 5; i++)
+			world_release(&w, versions[i]);
+		for (int i = random_below(4) + 1; i > 0; i--) {
+			struct rollout *r =
+				world_rollout(&w, &w.releases[random_below(5)], TARGET_ALL);
+			r->allow_downgrade = random_below(2) != 0;
+			if (random_below(4) == 0)
+			r->requires = versions[random_below(3)];
+		}
+		int plain = w.rollout_count;
+		for (int i = random_below(3); i > 0; i--) {
+			const struct rollout *o = &w.rollouts[random_below(plain)];
+			struct release *to = &w.releases[random_below(5)];
+			bool unwanted = to == o->release;
+			for (int k = plain; k < w.rollout_count; k++)
+				unwanted |= w.rollouts[k].back.from == to ||
+					    w.rollouts[k].release == o->release;
+			if (unwanted)
+				continue;
+			struct rollout *t = world_rollout(&w, to, TARGET_ALL);
+			t->allow_downgrade = true;
+			t->back = (struct takeback){o->id, o->release, random_below(2) != 0, NULL};
+		}
+		int at = random_below(5);
+		struct device d = world_device("d", versions[at]);
+		for (;;) {
+			struct decision x = decide(&d, &w.model, &params);
+			seen[at] = true;
+			if (!decision_offers(&x))
+				break;
+			offers++;
+			d.state.ran_from = d.state.version;
+			d.state.ran_release_id = x.release->id;
+			d.state.version = x.release->version;
+			at = (int)(x.release - w.releases);
+			if (seen[at])
+				fail_msg("round %d: %s comes again", round, d.state.version);
+		}
+	}
+	assert_true(offers > 10000);
+}
+
 /* --- random fleets --- */
 
 static const char *const some_versions[] = {"1.0.0",
@@ -637,6 +750,8 @@ int main(void)
 		cmocka_unit_test(names_of_releases),
 		cmocka_unit_test(digests),
 		cmocka_unit_test(after_success),
+		cmocka_unit_test(takes_back),
+		cmocka_unit_test(comes_to_rest),
 		cmocka_unit_test(random_fleets),
 		cmocka_unit_test(windows),
 	};
