@@ -80,6 +80,8 @@ static bool soft_under_lock(struct committer *c, const struct checkin *in, const
 	if (decision_offers(&out->decision))
 		strcpy(out->token, d->state.attempt->token);
 	fleet_touch(c->fleet, d, p.now_us);
+	if (out->decision.reason == REASON_NO_PLACE)
+		committer_note_waiting(c, d, out->decision.rollout);
 	return true;
 }
 

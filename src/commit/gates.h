@@ -11,6 +11,7 @@
 #pragma once
 
 #include "commit/batch.h"
+#include "core/fair.h"
 #include "core/gate_silence.h"
 #include "core/gate_trial.h"
 
@@ -23,6 +24,7 @@ struct exposed {
 	uint32_t
 		open; /* its place in the list of those without an outcome, from 1; 0: it has one */
 	uint8_t outcome;
+	int16_t kind; /* of the order; -1: none */
 };
 
 /* A device without an outcome. */
@@ -39,6 +41,7 @@ struct watch {
 	const struct release *release;
 	int64_t rollout_id; /* of the rollout that has its own; 0: of the release */
 	struct gate gate;
+	struct fair fair;      /* who comes next, where a bound holds */
 	struct exposed *slots; /* open addressing, by device */
 	size_t cap, count;
 	struct on_trial *open;
@@ -52,7 +55,8 @@ struct watch {
 struct gate_work {
 	struct watch *watch;
 	struct gate_event event;
-	struct gate_place place; /* taken, GATE_EVENT_EXPOSED */
+	struct gate_place place; /* taken, GATE_EVENT_EXPOSED ... */
+	int kind;                /* ... and its kind in the order */
 	struct device *device;
 	int64_t rollout_id;
 	bool made; /* the watch is new */
@@ -76,10 +80,16 @@ struct exposed *watch_exposed(const struct watch *k, int64_t device_id);
 struct on_trial *watch_on_trial(const struct watch *k, const struct exposed *e);
 /* Memory for one more; false: there is none. */
 OTA_MUST_USE bool watch_reserve(struct watch *k);
-/* The gate has the change, which is of the time AT: whose it is. */
+/* The gate has the change, which is of the time AT: whose it is.  KIND: what fair_take() said. */
 void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, struct device *d,
-		 int64_t rollout_id, int64_t at_us);
+		 int kind, int64_t rollout_id, int64_t at_us);
+/* Those that wait in the present stages of its bounded rollouts are counted anew, R (NULL: none)
+ * being at PERCENT. */
+void watch_count_waiting(struct committer *c, struct watch *k, const struct rollout *r,
+			 int percent);
 
+/* How often the device is heard of. */
+int64_t gates_habit_us(const struct committer *c, const struct device *d);
 /* decide()'s question; CTX is the committer.  Any thread. */
 struct gate_word gates_ask(void *ctx, const struct device *d, const struct rollout *r);
 

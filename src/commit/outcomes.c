@@ -120,8 +120,11 @@ static bool take(struct committer *c, struct watch *k, struct device_work *w, in
 	}
 	rc = bound ? gate_reserve(&k->gate, e.hw, e.from, &answer, &place)
 		   : gate_take(&k->gate, e.hw, e.from, &place);
+	int kind = -1;
 	if (rc != OTA_OK || answer != GATE_FREE)
 		k->reserved--;
+	else
+		kind = fair_take(&k->fair, w->device, e.hw, e.from);
 	pthread_mutex_unlock(&c->gates.lock);
 	*refused = rc == OTA_OK && answer != GATE_FREE;
 	if (rc != OTA_OK || *refused)
@@ -130,11 +133,13 @@ static bool take(struct committer *c, struct watch *k, struct device_work *w, in
 	if (!work) {
 		pthread_mutex_lock(&c->gates.lock);
 		gate_cancel(&k->gate, &place);
+		fair_give_back(&k->fair, kind);
 		k->reserved--;
 		pthread_mutex_unlock(&c->gates.lock);
 		return false;
 	}
 	work->place = place;
+	work->kind = kind;
 	work->device = w->device;
 	work->rollout_id = by->id;
 	work->made = made;
@@ -324,6 +329,7 @@ bool gates_note_stage(struct committer *c, const struct rollout *r, int stage)
 	struct gate_work *w = add_work(c, k, &e);
 	if (w)
 		w->made = made;
+	watch_count_waiting(c, k, r, r->stages[stage].percent);
 	return w && add_event(c, k, &e, NULL, r->id, NULL);
 }
 
@@ -355,11 +361,6 @@ struct look {
 	bool failed;          /* out of memory */
 };
 
-static int64_t habit_of(const struct committer *c, const struct device *d)
-{
-	return d->habit_us ? d->habit_us : c->cfg.poll_interval_s * US_PER_S;
-}
-
 /* Over MQTT a device is there as long as its broker does not say otherwise. */
 static int64_t heard_of(const struct committer *c, const struct device *d, int64_t now_us)
 {
@@ -383,7 +384,7 @@ static bool count_control(const struct device *d, void *ctx)
 	struct control *t = ctx;
 	const struct look *l = t->look;
 	const struct committer *c = l->c;
-	int64_t habit_us = habit_of(c, d), heard_us = heard_of(c, d, l->now_us);
+	int64_t habit_us = gates_habit_us(c, d), heard_us = heard_of(c, d, l->now_us);
 
 	if (strcmp(d->state.model, l->watch->release->model) != 0 ||
 	    watch_exposed(l->watch, d->id) || heard_us <= t->from_us - 3 * habit_us ||
@@ -398,7 +399,7 @@ static enum gate_hearing judge_silence(struct look *l, struct on_trial *t, int64
 {
 	struct committer *c = l->c;
 	struct gate_silence s = {.heard_us = quiet_us,
-				 .habit_us = habit_of(c, t->device),
+				 .habit_us = gates_habit_us(c, t->device),
 				 .silence_s = l->watch->gate.params.silence_s};
 	int64_t seen_us = t->device->last_seen_us;
 	struct control control = {.look = l,
@@ -423,7 +424,8 @@ static enum gate_hearing judge_silence(struct look *l, struct on_trial *t, int64
 static bool quiet_for_long(const struct look *l, const struct on_trial *t, int64_t quiet_us)
 {
 	return gate_clock_since(&l->c->gates.clock, quiet_us, l->now_us) >=
-	       gate_silence_limit_us(habit_of(l->c, t->device), l->watch->gate.params.silence_s);
+	       gate_silence_limit_us(gates_habit_us(l->c, t->device),
+				     l->watch->gate.params.silence_s);
 }
 
 /* What has become of it by now; GATE_EVENT_EXPOSED: nothing yet. */

@@ -190,6 +190,7 @@ static struct decision ask_gate(struct decision x, const struct device *d,
 	case GATE_VARIANT_HELD: x.reason = REASON_VARIANT_HELD; break;
 	case GATE_FULL:
 	case GATE_VARIANT_FULL:
+	case GATE_TURN:
 	case GATE_CLOGGED: x.reason = again ? x.reason : REASON_NO_PLACE; break;
 	}
 	return x;
@@ -462,6 +463,15 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 has, rel, name);
 		return;
 	case REASON_NO_PLACE:
+		if (x->gate.answer == GATE_TURN) {
+			snprintf(
+				out, size,
+				"It runs %s and waits for a free place at %s (rollout %s): devices "
+				"of other hardware, versions or groups, of which fewer have tried "
+				"it, go first.",
+				has, rel, name);
+			return;
+		}
 		snprintf(out, size,
 			 "It runs %s and waits for a free place at %s (rollout %s): %lld of the "
 			 "%lld "

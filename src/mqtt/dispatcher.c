@@ -282,6 +282,8 @@ static bool look_at(const struct device *dev, void *ctx)
 	const struct model *m = fleet_model(l->d->cfg.fleet, dev->state.model);
 	struct decision x = decide(dev, m, &l->decide);
 	l->d->places_wanted |= x.reason == REASON_WAITS;
+	if (x.reason == REASON_NO_PLACE && dev->state.link->presence == PRESENCE_ONLINE)
+		committer_note_waiting(l->d->cfg.committer, dev, x.rollout);
 	switch (dispatch_judge(dev, &x, &l->dispatch)) {
 	case DISPATCH_NOTHING: break;
 	case DISPATCH_LAPSE: lane_push(l->d, 0, dev->device_id); break;

@@ -628,6 +628,32 @@ static void parameters(void **state)
 	bench_restart(b);
 }
 
+/* Of ten variants, one has nine devices in ten: each is met among the first dozen. */
+static void each_variant_comes_early(void **state)
+{
+	static const char *const hw[] = {"r0", "r1", "r2", "r3", "r4",
+					 "r5", "r6", "r7", "r8", "r9"};
+	struct bench *b = *state;
+	struct world w = world_of(b, DEVICES);
+	struct rollout_new n = watched("walk", at_once, 1);
+	const char *met =
+		"SELECT count(DISTINCT json_extract(event_data,'$.hw')) FROM (SELECT * FROM"
+		" ota_events WHERE event_type='device_exposed' ORDER BY id LIMIT 12)";
+
+	for (int i = 0; i < DEVICES; i++)
+		w.box[i].hw = hw[i % 10 ? 0 : i / 10 % 10];
+	pass(&w, POLL_US + STEP_US);
+	make(b, &n);
+	for (int i = 0; i < 40 && events_of(b, "device_exposed") < 12; i++) {
+		pass(&w, 10 * STEP_US);
+		if (i == 1) /* as many of each as before it */
+			restart(&w);
+	}
+	assert_true(events_of(b, "device_exposed") >= 12);
+	assert_int_equal(row_int(b, met), 10);
+	world_end(&w);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
@@ -641,6 +667,7 @@ int main(void)
 		T(walks_to_all),
 		T(only_so_many),
 		T(one_variant_is_held_back),
+		T(each_variant_comes_early),
 		T(an_outage_is_no_failure),
 		T(our_own_absence_is_no_silence),
 		T(given_back),
