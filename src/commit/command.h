@@ -33,6 +33,7 @@ enum command_kind {
 	COMMAND_DISPATCH,
 	COMMAND_REJECTED,
 	COMMAND_STOP,
+	COMMAND_GROUP_WINDOW,
 	COMMAND_SENT,
 	COMMAND_GATE_LOOK,
 	COMMAND_GATE_HALT,
@@ -188,6 +189,10 @@ struct command {
 			const char *reason; /* NULL: go on */
 		} stop;
 		struct {
+			const char *group;
+			const struct window *window; /* with its zone; NULL: any hour again */
+		} group_window;
+		struct {
 			const char
 				*token; /* of the attempt whose image was sent to its last byte */
 		} sent;
@@ -201,7 +206,8 @@ struct command {
 		} webhook;
 	};
 
-	const char *by; /* who asks for it, for the log; NULL: a device, or the service */
+	const char *by;  /* who asks for it, for the log; NULL: a device, or the service */
+	const char *why; /* and why, where the command itself has no place for it; NULL: not told */
 
 	/* The outcome, valid in done(). */
 	enum ota_code code;

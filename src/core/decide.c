@@ -196,20 +196,48 @@ static struct decision ask_gate(struct decision x, const struct device *d,
 	return x;
 }
 
+static bool is_in_group(const struct device *d, const char *group)
+{
+	for (size_t i = 0; i < d->state.groups->count; i++)
+		if (strcmp(d->state.groups->items[i], group) == 0)
+			return true;
+	return false;
+}
+
+/* The group of the device whose window is shut; NULL: none is. */
+static const struct group_window *shut_group(const struct device *d, const struct decide_params *p)
+{
+	const struct group_window *g = p->groups && d->state.groups ? p->groups->first : NULL;
+
+	while (g && (!is_in_group(d, g->group) || window_is_open(g->window, p->now_us)))
+		g = g->next;
+	return g;
+}
+
 static bool is_shut(const struct rollout *r, const struct decide_params *p)
 {
 	return r->window && !window_is_open(r->window, p->now_us);
 }
 
-/* What is not begun waits while everything is stopped, and outside the window. */
-static struct decision hold_waiting(struct decision x, const struct decide_params *p)
+/* What is not begun waits while everything is stopped, and outside the rollout's window and those
+ * of the device's groups: all of them must be open. */
+static struct decision hold_waiting(struct decision x, const struct device *d,
+				    const struct decide_params *p)
 {
+	const struct group_window *g;
+
 	if (x.reason != REASON_OFFER)
 		return x;
-	if (p->stopped)
+	if (p->stopped) {
 		x.reason = REASON_STOPPED;
-	else if (is_shut(x.rollout, p))
+	} else if (is_shut(x.rollout, p)) {
 		x.reason = REASON_OUTSIDE_WINDOW;
+		x.window = x.rollout->window;
+	} else if ((g = shut_group(d, p)) != NULL) {
+		x.reason = REASON_OUTSIDE_WINDOW;
+		x.window = g->window;
+		x.group = g->group;
+	}
 	return x;
 }
 
@@ -229,7 +257,7 @@ static struct decision hold(struct decision x, const struct device *d,
 	struct decision asked = ask_gate(x, d, p, false);
 	if (asked.reason == REASON_HALTED || asked.reason == REASON_VARIANT_HELD)
 		return asked;
-	x = hold_waiting(x, p);
+	x = hold_waiting(x, d, p);
 	if (x.reason != REASON_OFFER)
 		return x;
 	if (p->now_us < d->state.retry_us && failed_at(d, x.release))
@@ -266,7 +294,7 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER &&
 		    !is_shut(same.rollout, p))
 			fresh.rollout = same.rollout;
-		return hold_waiting(ask_gate(fresh, d, p, true), p);
+		return hold_waiting(ask_gate(fresh, d, p, true), d, p);
 	}
 	/* What has begun runs to its end, unless it stopped and something else takes its place. */
 	if (a->state != ATTEMPT_PENDING &&
@@ -451,10 +479,11 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 	case REASON_IN_VAIN:
 	case REASON_RETRY_LATER: sentence_failed(d, x, out, size); return;
 	case REASON_OUTSIDE_WINDOW:
-		window_sentence(x->rollout->window, x->now_us, when, sizeof when);
+		window_sentence(x->window, x->now_us, when, sizeof when);
 		snprintf(out, size,
-			 "It runs %s and gets %s by rollout %s inside its window, which %s.", has,
-			 rel, name, when);
+			 "It runs %s and gets %s by rollout %s inside %s%s%s window, which %s.",
+			 has, rel, name, x->group ? "group " : "its", x->group ? x->group : "",
+			 x->group ? "'s" : "", when);
 		return;
 	case REASON_WAITS:
 		snprintf(out, size,

@@ -60,6 +60,9 @@ struct decision {
 	const struct rollout *rollout; /* whose doing it is; NULL: none */
 	int64_t now_us;                /* when it was decided; 0 of decide_rollout() */
 	struct gate_word gate;         /* of REASON_NO_PLACE */
+	/* Of REASON_OUTSIDE_WINDOW: the window that is shut, and whose; NULL: the rollout's own. */
+	const struct window *window;
+	const char *group;
 };
 
 struct decide_params {
@@ -67,6 +70,7 @@ struct decide_params {
 	int64_t stale_us; /* a begun download without a word for so long may be superseded */
 	bool stopped;     /* nothing new is offered to anybody */
 	bool full;        /* as many are downloading as may: nobody new */
+	const struct group_windows *groups; /* the plan's; NULL: no group has hours of its own */
 	/* Asks the gate whether D may be offered what R has.  NULL: there is none. */
 	struct gate_word (*ask)(void *ctx, const struct device *d, const struct rollout *r);
 	void *ask_ctx;

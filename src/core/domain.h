@@ -247,6 +247,17 @@ struct rollout {
 	struct rollout *next; /* older rollout of the model */
 };
 
+/* The hours of a group: its devices begin no update outside them, whatever the rollout. */
+struct group_window {
+	const char *group;     /* interned */
+	struct window *window; /* owned */
+	struct group_window *next;
+};
+
+struct group_windows {
+	struct group_window *first; /* by name, ascending */
+};
+
 struct model {
 	const char *name; /* interned: the same pointer as in the states of its devices */
 	_Atomic size_t device_count; /* changes with devices, not with the plan */

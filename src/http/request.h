@@ -211,6 +211,9 @@ void add_update_row(struct buf *b, const struct row_update *row);
 void respond_cursor(struct request *r, bool more, int64_t last_id);
 /* A query parameter; NULL when it is absent or empty. */
 const char *request_filter(struct request *r, const char *name);
+/* Query parameter `reason`: why somebody does it, for the log.  False: the errors say what is wrong
+ * with this or what was looked at before. */
+bool request_reason(struct request *r);
 /* The same of a name or version: a '+' meant a '+', and would find nothing; it goes into errors. */
 const char *request_name_filter(struct request *r, const char *name);
 /* "http://host:port", from OTA_PUBLIC_URL, Host, or the own address. */
@@ -234,6 +237,9 @@ handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_
 	notes_delete, devices_import;
 handler_fn updates_list, events_list, rejected_list;
 handler_fn all_stop, all_resume;
+handler_fn group_windows_list, group_window_put, group_window_delete;
+/* "window_now": whether updates may begin, and until when that is so. */
+void add_window_now(struct buf *b, const struct window *w, int64_t now_us);
 handler_fn alerts_list, alert_acknowledge;
 handler_fn health_show, metrics_show;
 

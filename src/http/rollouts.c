@@ -116,26 +116,6 @@ enum next rollouts_list(struct request *r)
 	return request_job(r, query_rollouts, request_list_done);
 }
 
-/* Whether updates may begin now, and until when that is so. */
-static void add_window(struct buf *b, const struct window *w, int64_t now_us)
-{
-	int64_t change_us = window_next_change_us(w, now_us);
-	char text[160];
-
-	json_open(b, "window_now", '{');
-	json_bool(b, "open", window_is_open(w, now_us));
-	if (change_us == INT64_MAX) {
-		json_nil(b, "until");
-	} else {
-		char until[TIME_TEXT_SIZE];
-		time_format(change_us, until);
-		json_str(b, "until", until);
-	}
-	window_sentence(w, now_us, text, sizeof text);
-	json_str(b, "sentence", text);
-	json_close(b, '}');
-}
-
 /* The stage goes on outside its window, but nobody is offered anything. */
 static void say_window(const struct rollout *r, int64_t now_us, char *out, size_t size)
 {
@@ -146,6 +126,21 @@ static void say_window(const struct rollout *r, int64_t now_us, char *out, size_
 		return;
 	window_sentence(r->window, now_us, when, sizeof when);
 	snprintf(out + used, size - used, " Its window %s.", when);
+}
+
+/* That of the group which it is for. */
+static void say_group_window(const struct group_windows *all, const struct rollout *r,
+			     int64_t now_us, char *out, size_t size)
+{
+	size_t used = strlen(out);
+	char when[160];
+
+	for (const struct group_window *g = r->active ? all->first : NULL; g; g = g->next) {
+		if (strcmp(g->group, r->target.group) != 0 || window_is_open(g->window, now_us))
+			continue;
+		window_sentence(g->window, now_us, when, sizeof when);
+		snprintf(out + used, size - used, " The window of group %s %s.", g->group, when);
+	}
 }
 
 static void say_takebacks(const struct model *m, const struct rollout *r, char *out, size_t size)
@@ -160,7 +155,7 @@ static void say_takebacks(const struct model *m, const struct rollout *r, char *
 }
 
 /* What it waits for, for programs and for people. */
-static void add_next(struct buf *b, const struct model *m, const struct rollout *r,
+static void add_next(struct fleet *f, struct buf *b, const struct rollout *r,
 		     const struct walk_next *n, int64_t now_us)
 {
 	char text[600];
@@ -177,7 +172,8 @@ static void add_next(struct buf *b, const struct model *m, const struct rollout 
 	}
 	walk_sentence(r, n, text, sizeof text);
 	say_window(r, now_us, text, sizeof text);
-	say_takebacks(m, r, text, sizeof text);
+	say_group_window(fleet_group_windows(f), r, now_us, text, sizeof text);
+	say_takebacks(fleet_model(f, r->release->model), r, text, sizeof text);
 	json_str(b, "sentence", text);
 	json_close(b, '}');
 }
@@ -213,9 +209,9 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 		json_int(b, "proven", p.facts.proven);
 		json_int(b, "needed", stage_need(&o->stages[o->walk.stage], &p.facts));
 		json_close(b, '}');
-		add_next(b, fleet_model(f, o->release->model), o, &n, p.facts.now_us);
+		add_next(f, b, o, &n, p.facts.now_us);
 		if (o->window)
-			add_window(b, o->window, p.facts.now_us);
+			add_window_now(b, o->window, p.facts.now_us);
 		rollout_add_gate(r, b, o);
 	}
 	fleet_plan_done(f);

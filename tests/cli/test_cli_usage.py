@@ -14,7 +14,7 @@ COMMANDS = ["upload", "rollout", "rollout create", "rollout list", "rollout show
             "rollout deactivate", "rollout pause", "rollout resume", "rollout promote", "rollout approve",
             "rollout abort", "rollout rollback", "log", "watch", "devices", "devices list", "devices show",
             "devices delete", "devices group", "devices label", "devices notes", "devices import",
-            "releases", "releases list", "releases delete", "updates", "events", "rejected", "alerts", "explain",
+            "windows", "windows list", "windows set", "windows remove", "releases", "releases list", "releases delete", "updates", "events", "rejected", "alerts", "explain",
             "retry", "stop-all", "resume-all", "status", "login", "completion", "completion bash"]
 
 

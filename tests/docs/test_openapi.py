@@ -263,6 +263,16 @@ def test_answers_fit(call):
     call(200, "POST", resume)
     call(200, "POST", resume)
 
+    # the hours of groups
+    hours = "/api/admin/groups/{group}/window"
+    call(200, "PUT", hours, ["lab"], json={"window": "daily 00:00-24:00 UTC", "reason": "x" * 500})
+    for wrong in ({}, {"window": "now and then"}, {"window": "daily 01:00-05:00 Europe/Nowhere"}):
+        call(422, "PUT", hours, ["lab"], json=wrong)
+    call(413, "PUT", hours, ["lab"], data=b" " * (1024 * 1024 + 1))
+    assert call(200, "GET", "/api/admin/windows").json()["windows"][0]["window_now"]["open"]
+    call(422, "DELETE", hours, ["lab"], params={"reason": "x" * 501})
+    call(200, "DELETE", hours, ["lab"], params={"reason": "it is over"})
+
     # devices
     call(200, "PUT", device + "/groups", ["dev-1"], json={"groups": ["lab", "north"]})
     call(422, "PUT", device + "/groups", ["dev-1"], json={"groups": "lab"})
