@@ -21,6 +21,8 @@
 #define OUTCOMES_MAX 500
 /* ... and so many of a gate by silence: each of these asks how others do. */
 #define SILENT_MAX 8
+/* So long a device may have the image, and be there, without installing it. */
+#define IDLE_US (24 * INT64_C(3600) * US_PER_S)
 /* Others that were to be heard of: so many say enough. */
 #define CONTROL_MAX 256
 
@@ -447,11 +449,18 @@ static enum gate_event_kind judge(struct look *l, struct on_trial *t)
 		return GATE_EVENT_FAILED;
 	if (!seen && !trying)
 		return GATE_EVENT_GIVEN_BACK; /* it went on to something else */
+	int64_t moved_us = trying && a->reported_us > t->since_us ? a->reported_us : t->since_us;
+	/* It is there, has the image, and does not install it: that holds nobody up for ever. */
+	if (t->at_risk && !seen && heard_us - moved_us >= IDLE_US)
+		return GATE_EVENT_GIVEN_BACK;
 	if (t->at_risk || seen)
 		return judge_silence(l, t, quiet_us) == GATE_SILENT ? GATE_EVENT_SILENT
 								    : GATE_EVENT_EXPOSED;
-	/* It began a download and was not heard of since: it has not the whole image. */
-	return a->state == ATTEMPT_DOWNLOADING && quiet_for_long(l, t, quiet_us)
+	/* It began a download that has come no further, heard of or not: it has not the whole
+	 * image. */
+	if (a->state != ATTEMPT_DOWNLOADING)
+		return GATE_EVENT_EXPOSED;
+	return quiet_for_long(l, t, moved_us > t->heard_us ? moved_us : t->heard_us)
 		       ? GATE_EVENT_GIVEN_BACK
 		       : GATE_EVENT_EXPOSED;
 }
