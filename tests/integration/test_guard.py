@@ -175,6 +175,29 @@ def test_commands_go_round_the_kinds(tmp_path):
         service.stop()
 
 
+def test_the_higher_priority_is_told_first(tmp_path):
+    """Where commands are paced, those of the higher priority do not take turns with the others."""
+    service = MqttService(tmp_path / "service", env={"OTA_DISPATCH_PER_SECOND": 1}).start()
+    try:
+        for model in ("many", "few"):
+            service.release(images.esp32(NEW), NEW, model)
+        devices = [Device(service, "many-%d" % i, model="many") for i in range(12)]
+        few = [Device(service, "few-%d" % i, model="few") for i in range(3)]
+        wait_for(lambda: len(service.list("devices")) == 15, "the devices")
+        service.rollout(NEW, "many", guard="off")
+        wait_for(lambda: any(d.commands() for d in devices), "the first of the many")
+        number = service.rollout(NEW, "few", priority=10, guard="off")
+        for device in few:
+            device.command(seconds=30)
+        events = service.ok("GET", "/api/admin/events", params={"limit": 1000})["events"][::-1]
+        made = next(e["id"] for e in events
+                    if e["event_type"] == "rollout_created" and e["rollout_id"] == number)
+        order = [e["rollout_id"] for e in events if e["event_type"] == "update_offered" and e["id"] > made]
+        assert order[:4].count(number) == 3, order  # one may have been on its way
+    finally:
+        service.stop()
+
+
 @pytest.mark.parametrize("guard, sentence", [
     ("on", "must be \"off\", or an object"),
     (5, "must be \"off\", or an object"),
