@@ -219,6 +219,12 @@ static bool is_shut(const struct rollout *r, const struct decide_params *p)
 	return r->window && !window_is_open(r->window, p->now_us);
 }
 
+/* Its deadline has passed, and it is paused in a moment. */
+static bool is_too_late(const struct rollout *r, const struct decide_params *p)
+{
+	return r->deadline_us && p->now_us >= r->deadline_us;
+}
+
 /* What is not begun waits while everything is stopped, and outside the rollout's window and those
  * of the device's groups: all of them must be open. */
 static struct decision hold_waiting(struct decision x, const struct device *d,
@@ -230,6 +236,8 @@ static struct decision hold_waiting(struct decision x, const struct device *d,
 		return x;
 	if (p->stopped) {
 		x.reason = REASON_STOPPED;
+	} else if (is_too_late(x.rollout, p)) {
+		x.reason = REASON_INACTIVE;
 	} else if (is_shut(x.rollout, p)) {
 		x.reason = REASON_OUTSIDE_WINDOW;
 		x.window = x.rollout->window;

@@ -739,6 +739,93 @@ static void windows(void **state)
 	tz_free(&night.zone);
 }
 
+/* The rollout's window and those of all groups of the device: each alone may shut. */
+static void windows_of_groups(void **state)
+{
+	enum { ROLLOUT = 1, KITCHEN = 2, PUMPS = 4, ATTIC = 8 };
+	static const struct {
+		int in, shut;      /* the device's groups; whose windows are shut */
+		const char *whose; /* "" the rollout's; NULL: none */
+	} cases[] = {
+		{0, 0, NULL},
+		{0, ROLLOUT, ""},
+		{0, KITCHEN | PUMPS, NULL},
+		{KITCHEN, KITCHEN, "kitchen"},
+		{KITCHEN, PUMPS, NULL},
+		{KITCHEN, ROLLOUT, ""},
+		{KITCHEN | PUMPS, PUMPS, "pumps"},
+		{KITCHEN | PUMPS, KITCHEN | PUMPS, "kitchen"},
+		{KITCHEN | PUMPS, KITCHEN | PUMPS | ROLLOUT, ""},
+		{ATTIC, KITCHEN | PUMPS, NULL}, /* it has no hours */
+	};
+	struct world w;
+	struct window open, shut;
+	struct ota_err err;
+	char text[512];
+
+	(void)state;
+	assert_int_equal(window_parse("daily 06:00-20:00 UTC", &open, &err), OTA_OK);
+	assert_int_equal(window_parse("daily 20:00-21:00 UTC", &shut, &err), OTA_OK);
+	open.zone = shut.zone = tz_new(0);
+	world_init(&w);
+	struct rollout *o = world_rollout(&w, world_release(&w, "2.0.0"), TARGET_ALL);
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct device d = world_device("esp32_001", "1.0.0");
+		struct list_of in = {0};
+		const char *const names[] = {"attic", "kitchen", "pumps"};
+		const int bits[] = {ATTIC, KITCHEN, PUMPS};
+		for (int k = 0; k < 3; k++)
+			if (cases[i].in & bits[k])
+				in.items[in.count++] = names[k];
+		d.state.groups = in.count ? (struct string_list *)&in : NULL;
+		struct group_window pumps = {"pumps", cases[i].shut & PUMPS ? &shut : &open, NULL};
+		struct group_window kitchen = {"kitchen", cases[i].shut & KITCHEN ? &shut : &open,
+					       &pumps};
+		struct group_windows all = {&kitchen};
+		struct decide_params p = params;
+		p.groups = &all;
+		o->window = cases[i].shut & ROLLOUT ? &shut : &open;
+		struct decision x = decide(&d, &w.model, &p);
+		const char *whose = x.reason == REASON_OFFER ? NULL : x.group ? x.group : "";
+		if ((whose == NULL) != (cases[i].whose == NULL) ||
+		    (whose && strcmp(whose, cases[i].whose) != 0))
+			fail_msg("case %zu: %s", i, whose ? whose : "(offered)");
+		if (!whose)
+			continue;
+		assert_int_equal(x.reason, REASON_OUTSIDE_WINDOW);
+		assert_ptr_equal(x.window, &shut);
+		reason_sentence(&d, &x, text, sizeof text);
+		assert_non_null(strstr(text, whose));
+	}
+	tz_free(&open.zone);
+}
+
+/* From the deadline on nothing begins, paused or not yet. */
+static void deadline(void **state)
+{
+	struct world w;
+	struct device d = world_device("esp32_001", "1.0.0");
+
+	(void)state;
+	world_init(&w);
+	struct rollout *o = world_rollout(&w, world_release(&w, "2.0.0"), TARGET_ALL);
+	o->deadline_us = NOW + 1;
+	expect(&d, &w, REASON_OFFER, o);
+	o->deadline_us = NOW;
+	expect(&d, &w, REASON_INACTIVE, o);
+	struct attempt a = {.id = 1,
+			    .release_id = o->release->id,
+			    .rollout_id = o->id,
+			    .reported_us = NOW - US_PER_S,
+			    .version = "2.0.0",
+			    .from_version = "1.0.0"};
+	d.state.attempt = &a;
+	a.state = ATTEMPT_PENDING;
+	expect(&d, &w, REASON_INACTIVE, o);
+	a.state = ATTEMPT_DOWNLOADING;
+	expect(&d, &w, REASON_IN_PROGRESS, o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -754,6 +841,8 @@ int main(void)
 		cmocka_unit_test(comes_to_rest),
 		cmocka_unit_test(random_fleets),
 		cmocka_unit_test(windows),
+		cmocka_unit_test(windows_of_groups),
+		cmocka_unit_test(deadline),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
