@@ -97,7 +97,7 @@ struct committer {
 	int64_t new_device_filled_ms;
 	struct round round;
 	_Atomic int64_t ended[ATTEMPT_STATES]; /* attempts since the start, by how they ended */
-	struct committer_queue *queue; /* what other threads see: committer.c */
+	struct committer_queue *queue;         /* what other threads see: committer.c */
 };
 
 /* What became of a command in preparation. */
