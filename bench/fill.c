@@ -168,7 +168,7 @@ static size_t add_device(struct change *ch, struct slot *s, uint32_t i, enum pla
 	s->device.last_seen_us = now_us;
 	s->device.state.model = m->name;
 	s->device.state.version = BENCH_RUNS_VERSION;
-	s->device.state.hw = s->device.state.ran_as = "";
+	s->device.state.hw = s->device.state.ran_as = s->device.state.ran_from = "";
 	s->link = (struct device_link){.site = BENCH_SITE,
 				       .form = TOPIC_FORM_EDGE,
 				       .presence = PRESENCE_ONLINE,

@@ -8,7 +8,7 @@
  * For each row of truths RUNS walks (1,000): how many were stopped, how many devices failed in
  * those (median, 95th of a hundred, most), and how long the others took.
  */
-#include "core/gate.h"
+#include "core/fair.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,27 +103,34 @@ static void due_add(struct line_of_due *l, int64_t at_s, int64_t number)
 	l->items[(l->head + l->count++) & (l->cap - 1)] = (struct due){at_s, number};
 }
 
-struct walk {
+struct trip {
 	const struct truth *truth;
 	struct gate gate;
 	struct line_of_due due[DUE_KINDS];
 	uint64_t random;
 	int64_t now_s;
-	int exposed, turn; /* turn: the variant whose turn it is */
+	int exposed;
+	/* Who asks comes by chance; whose turn it is the gate's order of kinds says. */
+	struct fair fair;
+	struct device one[REVISIONS]; /* of each variant, online */
+	struct device_link link;
 	int left[REVISIONS], bad_variant;
 	struct walk_end end;
 };
 
-static bool try_variant(struct walk *w, int variant)
+static bool try_variant(struct trip *w, int variant)
 {
 	const struct truth *t = w->truth;
 	enum gate_answer answer;
 	struct gate_place place;
 
+	if (!fair_may(&w->fair, &w->gate, &w->one[variant], w->now_s * 1000000))
+		return false;
 	if (gate_reserve(&w->gate, revisions[variant], "1.0.0", &answer, &place))
 		abort();
 	if (answer != GATE_FREE)
 		return false;
+	(void)fair_take(&w->fair, &w->one[variant], revisions[variant], "1.0.0");
 	gate_open(&w->gate, &place, ++w->exposed);
 	double bad = t->late_bad > 0 && w->exposed > t->late_after ? t->late_bad : t->bad;
 	bool is_bad_one = t->variant_bad >= 0 && variant == w->bad_variant;
@@ -136,21 +143,40 @@ static bool try_variant(struct walk *w, int variant)
 	return true;
 }
 
-/* Round robin over the variants, as long as any may. */
-static void expose(struct walk *w)
+/* A device by chance asks, and then one of each other variant, until none may any more. */
+static void expose(struct trip *w)
 {
 	int variants = w->truth->variants ? w->truth->variants : 1, refused = 0;
+	int64_t now_us = w->now_s * 1000000;
 
-	while (refused < variants) {
-		int v = w->turn;
-
-		w->turn = (w->turn + 1) % variants;
+	for (int v = 0; v < variants; v++)
+		if (w->left[v])
+			fair_waits(&w->fair, &w->one[v], fair_due_us(&w->one[v], 0, now_us),
+				   now_us);
+	for (int v = 0; refused < variants; v = (v + 1) % variants) {
+		if (!refused)
+			v = (int)(chance(&w->random) * variants);
 		refused = w->left[v] && try_variant(w, v) ? 0 : refused + 1;
 	}
 }
 
+static void make_devices(struct trip *w)
+{
+	w->link = (struct device_link){.site = "", .other_site = "", .presence = PRESENCE_ONLINE};
+	for (int v = 0; v < REVISIONS; v++) {
+		w->one[v].state = (struct device_state){.model = "",
+							.version = "1.0.0",
+							.hw = revisions[v],
+							.ran_as = "",
+							.ran_from = "",
+							.link = &w->link};
+		for (int i = 0; i < w->left[v]; i++)
+			fair_count(&w->fair, &w->one[v], fair_due_us(&w->one[v], 0, 0), 0);
+	}
+}
+
 /* All that is known at the next moment; false when nothing is to come. */
-static bool step(struct walk *w)
+static bool step(struct trip *w)
 {
 	int64_t next = INT64_MAX;
 
@@ -190,7 +216,7 @@ static bool variant_is_held(const struct gate *g)
 static struct walk_end walk(const struct truth *t, uint64_t seed)
 {
 	struct gate_params p = gate_params_default();
-	struct walk w = {.truth = t, .random = seed * UINT64_C(0xD1342543DE82EF95)};
+	struct trip w = {.truth = t, .random = seed * UINT64_C(0xD1342543DE82EF95)};
 	struct ota_err err;
 
 	p.max_unproven = t->most;
@@ -201,6 +227,7 @@ static struct walk_end walk(const struct truth *t, uint64_t seed)
 	w.bad_variant = (int)(chance(&w.random) * t->variants);
 	for (int i = 0; i < t->devices; i++)
 		w.left[t->variants ? i % t->variants : 0]++;
+	make_devices(&w);
 	do
 		expose(&w);
 	while (step(&w));

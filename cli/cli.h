@@ -53,11 +53,12 @@ extern const struct cmd cli_root;
 extern const struct opt cli_global_opts[];
 
 /* Tables of sub-commands, each in its cmd_*.c. */
-extern const struct cmd cmd_devices_subs[], cmd_releases_subs[], cmd_rollout_subs[];
+extern const struct cmd cmd_devices_subs[], cmd_releases_subs[], cmd_rollout_subs[],
+	cmd_windows_subs[];
 extern const struct cmd cmd_completion_subs[], cmd_policy_subs[];
 extern const struct opt cmd_upload_opts[], cmd_updates_opts[], cmd_events_opts[], cmd_log_opts[],
 	cmd_watch_opts[], cmd_login_opts[], cmd_rejected_opts[], cmd_stop_all_opts[],
-	cmd_alerts_opts[];
+	cmd_resume_all_opts[], cmd_retry_opts[], cmd_alerts_opts[];
 
 enum ota_code cmd_upload(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_updates(struct cli *c, const struct args *a, struct ota_err *err);

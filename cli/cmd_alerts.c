@@ -7,13 +7,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const char *const kinds[] = {"rollout_halted",
-				    "failure_rate",
-				    "device_silent",
-				    "rollout_stuck",
-				    "deadline_at_risk",
-				    "waiting_for_approval",
-				    NULL};
+static const char *const kinds[] = {
+	"rollout_halted", "failure_rate",     "updates_break_off",    "device_silent",
+	"rollout_stuck",  "deadline_at_risk", "waiting_for_approval", NULL};
 
 const struct opt cmd_alerts_opts[] = {
 	{.name = "past", .help = "those that are over, too"},

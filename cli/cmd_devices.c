@@ -22,7 +22,14 @@ static const struct opt list_opts[] = {
 	{0},
 };
 
-static const struct opt clear_opts[] = {{.name = "clear", .help = "remove it"}, {0}};
+#define REASON_OPT                                                                                 \
+	{                                                                                          \
+		.name = "reason", .arg = "TEXT", .help = "why, for the log"                        \
+	}
+
+static const struct opt clear_opts[] = {{.name = "clear", .help = "remove it"}, REASON_OPT, {0}};
+static const struct opt reason_opts[] = {REASON_OPT, {0}};
+const struct opt cmd_retry_opts[] = {REASON_OPT, {0}};
 
 static const struct col device_cols[] = {
 	{"DEVICE", false, 12, 0},   {"MODEL", false, 8, 1},    {"VERSION", false, 9, 0},
@@ -188,11 +195,17 @@ static enum ota_code simple(struct cli *c, const char *method, struct buf *url, 
 	return code;
 }
 
+static void add_reason(struct buf *url, const struct args *a)
+{
+	url_query(url, "reason", args_get(a, "reason"));
+}
+
 static enum ota_code devices_delete(struct cli *c, const struct args *a, struct ota_err *err)
 {
 	struct buf url = BUF_INIT;
 
 	device_url(c, a->pos[0], "", &url);
+	add_reason(&url, a);
 	return simple(c, "DELETE", &url, NULL, "deleted", err);
 }
 
@@ -211,6 +224,7 @@ static enum ota_code devices_group(struct cli *c, const struct args *a, struct o
 
 		device_url(c, a->pos[0], "/groups", &url);
 		url_segment(&url, a->pos[i]);
+		add_reason(&url, a);
 		code = simple(c, add ? "PUT" : "DELETE", &url, NULL, add ? "added" : "removed",
 			      err);
 	}
@@ -239,6 +253,7 @@ static enum ota_code set_text(struct cli *c, const struct args *a, const char *w
 	}
 	device_url(c, a->pos[0], "", &url);
 	url_segment(&url, what);
+	add_reason(&url, a);
 	return simple(c, clear ? "DELETE" : "PUT", &url, body, clear ? "removed" : "set", err);
 }
 
@@ -290,6 +305,7 @@ static enum ota_code devices_import(struct cli *c, const struct args *a, struct 
 		q.body = csv.data;
 		q.body_len = csv.len;
 		api_url(c, &url, "/api/admin/devices/import");
+		add_reason(&url, a);
 		code = api_send(c, &url, &q, &answer, err);
 	}
 	buf_fini(&csv);
@@ -360,6 +376,7 @@ enum ota_code cmd_retry(struct cli *c, const struct args *a, struct ota_err *err
 	struct buf url = BUF_INIT;
 
 	device_url(c, a->pos[0], "/retry", &url);
+	add_reason(&url, a);
 	return simple(c, "POST", &url, NULL, "it may try again", err);
 }
 
@@ -367,10 +384,10 @@ const struct cmd cmd_devices_subs[] = {
 	{"list", NULL, "list devices, the last seen first", .opts = list_opts, .run = devices_run},
 	{"show", "ID", "show one, with its groups and attempts", .min_args = 1, .max_args = 1,
 	 .run = devices_show},
-	{"delete", "ID", "forget a device; it comes back when it checks in again", .min_args = 1,
-	 .max_args = 1, .run = devices_delete},
+	{"delete", "ID", "forget a device; it comes back when it checks in again",
+	 .opts = reason_opts, .min_args = 1, .max_args = 1, .run = devices_delete},
 	{"group", "ID add|remove GROUP...", "put a device into groups, or take it out",
-	 .min_args = 3, .max_args = -1, .run = devices_group},
+	 .opts = reason_opts, .min_args = 3, .max_args = -1, .run = devices_group},
 	{"label", "ID [TEXT]", "give it a name for people", .opts = clear_opts, .min_args = 1,
 	 .max_args = -1, .run = devices_label},
 	{"notes", "ID [TEXT]", "write a note about it", .opts = clear_opts, .min_args = 1,
@@ -378,6 +395,7 @@ const struct cmd cmd_devices_subs[] = {
 	{"import", "FILE.csv", "groups, labels and notes of many devices (- is stdin)",
 	 "The first line names the columns: device_id, and any of groups (separated by ';'),\n"
 	 "label, notes. Either every line is taken, or none.",
-	 .min_args = 1, .max_args = 1, .run = devices_import, .takes_file = true},
+	 .opts = reason_opts, .min_args = 1, .max_args = 1, .run = devices_import,
+	 .takes_file = true},
 	{0},
 };

@@ -191,13 +191,29 @@ static const struct col log_cols[] = {
 	{"CHANGE", false, 14, 2}, {"REASON", false, 14, 0},
 };
 
+/* What was, or is, of something: its words, else JSON; "-" for nothing. */
+static void log_value(const json_t *value, struct buf *out)
+{
+	char *text = json_is_object(value) || json_is_array(value) ? json_dumps(value, JSON_COMPACT)
+								   : NULL;
+
+	buf_adds(out, text ? text : json_is_string(value) ? json_string_value(value) : "-");
+	free(text);
+}
+
 /* "running 1 -> paused 1", or what else there is to tell. */
 static void log_change(const json_t *row, const json_t *data, struct buf *out)
 {
 	const json_t *was = json_object_get(data, "before"), *is = json_object_get(data, "after");
-	const char *device = api_str(row, "device_id");
+	const char *device = api_str(row, "device_id"), *group = api_str(data, "group");
 
-	if (was && is)
+	if ((was || is) && !json_object_get(was, "stage")) {
+		if (device || group)
+			buf_printf(out, "%s: ", device ? device : group);
+		log_value(was, out);
+		buf_adds(out, " -> ");
+		log_value(is, out);
+	} else if (was && is)
 		buf_printf(out, "%s %" PRId64 " -> %s %" PRId64,
 			   api_str(was, "state") ? api_str(was, "state") : "?",
 			   api_int(was, "stage", 0),
@@ -297,6 +313,7 @@ static const struct opt releases_opts[] = {
 
 static const struct opt delete_opts[] = {
 	{.name = "model", .arg = "M", .help = "the release's model (required)"},
+	{.name = "reason", .arg = "TEXT", .help = "why, for the log"},
 	{0},
 };
 
@@ -353,6 +370,7 @@ static enum ota_code releases_delete(struct cli *c, const struct args *a, struct
 	api_url(c, &url, "/api/admin/firmware/releases");
 	url_segment(&url, a->pos[0]);
 	url_query(&url, "device_model", args_get(a, "model"));
+	url_query(&url, "reason", args_get(a, "reason"));
 	code = api_call(c, "DELETE", &url, NULL, &answer, err);
 	if (code == OTA_OK)
 		code = format_message(c, answer, "deleted", err);

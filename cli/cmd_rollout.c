@@ -108,6 +108,31 @@ static void show_stages(const json_t *stages, const json_t *now)
 	}
 }
 
+/* What it takes back, or who takes back what it gave, or that somebody will when it halts. */
+static void show_takeback(const json_t *r)
+{
+	const json_t *back = json_object_get(r, "rolls_back"), *by;
+	const char *on_halt = api_str(r, "on_halt");
+	char line[192];
+	size_t i;
+
+	if (json_is_object(back)) {
+		snprintf(line, sizeof(line), "%.128s, which rollout %" PRId64 " gave",
+			 api_str(back, "firmware_version") ? api_str(back, "firmware_version")
+							   : "?",
+			 api_int(back, "rollout_id", 0));
+		format_field("takes back", line);
+	}
+	json_array_foreach(json_object_get(r, "rolled_back_by"), i, by)
+	{
+		snprintf(line, sizeof(line), "rollout %" JSON_INTEGER_FORMAT,
+			 json_integer_value(by));
+		format_field("back by", line);
+	}
+	if (on_halt && strcmp(on_halt, "rollback") == 0)
+		format_field("on halt", "its devices go back to what they ran before");
+}
+
 static void show(const struct cli *c, const json_t *r)
 {
 	const json_t *counts = json_object_get(r, "counts"), *n;
@@ -125,6 +150,7 @@ static void show(const struct cli *c, const json_t *r)
 	format_field("target", target);
 	format_field("state", api_str(r, "state"));
 	format_field("why", api_str(r, "reason"));
+	show_takeback(r);
 	format_time_long(c, api_str(r, "since"), text, sizeof(text));
 	format_field("since", text);
 	show_stages(json_object_get(r, "stages"), json_object_get(r, "stage"));
@@ -241,7 +267,7 @@ static enum ota_code rollout_deactivate(struct cli *c, const struct args *a, str
 	return rollout_switch(c, a, "deactivate", NULL, err);
 }
 
-/* pause, resume, promote, approve, abort: the word is the command's own name. */
+/* pause, resume, promote, approve, abort, rollback: the word is the command's own name. */
 static enum ota_code rollout_lead(struct cli *c, const struct args *a, struct ota_err *err)
 {
 	json_t *body = lead_body(a, err);
@@ -280,6 +306,8 @@ const struct cmd cmd_rollout_subs[] = {
 	 .opts = lead_opts, .min_args = 1, .max_args = 1, .run = rollout_lead},
 	{"abort", "ROLLOUT", "end it for good; what has begun runs to its end", .opts = lead_opts,
 	 .min_args = 1, .max_args = 1, .run = rollout_lead},
+	{"rollback", "ROLLOUT", "end it, and bring its devices back to what they ran before",
+	 .opts = lead_opts, .min_args = 1, .max_args = 1, .run = rollout_lead},
 	{"activate", "ROLLOUT", "offer it (again): resume in an older word", .min_args = 1,
 	 .max_args = 1, .run = rollout_activate},
 	{"deactivate", "ROLLOUT", "offer it to nobody for now: pause in an older word",

@@ -34,14 +34,19 @@ enum ota_code cmd_stop_all(struct cli *c, const struct args *a, struct ota_err *
 	return code;
 }
 
+const struct opt cmd_resume_all_opts[] = {
+	{.name = "reason", .arg = "TEXT", .help = "why, for the log"},
+	{0},
+};
+
 enum ota_code cmd_resume_all(struct cli *c, const struct args *a, struct ota_err *err)
 {
 	struct buf url = BUF_INIT;
 	json_t *answer;
 	enum ota_code code;
 
-	(void)a;
 	api_url(c, &url, "/api/admin/resume-all");
+	url_query(&url, "reason", args_get(a, "reason"));
 	code = api_call(c, "POST", &url, NULL, &answer, err);
 	if (code != OTA_OK)
 		return code;

@@ -52,6 +52,8 @@ static const struct cmd commands[] = {
 	 .subs = cmd_devices_subs, .fallback = "list"},
 	{"releases", "[COMMAND]", "list and delete releases", .subs = cmd_releases_subs,
 	 .fallback = "list"},
+	{"windows", "[COMMAND]", "the hours in which updates of a group may begin",
+	 .subs = cmd_windows_subs, .fallback = "list"},
 	{"updates", NULL, "list attempts to update, the newest first", .opts = cmd_updates_opts,
 	 .run = cmd_updates},
 	{"events", NULL, "list what happened, the newest first", .opts = cmd_events_opts,
@@ -69,15 +71,16 @@ static const struct cmd commands[] = {
 	 .opts = cmd_alerts_opts, .run = cmd_alerts},
 	{"explain", "ID", "say why a device is, or is not, being updated", .min_args = 1,
 	 .max_args = 1, .run = cmd_explain},
-	{"retry", "ID", "let a device try again that has failed too often", .min_args = 1,
-	 .max_args = 1, .run = cmd_retry},
+	{"retry", "ID", "let a device try again that has failed too often", .opts = cmd_retry_opts,
+	 .min_args = 1, .max_args = 1, .run = cmd_retry},
 	{"stop-all", NULL, "stop everything: offer nothing new to any device",
 	 "  paku-ota stop-all --reason 'pumps do not come back'\n"
 	 "\n"
 	 "What waits is taken back; downloads under way run to their end. It lasts, also over a\n"
 	 "restart of the service, until 'paku-ota resume-all'.",
 	 .opts = cmd_stop_all_opts, .run = cmd_stop_all},
-	{"resume-all", NULL, "take stop-all back", .run = cmd_resume_all},
+	{"resume-all", NULL, "take stop-all back", .opts = cmd_resume_all_opts,
+	 .run = cmd_resume_all},
 	{"status", NULL, "the service's health and figures, in a few lines", .run = cmd_status},
 	{"login", "URL", "store the service's address and key for later",
 	 "Asks for the key (or reads it from stdin), tries it, and stores both in\n"

@@ -12,6 +12,8 @@
 static const char *const strategies[] = {"canary-10", "canary-25", "canary-50", "full",
 					 "test",      "guarded",   NULL};
 
+static const char *const on_halt[] = {"keep", "rollback", NULL};
+
 const struct opt rollout_create_opts[] = {
 	/* these two not of a plan: ROLLOUT_PLAN_OPTS */
 	{.name = "watch", .help = "then watch it to its end"},
@@ -60,6 +62,10 @@ const struct opt rollout_create_opts[] = {
 	 .min = -100,
 	 .max = 100},
 	{.name = "requires", .arg = "V", .help = "only devices that run at least this version"},
+	{.name = "on-halt",
+	 .arg = "WORD",
+	 .help = "when its release is found bad: keep, or rollback to what devices ran before",
+	 .choices = on_halt},
 	{.name = "no-guard", .help = "without the gate that halts a bad release"},
 	{.name = "override-suspect", .help = "also a release that was found bad (with --reason)"},
 	{.name = "reason", .arg = "TEXT", .help = "why, for the log"},
@@ -228,7 +234,8 @@ static bool add_words(json_t *body, const struct args *a)
 {
 	static const char *const words[][2] = {
 		{"strategy", "strategy"}, {"not-before", "not_before"}, {"deadline", "deadline"},
-		{"requires", "requires"}, {"window", "window"},         {"reason", "reason"}};
+		{"requires", "requires"}, {"window", "window"},         {"reason", "reason"},
+		{"on-halt", "on_halt"}};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
 		const char *value = args_get(a, words[i][0]);

@@ -229,6 +229,10 @@ static bool note_outcome(struct committer *c, struct device_work *w, const struc
 		if (n->ran_release_id != a->release_id && !forget_failures(c, w, n->ran_release_id))
 			return false;
 		n->ran_release_id = a->release_id;
+		/* Installed once more it still came from where it came. */
+		if (!version_equal(a->from_version, a->version) &&
+		    !state_set_string(&n->ran_from, a->from_version))
+			return false;
 		/* A device that says so runs it from now on; one that was seen has told its own
 		 * name. */
 		if (reported && !state_set_version(n, a->version))

@@ -201,6 +201,7 @@ static void plan_undo(struct plan_work *p)
 		if (p->rollout)
 			intern_put(p->walk.reason);
 		free(p->stop_reason);
+		group_window_free(&p->group_window);
 	}
 }
 

@@ -40,12 +40,15 @@ struct plan_work {
 	int64_t suspect_us;
 	bool stops;        /* everything is stopped, or goes on ... */
 	char *stop_reason; /* ... when NULL */
+	struct group_window *group_window;
 	struct plan_work *next;
 };
 
 /* The key of the store's state that says since when and why everything is stopped: "TIME REASON".
  */
 #define STATE_STOPPED "stopped"
+/* What the keys of groups' hours begin with; the group follows, the value is the window's text. */
+#define STATE_GROUP_WINDOW "group_window/"
 
 struct chunk;
 
@@ -64,8 +67,8 @@ struct batch {
 	struct chunk *memory; /* strings of the changes; freed with the batch */
 	uint64_t number;
 	int64_t now_us;
-	size_t added;   /* devices that its commands add, not born yet */
-	const char *by; /* who asked for what is being prepared */
+	size_t added;         /* devices that its commands add, not born yet */
+	const char *by, *why; /* who asked for what is being prepared, and why */
 	/* What it changes in gates. */
 	struct gate_work *gates, **gates_end;
 };
@@ -94,7 +97,7 @@ struct committer {
 	int64_t new_device_filled_ms;
 	struct round round;
 	_Atomic int64_t ended[ATTEMPT_STATES]; /* attempts since the start, by how they ended */
-	struct committer_queue *queue; /* what other threads see: committer.c */
+	struct committer_queue *queue;         /* what other threads see: committer.c */
 };
 
 /* What became of a command in preparation. */
@@ -109,8 +112,8 @@ typedef enum prepared prepare_fn(struct committer *c, struct command *cmd);
 prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepare_lapse,
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
 	prepare_rollout_create, prepare_rollout_walk, prepare_flush_seen, prepare_status,
-	prepare_dispatch, prepare_rejected, prepare_stop, prepare_sent, prepare_gate_look,
-	prepare_gate_halt, prepare_alert, prepare_webhook;
+	prepare_dispatch, prepare_rejected, prepare_stop, prepare_group_window, prepare_sent,
+	prepare_gate_look, prepare_gate_halt, prepare_alert, prepare_webhook;
 
 /* After the commit: the log, the fleet and the gates get what the command changed. */
 void publish_log(const struct batch *b, const struct command *cmd);

@@ -21,6 +21,7 @@ struct decide_params committer_decide_params(struct committer *c)
 		.stale_us = 3 * c->cfg.poll_interval_s * US_PER_S,
 		.stopped = fleet_is_stopped(c->fleet),
 		.full = c->cfg.max_downloads > 0 && c->busy >= c->cfg.max_downloads,
+		.groups = fleet_group_windows(c->fleet),
 		.ask = gates_ask,
 		.ask_ctx = c,
 	};
@@ -80,6 +81,8 @@ static bool soft_under_lock(struct committer *c, const struct checkin *in, const
 	if (decision_offers(&out->decision))
 		strcpy(out->token, d->state.attempt->token);
 	fleet_touch(c->fleet, d, p.now_us);
+	if (out->decision.reason == REASON_NO_PLACE)
+		committer_note_waiting(c, d, out->decision.rollout);
 	return true;
 }
 

@@ -33,6 +33,7 @@ enum command_kind {
 	COMMAND_DISPATCH,
 	COMMAND_REJECTED,
 	COMMAND_STOP,
+	COMMAND_GROUP_WINDOW,
 	COMMAND_SENT,
 	COMMAND_GATE_LOOK,
 	COMMAND_GATE_HALT,
@@ -107,6 +108,7 @@ struct rollout_new {
 	const char *reason; /* for the log; may be NULL */
 	struct guard guard; /* its params: checked where given, else the default */
 	bool override_suspect;
+	bool rolls_back; /* what it gave is taken back when it halts */
 	const char *const *device_ids;
 	size_t device_id_count;
 	const uint64_t *macs;
@@ -187,6 +189,10 @@ struct command {
 			const char *reason; /* NULL: go on */
 		} stop;
 		struct {
+			const char *group;
+			const struct window *window; /* with its zone; NULL: any hour again */
+		} group_window;
+		struct {
 			const char
 				*token; /* of the attempt whose image was sent to its last byte */
 		} sent;
@@ -200,7 +206,8 @@ struct command {
 		} webhook;
 	};
 
-	const char *by; /* who asks for it, for the log; NULL: a device, or the service */
+	const char *by;  /* who asks for it, for the log; NULL: a device, or the service */
+	const char *why; /* and why, where the command itself has no place for it; NULL: not told */
 
 	/* The outcome, valid in done(). */
 	enum ota_code code;
@@ -214,6 +221,7 @@ struct command {
 		bool send;    /* a dispatch: the open attempt is to be told now */
 		enum rollout_state state; /* of a rollout, as it is now ... */
 		int stage;                /* ... and its stage, from 1 */
+		int64_t back_id;          /* the rollout that takes back what it gave; 0: none */
 	} out;
 
 	/* The door's. */

@@ -59,6 +59,7 @@ static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
 	[COMMAND_DISPATCH] = prepare_dispatch,
 	[COMMAND_REJECTED] = prepare_rejected,
 	[COMMAND_STOP] = prepare_stop,
+	[COMMAND_GROUP_WINDOW] = prepare_group_window,
 	[COMMAND_SENT] = prepare_sent,
 	[COMMAND_GATE_LOOK] = prepare_gate_look,
 	[COMMAND_GATE_HALT] = prepare_gate_halt,
@@ -76,6 +77,7 @@ static bool stands_alone(enum command_kind kind)
 	case COMMAND_ROLLOUT_WALK:
 	case COMMAND_FLUSH_SEEN:
 	case COMMAND_STOP:
+	case COMMAND_GROUP_WINDOW:
 	case COMMAND_GATE_LOOK:
 	case COMMAND_GATE_HALT:
 	case COMMAND_ALERT:
@@ -96,6 +98,7 @@ static enum prepared prepare(struct committer *c, struct command *cmd)
 	cmd->code = OTA_OK;
 	cmd->refused = cmd->over_limit = false;
 	b->by = cmd->by;
+	b->why = cmd->why;
 	b->gates = NULL;
 	b->gates_end = &b->gates;
 	memset(&cmd->out, 0, sizeof cmd->out);

@@ -93,6 +93,8 @@ enum gate_standing {
 };
 enum gate_standing committer_gate_standing(struct committer *c, const struct rollout *r,
 					   const struct device *d);
+/* D, which is locked, waits for a place of R's gate. */
+void committer_note_waiting(struct committer *c, const struct device *d, const struct rollout *r);
 /* So many devices are without an outcome: COMMAND_GATE_LOOK may find what became of them. */
 int64_t committer_on_trial(struct committer *c);
 /* Whether devices can reach us over every door that they use: silence counts only then. */

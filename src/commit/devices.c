@@ -2,12 +2,36 @@
 /* What operators do to devices: another try, labels and groups, removal; and the soft state's
  * flush. */
 #include "commit/gates.h"
+#include "commit/plan.h"
 
 #include "core/version.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* {"before": BEFORE, ..., "reason"}: what somebody did, and why.  Opened by the caller. */
+static const char *end_audit(struct committer *c, struct buf *b)
+{
+	if (c->batch.why)
+		json_str(b, "reason", c->batch.why);
+	json_close(b, '}');
+	return batch_json(c, b);
+}
+
+static const char *retry_data(struct committer *c, const struct failure_count *f)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_open(&b, "before", '{');
+	json_int(&b, "failures", f->count);
+	json_int(&b, "passing", f->passing);
+	if (f->code)
+		json_int(&b, "result_code", f->code);
+	json_close(&b, '}');
+	return end_audit(c, &b);
+}
 
 enum prepared prepare_retry(struct committer *c, struct command *cmd)
 {
@@ -32,8 +56,9 @@ enum prepared prepare_retry(struct committer *c, struct command *cmd)
 			return prepare_fail_nomem(cmd);
 		ch->failures.device_id = d->device_id;
 		ch->failures.failures = none;
-		if (!batch_event(&c->batch, "retry_allowed", d->device_id, r ? r->version : NULL, 0,
-				 NULL))
+		const char *data = retry_data(c, f);
+		if (!data || !batch_event(&c->batch, "retry_allowed", d->device_id,
+					  r ? r->version : NULL, 0, data))
 			return prepare_fail_nomem(cmd);
 		cmd->out.count++;
 	}
@@ -104,6 +129,70 @@ static bool edit_device(struct committer *c, const struct command *cmd, struct d
 	       (!e->set_notes || put_label(c, w->device, e->notes, true));
 }
 
+/* --- what was, what is, and why --- */
+
+/* What people call it, which is in the store alone. */
+struct called {
+	struct batch *batch;
+	const char *label, *notes; /* NULL: nothing */
+	bool ok;
+};
+
+static bool see_called(void *ctx, const struct row_device *row)
+{
+	struct called *k = ctx;
+
+	if (row->label)
+		k->ok &= (k->label = batch_strdup(k->batch, row->label)) != NULL;
+	if (row->notes)
+		k->ok &= (k->notes = batch_strdup(k->batch, row->notes)) != NULL;
+	return false;
+}
+
+static enum ota_code read_called(struct committer *c, const struct device *d, struct called *out,
+				 struct ota_err *err)
+{
+	struct list_query q = {.device_id = d->device_id, .limit = 1};
+
+	*out = (struct called){.batch = &c->batch, .ok = true};
+	enum ota_code rc = c->store->ops->list_devices(c->store, &q, see_called, out, err);
+	return rc == OTA_OK && !out->ok ? ota_fail_nomem(err) : rc;
+}
+
+static void json_groups(struct buf *b, const struct string_list *groups)
+{
+	json_open(b, "groups", '[');
+	for (size_t i = 0; groups && i < groups->count; i++)
+		json_str(b, NULL, groups->items[i]);
+	json_close(b, ']');
+}
+
+static void json_edited(struct buf *b, const char *key, const struct device_edit *e,
+			const struct string_list *groups, const char *label, const char *notes)
+{
+	json_open(b, key, '{');
+	if (e->set_groups || e->add_group || e->remove_group)
+		json_groups(b, groups);
+	if (e->set_label)
+		json_str(b, "label", label);
+	if (e->set_notes)
+		json_str(b, "notes", notes);
+	json_close(b, '}');
+}
+
+static bool note_edit(struct committer *c, const struct device_work *w, const struct device_edit *e,
+		      const struct called *was)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_edited(&b, "before", e, w->device->state.groups, was->label, was->notes);
+	json_edited(&b, "after", e, w->next.groups, e->label, e->notes);
+	const char *data = end_audit(c, &b);
+	return data && batch_event(&c->batch, "device_edited", w->device->device_id,
+				   w->next.version, 0, data);
+}
+
 /* The same command names a device twice: both edits go into one work. */
 static struct device_work *edited_before(const struct command *cmd, const struct device *d)
 {
@@ -128,11 +217,29 @@ enum prepared prepare_edit(struct committer *c, struct command *cmd)
 			w = work_on_device(c, cmd, d, &defer);
 		if (defer)
 			return PREPARED_DEFER;
-		if (!w || !edit_device(c, cmd, w, e))
+		struct called was = {0};
+		if (w && (e->set_label || e->set_notes) &&
+		    read_called(c, d, &was, &cmd->err) != OTA_OK) {
+			cmd->code = cmd->err.code;
+			return PREPARED_FAIL;
+		}
+		if (!w || !edit_device(c, cmd, w, e) || !note_edit(c, w, e, &was))
 			return prepare_fail_nomem(cmd);
 		cmd->out.count++;
 	}
 	return PREPARED;
+}
+
+static const char *deleted_data(struct committer *c, const struct device *d)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_open(&b, "before", '{');
+	json_str(&b, "device_model", d->state.model);
+	json_groups(&b, d->state.groups);
+	json_close(&b, '}');
+	return end_audit(c, &b);
 }
 
 enum prepared prepare_device_delete(struct committer *c, struct command *cmd)
@@ -166,7 +273,9 @@ enum prepared prepare_device_delete(struct committer *c, struct command *cmd)
 	if (!ch)
 		return prepare_fail_nomem(cmd);
 	ch->device_delete.device_id = d->device_id;
-	if (!batch_event(&c->batch, "device_deleted", d->device_id, d->state.version, 0, NULL))
+	const char *data = deleted_data(c, d);
+	if (!data ||
+	    !batch_event(&c->batch, "device_deleted", d->device_id, d->state.version, 0, data))
 		return prepare_fail_nomem(cmd);
 	w->removed = true;
 	return PREPARED;

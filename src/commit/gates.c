@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "commit/gates.h"
 
+#include "base/clock.h"
 #include "fleet/state.h"
 
 #include <stdlib.h>
@@ -30,17 +31,22 @@ void gates_fini(struct gates *g)
 
 /* --- which gate --- */
 
-/* The rollout of named devices that has a gate of its own; 0: the release's is meant. */
+/* The rollout, if it has a gate of its own; 0: the release's is meant. */
 static int64_t own_id(const struct rollout *r)
 {
-	return r->target.type == TARGET_SPECIFIC ? r->id : 0;
+	return r->target.type == TARGET_SPECIFIC || r->back.rollout_id ? r->id : 0;
+}
+
+bool gates_is_of(const struct watch *k, const struct rollout *r)
+{
+	return k->release == r->release && k->rollout_id == own_id(r);
 }
 
 struct watch *gates_find(const struct gates *g, const struct rollout *r)
 {
 	struct watch *k = r->guard.off ? NULL : g->first;
 
-	while (k && (k->release != r->release || k->rollout_id != own_id(r)))
+	while (k && !gates_is_of(k, r))
 		k = k->next;
 	return k;
 }
@@ -178,7 +184,7 @@ bool watch_reserve(struct watch *k)
 }
 
 static void expose(struct gates *g, struct watch *k, const struct gate_event *e, struct device *d,
-		   int64_t rollout_id, int64_t at_us)
+		   int kind, int64_t rollout_id, int64_t at_us)
 {
 	k->reserved--;
 	k->open[k->open_count++] = (struct on_trial){.device = d,
@@ -188,7 +194,8 @@ static void expose(struct gates *g, struct watch *k, const struct gate_event *e,
 						     .heard_us = at_us};
 	slot_put(k, &(struct exposed){.device_id = d->id,
 				      .number = e->number,
-				      .open = (uint32_t)k->open_count});
+				      .open = (uint32_t)k->open_count,
+				      .kind = (int16_t)kind});
 	g->open++;
 }
 
@@ -211,14 +218,16 @@ static void forget_outcomes(struct watch *k)
 {
 	memset(k->slots, 0, k->cap * sizeof *k->slots);
 	k->count = 0;
+	fair_forget(&k->fair);
 	for (size_t i = 0; i < k->open_count; i++)
 		slot_put(k, &(struct exposed){.device_id = k->open[i].device->id,
 					      .number = k->open[i].number,
-					      .open = (uint32_t)i + 1});
+					      .open = (uint32_t)i + 1,
+					      .kind = -1});
 }
 
 void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, struct device *d,
-		 int64_t rollout_id, int64_t at_us)
+		 int kind, int64_t rollout_id, int64_t at_us)
 {
 	if (e->kind == GATE_EVENT_OVERRIDDEN) {
 		if (k->cap)
@@ -229,7 +238,7 @@ void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, s
 	if (!d || e->kind == GATE_EVENT_STAGE)
 		return;
 	if (e->kind == GATE_EVENT_EXPOSED) {
-		expose(g, k, e, d, rollout_id, at_us);
+		expose(g, k, e, d, kind, rollout_id, at_us);
 		return;
 	}
 	struct exposed *x = watch_exposed(k, d->id);
@@ -242,9 +251,10 @@ void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, s
 		return;
 	}
 	end_trial(g, k, x);
-	if (e->kind == GATE_EVENT_GIVEN_BACK)
+	if (e->kind == GATE_EVENT_GIVEN_BACK) {
+		fair_give_back(&k->fair, x->kind);
 		slot_remove(k, x);
-	else
+	} else
 		x->outcome = e->kind == GATE_EVENT_PROVEN ? EXPOSED_PROVEN : EXPOSED_FAILED;
 }
 
@@ -273,7 +283,7 @@ void gates_publish(struct committer *c, struct command *cmd)
 	pthread_mutex_lock(&c->gates.lock);
 	for (struct gate_work *w = cmd->gates; w; w = w->next) {
 		apply_to_gate(&w->watch->gate, w);
-		watch_apply(&c->gates, w->watch, &w->event, w->device, w->rollout_id,
+		watch_apply(&c->gates, w->watch, &w->event, w->device, w->kind, w->rollout_id,
 			    c->batch.now_us);
 		/* Whoever counts what is proven counts anew. */
 		struct rollout *r =
@@ -293,6 +303,7 @@ void gates_undo(struct committer *c, struct command *cmd)
 		if (w->event.kind == GATE_EVENT_EXPOSED) {
 			pthread_mutex_lock(&g->lock);
 			gate_cancel(&w->watch->gate, &w->place);
+			fair_give_back(&w->watch->fair, w->kind);
 			w->watch->reserved--;
 			pthread_mutex_unlock(&g->lock);
 		}
@@ -308,6 +319,56 @@ static bool has_booted(const struct device_state *was, const struct device_state
 	return (was->boot_hash && is->boot_hash != was->boot_hash) ||
 	       (was->booted_us && is->booted_us > was->booted_us) ||
 	       (!is->boot_hash && !is->booted_us && is->boot_seen_us > was->boot_seen_us);
+}
+
+/* --- who waits --- */
+
+struct waiting {
+	struct committer *committer;
+	const struct watch *watch;
+	const struct rollout *rollout; /* at the percent of its stage */
+	struct fair fair;
+	int64_t now_us;
+};
+
+static bool count_waiting(const struct device *d, void *ctx)
+{
+	struct waiting *w = ctx;
+	const struct rollout *r = w->rollout;
+
+	if (decide_rollout(d, r) == REASON_OFFER && !watch_exposed(w->watch, d->id))
+		fair_count(&w->fair, d, fair_due_us(d, gates_habit_us(w->committer, d), w->now_us),
+			   w->now_us);
+	return true;
+}
+
+static void count_those_of(struct waiting *w, const struct rollout *r, int percent)
+{
+	struct rollout stage = *r;
+
+	stage.active = true;
+	stage.target.percent = percent;
+	w->rollout = &stage;
+	fleet_visit(w->committer->fleet, 0, FLEET_SHARDS, count_waiting, w);
+}
+
+void watch_count_waiting(struct committer *c, struct watch *k, const struct rollout *r, int percent)
+{
+	const struct model *m = fleet_model(c->fleet, k->release->model);
+	struct waiting w = {c, k, NULL, .now_us = clock_service_us()};
+
+	pthread_mutex_lock(&c->gates.lock);
+	w.fair = k->fair;
+	pthread_mutex_unlock(&c->gates.lock);
+	fair_begin(&w.fair);
+	for (const struct rollout *o = m ? m->rollouts : NULL; o; o = o->next)
+		if (o != r && o->active && o->guard.bounded && !o->guard.off && gates_is_of(k, o))
+			count_those_of(&w, o, o->target.percent);
+	if (r)
+		count_those_of(&w, r, percent);
+	pthread_mutex_lock(&c->gates.lock);
+	k->fair = w.fair;
+	pthread_mutex_unlock(&c->gates.lock);
 }
 
 void gates_see(struct committer *c, const struct device *d, const struct device_state *next)
@@ -347,6 +408,11 @@ struct watch *gates_halted(const struct gates *g)
 
 /* --- what others ask --- */
 
+int64_t gates_habit_us(const struct committer *c, const struct device *d)
+{
+	return d->habit_us ? d->habit_us : c->cfg.poll_interval_s * US_PER_S;
+}
+
 /* The line that has no place. */
 static const struct gate_line *full_line(const struct gate *g, enum gate_answer a,
 					 const struct device *d)
@@ -363,7 +429,11 @@ static struct gate_word word_of(const struct watch *k, const struct device *d,
 {
 	struct gate_word w = {.answer = gate_ask(&k->gate, d->state.hw, d->state.version)};
 
-	if (w.answer == GATE_FREE || w.answer == GATE_HALTED || w.answer == GATE_VARIANT_HELD)
+	if (w.answer == GATE_FREE && r->guard.bounded && !watch_exposed(k, d->id) &&
+	    !fair_may(&k->fair, &k->gate, d, clock_service_us()))
+		w.answer = GATE_TURN;
+	if (w.answer == GATE_FREE || w.answer == GATE_TURN || w.answer == GATE_HALTED ||
+	    w.answer == GATE_VARIANT_HELD)
 		return w;
 	if (!r->guard.bounded || watch_exposed(k, d->id)) {
 		w.answer = GATE_FREE;
@@ -388,6 +458,17 @@ struct gate_word gates_ask(void *ctx, const struct device *d, const struct rollo
 		w = word_of(k, d, r);
 	pthread_mutex_unlock(&g->lock);
 	return w;
+}
+
+void committer_note_waiting(struct committer *c, const struct device *d, const struct rollout *r)
+{
+	int64_t now_us = clock_service_us();
+
+	pthread_mutex_lock(&c->gates.lock);
+	struct watch *k = gates_find(&c->gates, r);
+	if (k && fair_matters(&k->fair))
+		fair_waits(&k->fair, d, fair_due_us(d, gates_habit_us(c, d), now_us), now_us);
+	pthread_mutex_unlock(&c->gates.lock);
 }
 
 bool committer_gate(struct committer *c, const struct rollout *r,

@@ -3,13 +3,15 @@
  * Inside the committer: the gates of all releases (core/gate.h), whose device is exposed to what,
  * and how a change of theirs is prepared, made durable as an event, and applied.
  *
- * A release has one gate over all its rollouts; a rollout for named devices has one of its own,
- * which halts that rollout alone.  A gate is changed by the committer only, under the lock of all
- * gates, which is a leaf: taken after the plan's and a shard's, and nothing is taken under it.
+ * A release has one gate over all its rollouts; a rollout for named devices, or one that takes
+ * another's release back, has one of its own, which halts that rollout alone.  A gate is changed by
+ * the committer only, under the lock of all gates, which is a leaf: taken after the plan's and a
+ * shard's, and nothing is taken under it.
  */
 #pragma once
 
 #include "commit/batch.h"
+#include "core/fair.h"
 #include "core/gate_silence.h"
 #include "core/gate_trial.h"
 
@@ -24,6 +26,7 @@ struct exposed {
 	uint32_t
 		open; /* its place in the list of those without an outcome, from 1; 0: it has one */
 	uint8_t outcome;
+	int16_t kind; /* of the order; -1: none */
 };
 
 /* A device without an outcome. */
@@ -38,8 +41,9 @@ struct on_trial {
 
 struct watch {
 	const struct release *release;
-	int64_t rollout_id; /* of the rollout for named devices; 0: of the release */
+	int64_t rollout_id; /* of the rollout that has its own; 0: of the release */
 	struct gate gate;
+	struct fair fair;      /* who comes next, where a bound holds */
 	struct exposed *slots; /* open addressing, by device */
 	size_t cap, count;
 	struct on_trial *open;
@@ -53,7 +57,8 @@ struct watch {
 struct gate_work {
 	struct watch *watch;
 	struct gate_event event;
-	struct gate_place place; /* taken, GATE_EVENT_EXPOSED */
+	struct gate_place place; /* taken, GATE_EVENT_EXPOSED ... */
+	int kind;                /* ... and its kind in the order */
 	struct device *device;
 	int64_t rollout_id;
 	bool made; /* the watch is new */
@@ -67,6 +72,8 @@ struct watch *gates_find(const struct gates *g, const struct rollout *r);
 /* The same, made where it is missing (*MADE); NULL: out of memory. */
 struct watch *gates_ensure(struct committer *c, const struct rollout *r, bool *made);
 void gates_drop(struct gates *g, struct watch *k);
+/* Whether K is the gate that R would have, guarded or not. */
+bool gates_is_of(const struct watch *k, const struct rollout *r);
 /* What a rollout of the release is watched by, unless its creator says otherwise. */
 struct gate_params gates_params(struct committer *c, const struct rollout *r);
 
@@ -75,10 +82,16 @@ struct exposed *watch_exposed(const struct watch *k, int64_t device_id);
 struct on_trial *watch_on_trial(const struct watch *k, const struct exposed *e);
 /* Memory for one more; false: there is none. */
 OTA_MUST_USE bool watch_reserve(struct watch *k);
-/* The gate has the change, which is of the time AT: whose it is. */
+/* The gate has the change, which is of the time AT: whose it is.  KIND: what fair_take() said. */
 void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, struct device *d,
-		 int64_t rollout_id, int64_t at_us);
+		 int kind, int64_t rollout_id, int64_t at_us);
+/* Those that wait in the present stages of its bounded rollouts are counted anew, R (NULL: none)
+ * being at PERCENT. */
+void watch_count_waiting(struct committer *c, struct watch *k, const struct rollout *r,
+			 int percent);
 
+/* How often the device is heard of. */
+int64_t gates_habit_us(const struct committer *c, const struct device *d);
 /* decide()'s question; CTX is the committer.  Any thread. */
 struct gate_word gates_ask(void *ctx, const struct device *d, const struct rollout *r);
 

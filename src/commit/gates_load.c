@@ -84,8 +84,10 @@ static enum ota_code apply(struct load *l, const struct row_event *row, const js
 	enum ota_code rc = gate_replay(&k->gate, &e, err);
 	if (e.number > l->last)
 		l->last = e.number;
-	if (rc == OTA_OK)
-		watch_apply(&c->gates, k, &e, d, row->rollout_id, at_us);
+	if (rc != OTA_OK)
+		return rc;
+	int kind = d && e.kind == GATE_EVENT_EXPOSED ? fair_take(&k->fair, d, e.hw, e.from) : -1;
+	watch_apply(&c->gates, k, &e, d, kind, row->rollout_id, at_us);
 	return rc;
 }
 
@@ -155,6 +157,8 @@ enum ota_code gates_load(struct committer *c, struct ota_err *err)
 				return ota_wrap(err, "reading what the gates saw");
 		}
 	go_on(c, l.now_us);
+	for (struct watch *k = c->gates.first; k; k = k->next)
+		watch_count_waiting(c, k, NULL, 0);
 	/* Not all numbers are those of rows: they must rise all the same. */
 	while (l.last && c->store->ops->next_id(c->store, ID_ATTEMPT) < l.last)
 		;

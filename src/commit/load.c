@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The fleet as the store has it, at start.  Before the committer's thread runs. */
 #include "commit/plan.h"
+#include "commit/takeback.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -173,24 +174,44 @@ static bool load_walk(struct rollout *r, const struct row_rollout *row)
 	return state_set_string(&w->reason, row->state_reason ? row->state_reason : "");
 }
 
-/* Without its zone the window stays shut: too careful is better than not at all. */
-static bool load_window(struct rollout *r, const struct row_rollout *row)
+/* Without its zone the window stays shut: too careful is better than not at all.  NULL: it cannot
+ * be read. */
+static struct window *read_window(const char *text, const char *what, const char *whose)
 {
-	struct window w;
+	struct window w, *copy;
 	struct ota_err err;
 
-	if (!row->window)
-		return true;
-	if (window_parse(row->window, &w, &err) != OTA_OK)
-		return false;
+	if (window_parse(text, &w, &err) != OTA_OK)
+		return NULL;
 	if (tz_load(TZ_DIRECTORY, w.zone_name, &w.zone, &err) != OTA_OK)
 		log_event(LOG_WARNING, "daemon", "no_time_zone",
-			  "the window of rollout %s stays shut until this is mended and the "
-			  "service started anew: %s",
-			  r->name, err.msg);
-	r->window = window_copy(&w);
+			  "the window of %s %s stays shut until this is mended and the service "
+			  "started anew: %s",
+			  what, whose, err.msg);
+	copy = window_copy(&w);
 	tz_free(&w.zone);
-	return r->window != NULL;
+	return copy;
+}
+
+static bool load_window(struct rollout *r, const struct row_rollout *row)
+{
+	return !row->window || (r->window = read_window(row->window, "rollout", r->name));
+}
+
+static enum ota_code load_group_window(struct fleet *f, const char *group, const char *text,
+				       struct ota_err *err)
+{
+	struct group_window *g = calloc(1, sizeof *g);
+
+	if (g)
+		g->group = "";
+	if (!g || !state_set_string(&g->group, group) ||
+	    !(g->window = read_window(text, "group", group))) {
+		group_window_free(&g);
+		return ota_fail(err, OTA_EIO, "the window of group %s cannot be read", group);
+	}
+	fleet_set_group_window(f, g);
+	return OTA_OK;
 }
 
 static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, struct ota_err *err)
@@ -205,7 +226,7 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	if (!r || !meta || !rel || !state_set_string(&r->name, row->name) ||
 	    !load_target(&r->target, row) || !load_stages(r, row) || !load_walk(r, row) ||
 	    !state_set_string(&r->requires, row->requires ? row->requires : "") ||
-	    !load_window(r, row)) {
+	    !load_window(r, row) || !takeback_read(meta, f, r)) {
 		json_decref(meta);
 		rollout_free(&r);
 		return ota_fail(err, OTA_EIO, "rollout %lld (%s) cannot be read",
@@ -239,13 +260,14 @@ static enum ota_code load_device(void *ctx, const struct row_device *row,
 		return ota_fail_nomem(err);
 	d->last_seen_us = time_or_zero(row->last_seen);
 	d->habit_us = row->habit_us;
-	next.model = next.version = next.hw = next.ran_as = "";
+	next.model = next.version = next.hw = next.ran_as = next.ran_from = "";
 	next.digests = NULL;
 	next.link = NULL;
 	if (!state_set_string(&next.model, state->model) ||
 	    !state_set_string(&next.version, state->version) ||
 	    !state_set_string(&next.hw, state->hw) ||
 	    !state_set_string(&next.ran_as, state->ran_as) ||
+	    !state_set_string(&next.ran_from, state->ran_from) ||
 	    (state->digests && !state_set_digests(&next, state->digests)) ||
 	    (state->link && !state_set_link(&next, state->link)) || !fleet_reserve(f, &next)) {
 		state_fini(&next);
@@ -365,6 +387,8 @@ static enum ota_code load_state(void *ctx, const char *key, const char *value, s
 {
 	char since[TIME_TEXT_SIZE] = "";
 
+	if (strncmp(key, STATE_GROUP_WINDOW, strlen(STATE_GROUP_WINDOW)) == 0)
+		return load_group_window(ctx, key + strlen(STATE_GROUP_WINDOW), value, err);
 	if (strcmp(key, STATE_STOPPED) != 0)
 		return OTA_OK;
 	size_t n = strlen(value);

@@ -5,6 +5,7 @@
  */
 #include "commit/gates.h"
 #include "commit/plan.h"
+#include "commit/takeback.h"
 
 #include "base/clock.h"
 #include "core/names.h"
@@ -20,6 +21,8 @@
 #define OUTCOMES_MAX 500
 /* ... and so many of a gate by silence: each of these asks how others do. */
 #define SILENT_MAX 8
+/* So long a device may have the image, and be there, without installing it. */
+#define IDLE_US (24 * INT64_C(3600) * US_PER_S)
 /* Others that were to be heard of: so many say enough. */
 #define CONTROL_MAX 256
 
@@ -119,8 +122,11 @@ static bool take(struct committer *c, struct watch *k, struct device_work *w, in
 	}
 	rc = bound ? gate_reserve(&k->gate, e.hw, e.from, &answer, &place)
 		   : gate_take(&k->gate, e.hw, e.from, &place);
+	int kind = -1;
 	if (rc != OTA_OK || answer != GATE_FREE)
 		k->reserved--;
+	else
+		kind = fair_take(&k->fair, w->device, e.hw, e.from);
 	pthread_mutex_unlock(&c->gates.lock);
 	*refused = rc == OTA_OK && answer != GATE_FREE;
 	if (rc != OTA_OK || *refused)
@@ -129,11 +135,13 @@ static bool take(struct committer *c, struct watch *k, struct device_work *w, in
 	if (!work) {
 		pthread_mutex_lock(&c->gates.lock);
 		gate_cancel(&k->gate, &place);
+		fair_give_back(&k->fair, kind);
 		k->reserved--;
 		pthread_mutex_unlock(&c->gates.lock);
 		return false;
 	}
 	work->place = place;
+	work->kind = kind;
 	work->device = w->device;
 	work->rollout_id = by->id;
 	work->made = made;
@@ -302,7 +310,8 @@ static bool count_selected(const struct device *d, void *ctx)
 {
 	struct selected *s = ctx;
 
-	s->count += target_selects(s->rollout, d);
+	s->count += s->rollout->back.from ? decide_brings_back(d, s->rollout)
+					  : target_selects(s->rollout, d);
 	return true;
 }
 
@@ -322,6 +331,7 @@ bool gates_note_stage(struct committer *c, const struct rollout *r, int stage)
 	struct gate_work *w = add_work(c, k, &e);
 	if (w)
 		w->made = made;
+	watch_count_waiting(c, k, r, r->stages[stage].percent);
 	return w && add_event(c, k, &e, NULL, r->id, NULL);
 }
 
@@ -353,11 +363,6 @@ struct look {
 	bool failed;          /* out of memory */
 };
 
-static int64_t habit_of(const struct committer *c, const struct device *d)
-{
-	return d->habit_us ? d->habit_us : c->cfg.poll_interval_s * US_PER_S;
-}
-
 /* Over MQTT a device is there as long as its broker does not say otherwise. */
 static int64_t heard_of(const struct committer *c, const struct device *d, int64_t now_us)
 {
@@ -381,7 +386,7 @@ static bool count_control(const struct device *d, void *ctx)
 	struct control *t = ctx;
 	const struct look *l = t->look;
 	const struct committer *c = l->c;
-	int64_t habit_us = habit_of(c, d), heard_us = heard_of(c, d, l->now_us);
+	int64_t habit_us = gates_habit_us(c, d), heard_us = heard_of(c, d, l->now_us);
 
 	if (strcmp(d->state.model, l->watch->release->model) != 0 ||
 	    watch_exposed(l->watch, d->id) || heard_us <= t->from_us - 3 * habit_us ||
@@ -396,7 +401,7 @@ static enum gate_hearing judge_silence(struct look *l, struct on_trial *t, int64
 {
 	struct committer *c = l->c;
 	struct gate_silence s = {.heard_us = quiet_us,
-				 .habit_us = habit_of(c, t->device),
+				 .habit_us = gates_habit_us(c, t->device),
 				 .silence_s = l->watch->gate.params.silence_s};
 	int64_t seen_us = t->device->last_seen_us;
 	struct control control = {.look = l,
@@ -421,7 +426,8 @@ static enum gate_hearing judge_silence(struct look *l, struct on_trial *t, int64
 static bool quiet_for_long(const struct look *l, const struct on_trial *t, int64_t quiet_us)
 {
 	return gate_clock_since(&l->c->gates.clock, quiet_us, l->now_us) >=
-	       gate_silence_limit_us(habit_of(l->c, t->device), l->watch->gate.params.silence_s);
+	       gate_silence_limit_us(gates_habit_us(l->c, t->device),
+				     l->watch->gate.params.silence_s);
 }
 
 /* What has become of it by now; GATE_EVENT_EXPOSED: nothing yet. */
@@ -443,11 +449,18 @@ static enum gate_event_kind judge(struct look *l, struct on_trial *t)
 		return GATE_EVENT_FAILED;
 	if (!seen && !trying)
 		return GATE_EVENT_GIVEN_BACK; /* it went on to something else */
+	int64_t moved_us = trying && a->reported_us > t->since_us ? a->reported_us : t->since_us;
+	/* It is there, has the image, and does not install it: that holds nobody up for ever. */
+	if (t->at_risk && !seen && heard_us - moved_us >= IDLE_US)
+		return GATE_EVENT_GIVEN_BACK;
 	if (t->at_risk || seen)
 		return judge_silence(l, t, quiet_us) == GATE_SILENT ? GATE_EVENT_SILENT
 								    : GATE_EVENT_EXPOSED;
-	/* It began a download and was not heard of since: it has not the whole image. */
-	return a->state == ATTEMPT_DOWNLOADING && quiet_for_long(l, t, quiet_us)
+	/* It began a download that has come no further, heard of or not: it has not the whole
+	 * image. */
+	if (a->state != ATTEMPT_DOWNLOADING)
+		return GATE_EVENT_EXPOSED;
+	return quiet_for_long(l, t, moved_us > t->heard_us ? moved_us : t->heard_us)
 		       ? GATE_EVENT_GIVEN_BACK
 		       : GATE_EVENT_EXPOSED;
 }
@@ -471,12 +484,6 @@ static void look_at_watch(struct look *l)
 	}
 }
 
-static bool is_watched(const struct watch *k, const struct rollout *r)
-{
-	return r->release == k->release && !r->guard.off &&
-	       (k->rollout_id ? r->id == k->rollout_id : r->target.type != TARGET_SPECIFIC);
-}
-
 /* Takes EVENT to every rollout that the gate watches. */
 static bool lead_all(struct committer *c, struct command *cmd, const struct watch *k,
 		     enum rollout_event event, const char *reason)
@@ -485,11 +492,12 @@ static bool lead_all(struct committer *c, struct command *cmd, const struct watc
 	struct walk is;
 
 	for (struct rollout *r = m ? m->rollouts : NULL; r; r = r->next) {
-		if (!is_watched(k, r) ||
+		if (r->guard.off || !gates_is_of(k, r) ||
 		    (event == ROLLOUT_PAUSE && r->walk.state != ROLLOUT_RUNNING) ||
 		    walk_step(r, event, c->batch.now_us, &is) != WALK_STEPS)
 			continue;
-		if (!rollout_step(c, cmd, r, &is, reason))
+		if (!rollout_step(c, cmd, r, &is, reason) ||
+		    (event == ROLLOUT_HALT && r->rolls_back && !takeback_make(c, cmd, r, reason)))
 			return false;
 	}
 	return true;

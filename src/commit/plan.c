@@ -238,6 +238,19 @@ bool withdraw_pending(struct committer *c, struct command *cmd, struct withdrawa
 	return ok;
 }
 
+static const char *deleted_data(struct committer *c, const struct release *r)
+{
+	struct buf b = BUF_INIT;
+
+	json_open(&b, NULL, '{');
+	json_str(&b, "device_model", r->model);
+	json_int(&b, "release_id", r->id);
+	if (c->batch.why)
+		json_str(&b, "reason", c->batch.why);
+	json_close(&b, '}');
+	return batch_json(c, &b);
+}
+
 enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
 {
 	const struct model *m = fleet_model(c->fleet, cmd->release_delete.model);
@@ -271,7 +284,8 @@ enum prepared prepare_release_delete(struct committer *c, struct command *cmd)
 		return prepare_fail_nomem(cmd);
 	ch->release_deleted.id = r->id;
 	ch->release_deleted.deleted_us = c->batch.now_us;
-	return batch_event(&c->batch, "firmware_deleted", NULL, r->version, 0, NULL)
+	const char *data = deleted_data(c, r);
+	return data && batch_event(&c->batch, "firmware_deleted", NULL, r->version, 0, data)
 		       ? PREPARED
 		       : prepare_fail_nomem(cmd);
 }
@@ -294,12 +308,23 @@ bool release_set_suspect(struct committer *c, struct command *cmd, const struct 
 
 /* --- everything --- */
 
+static const char *words_of_stop(struct fleet *f, char *out, size_t size)
+{
+	int64_t since_us;
+
+	return fleet_stop_reason(f, out, size, &since_us) ? out : NULL;
+}
+
 static char *stop_event(struct committer *c, const char *reason)
 {
 	struct buf b = BUF_INIT;
+	char had[2048];
 
 	json_open(&b, NULL, '{');
-	json_str(&b, "reason", reason);
+	json_str(&b, "before", words_of_stop(c->fleet, had, sizeof had));
+	json_str(&b, "after", reason);
+	if (reason || c->batch.why)
+		json_str(&b, "reason", reason ? reason : c->batch.why);
 	json_close(&b, '}');
 	return batch_json(c, &b);
 }
@@ -326,9 +351,53 @@ enum prepared prepare_stop(struct committer *c, struct command *cmd)
 	ch->state.value = value;
 	if (reason && !withdraw_pending(c, cmd, &w, "everything was stopped"))
 		return prepare_fail_nomem(cmd);
-	char *data = reason ? stop_event(c, reason) : NULL;
-	if ((reason && !data) ||
+	char *data = stop_event(c, reason);
+	if (!data ||
 	    !batch_event(&c->batch, reason ? "all_stopped" : "all_resumed", NULL, NULL, 0, data))
 		return prepare_fail_nomem(cmd);
 	return PREPARED;
+}
+
+static struct group_window *make_group_window(const struct command *cmd)
+{
+	const struct window *w = cmd->group_window.window;
+	struct group_window *g = calloc(1, sizeof *g);
+
+	if (g)
+		g->group = "";
+	if (g && (!state_set_string(&g->group, cmd->group_window.group) ||
+		  (w && !(g->window = window_copy(w)))))
+		group_window_free(&g);
+	return g;
+}
+
+enum prepared prepare_group_window(struct committer *c, struct command *cmd)
+{
+	const char *group = cmd->group_window.group;
+	const char *now = cmd->group_window.window ? cmd->group_window.window->text : NULL;
+	const struct group_window *had = fleet_group_windows(c->fleet)->first;
+	struct buf b = BUF_INIT;
+
+	while (had && strcmp(had->group, group) != 0)
+		had = had->next;
+	cmd->out.existed = had ? now && strcmp(had->window->text, now) == 0 : !now;
+	if (cmd->out.existed)
+		return PREPARED;
+	struct plan_work *p = plan_work(c, cmd);
+	struct change *ch = p ? batch_change(&c->batch, CHANGE_STATE) : NULL;
+	if (!ch || !(p->group_window = make_group_window(cmd)) ||
+	    !(ch->state.key = batch_printf(&c->batch, STATE_GROUP_WINDOW "%s", group)))
+		return prepare_fail_nomem(cmd);
+	ch->state.value = now;
+	json_open(&b, NULL, '{');
+	json_str(&b, "group", group);
+	json_str(&b, "before", had ? had->window->text : NULL);
+	json_str(&b, "after", now);
+	if (c->batch.why)
+		json_str(&b, "reason", c->batch.why);
+	json_close(&b, '}');
+	const char *data = batch_json(c, &b);
+	return data && batch_event(&c->batch, "group_window", NULL, NULL, 0, data)
+		       ? PREPARED
+		       : prepare_fail_nomem(cmd);
 }

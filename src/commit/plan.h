@@ -27,6 +27,10 @@ const char *rollout_never_offers(const struct rollout *r, int64_t now_us);
 OTA_MUST_USE bool rollout_step(struct committer *c, struct command *cmd, struct rollout *r,
 			       const struct walk *is, const char *reason);
 
+/* MADE, which is the command's from now on, begins: its row and event.  False: out of memory. */
+OTA_MUST_USE bool rollout_add(struct committer *c, struct command *cmd, struct model *m,
+			      struct rollout *made, const char *by, const char *reason);
+
 /* Visits the fleet for open attempts of one release or one rollout that have not begun. */
 struct withdrawal {
 	struct committer *c;

@@ -14,11 +14,32 @@ struct count {
 	struct progress *out;
 };
 
+/* Of a rollout that takes a release back: who runs that still, and whom it has brought back. */
+static bool count_brought_back(const struct device *d, struct count *n)
+{
+	struct stage_facts *f = &n->out->facts;
+	bool seen = d->last_seen_us > f->now_us - STAGE_SEEN_US;
+	bool is_back = !decide_brings_back(d, n->rollout);
+	enum gate_standing standing = GATE_STANDING_NONE;
+
+	if (is_back && runs_release(d, n->rollout->release))
+		standing = committer_gate_standing(n->committer, n->rollout, d);
+	if (is_back && standing == GATE_STANDING_NONE)
+		return true;
+	f->devices++;
+	f->seen += seen;
+	n->out->on_version += is_back;
+	f->proven += standing == GATE_STANDING_PROVEN;
+	return true;
+}
+
 static bool count_device(const struct device *d, void *ctx)
 {
 	struct count *n = ctx;
 	struct stage_facts *f = &n->out->facts;
 
+	if (n->rollout->back.from)
+		return count_brought_back(d, n);
 	if (!target_includes(n->rollout, d))
 		return true;
 	f->devices++;
@@ -50,6 +71,7 @@ void progress_count(struct committer *c, const struct rollout *r, int64_t now_us
 	out->facts.now_us = now_us;
 	out->facts.stopped = fleet_is_stopped(c->fleet);
 	out->facts.evidence = 1;
+	out->facts.may_be_nobody = r->back.from != NULL;
 	committer_gate(c, r, weigh, &out->facts.evidence);
 	fleet_visit(c->fleet, 0, FLEET_SHARDS, count_device, &n);
 }

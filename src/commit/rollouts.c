@@ -5,6 +5,7 @@
  */
 #include "commit/gates.h"
 #include "commit/plan.h"
+#include "commit/takeback.h"
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -72,6 +73,7 @@ struct rollout *rollout_make(const struct rollout_new *n, const struct release *
 	}
 	r->release = (struct release *)(uintptr_t)rel;
 	r->guard = n->guard;
+	r->rolls_back = n->rolls_back;
 	r->walk = walk_begin(n->active, n->not_before_us, now_us);
 	r->active = rollout_state_offers(r->walk.state);
 	r->created_active = n->active;
@@ -124,8 +126,9 @@ static bool same_rollout(const struct rollout *a, const struct rollout *b)
 	       strcmp(a->target.group, b->target.group) == 0 &&
 	       same_lists(&a->target, &b->target) && a->created_active == b->created_active &&
 	       a->allow_downgrade == b->allow_downgrade && a->max_attempts == b->max_attempts &&
-	       a->max_parallel == b->max_parallel && a->guard.off == b->guard.off &&
-	       a->guard.bounded == b->guard.bounded && a->guard.given == b->guard.given &&
+	       a->max_parallel == b->max_parallel && a->rolls_back == b->rolls_back &&
+	       a->guard.off == b->guard.off && a->guard.bounded == b->guard.bounded &&
+	       a->guard.given == b->guard.given &&
 	       (!a->guard.given || gate_params_equal(&a->guard.params, &b->guard.params));
 }
 
@@ -193,6 +196,7 @@ static char *rollout_metadata(struct committer *c, const struct rollout *r)
 	json_open(&b, NULL, '{');
 	json_bool(&b, "created_active", r->created_active);
 	guard_write(&b, &r->guard);
+	takeback_write(&b, r);
 	json_close(&b, '}');
 	return batch_json(c, &b);
 }
@@ -212,6 +216,7 @@ static char *created_data(struct committer *c, const struct rollout *r, const ch
 	if (r->window)
 		json_str(&b, "window", r->window->text);
 	guard_write(&b, &r->guard);
+	takeback_write(&b, r);
 	if (reason)
 		json_str(&b, "reason", reason);
 	json_close(&b, '}');
@@ -285,6 +290,36 @@ static bool override_suspicion(struct committer *c, struct command *cmd, const s
 	       release_set_suspect(c, cmd, made->release, 0);
 }
 
+bool rollout_add(struct committer *c, struct command *cmd, struct model *m, struct rollout *made,
+		 const char *by, const char *reason)
+{
+	struct plan_work *p = plan_work(c, cmd);
+
+	if (!p) {
+		rollout_free(&made);
+		return false;
+	}
+	p->new_rollout = made;
+	p->model = m;
+	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_INSERT);
+	if (!ch)
+		return false;
+	ch->rollout.rollout = made;
+	ch->rollout.created_by = by;
+	ch->rollout.metadata = rollout_metadata(c, made);
+	ch->rollout.target_filter = target_filter(c, &made->target);
+	ch->rollout.stages = stages_json(c, made);
+	char *data = created_data(c, made, ch->rollout.stages, reason);
+	return ch->rollout.target_filter && ch->rollout.stages && ch->rollout.metadata && data &&
+	       batch_event(&c->batch, "rollout_created", NULL, made->release->version, made->id,
+			   data);
+}
+
+static bool begin_stage(struct committer *c, const struct rollout *made)
+{
+	return !made->walk.stage_since_us || gates_note_stage(c, made, 0);
+}
+
 enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 {
 	const struct rollout_new *n = &cmd->rollout;
@@ -311,29 +346,11 @@ enum prepared prepare_rollout_create(struct committer *c, struct command *cmd)
 		rollout_free(&made);
 		return PREPARED_FAIL;
 	}
-	struct plan_work *p = plan_work(c, cmd);
-	if (!p) {
-		rollout_free(&made);
-		return prepare_fail_nomem(cmd);
-	}
-	p->new_rollout = made;
-	p->model = m;
 	cmd->out.id = made->id;
-	struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_INSERT);
-	if (!ch)
-		return prepare_fail_nomem(cmd);
-	ch->rollout.rollout = made;
-	ch->rollout.created_by = "api";
-	ch->rollout.metadata = rollout_metadata(c, made);
-	ch->rollout.target_filter = target_filter(c, &made->target);
-	ch->rollout.stages = stages_json(c, made);
-	char *data = created_data(c, made, ch->rollout.stages, n->reason);
-	if (!ch->rollout.target_filter || !ch->rollout.stages || !ch->rollout.metadata || !data ||
-	    !batch_event(&c->batch, "rollout_created", NULL, n->version, made->id, data) ||
-	    !override_suspicion(c, cmd, made) ||
-	    (made->walk.stage_since_us && !gates_note_stage(c, made, 0)))
-		return prepare_fail_nomem(cmd);
-	return PREPARED;
+	return rollout_add(c, cmd, m, made, "api", n->reason) && override_suspicion(c, cmd, made) &&
+			       begin_stage(c, made)
+		       ? PREPARED
+		       : prepare_fail_nomem(cmd);
 }
 
 /* --- from one state to another --- */
@@ -475,7 +492,12 @@ enum prepared prepare_rollout_walk(struct committer *c, struct command *cmd)
 		return prepare_fail(cmd, OTA_ECONFLICT,
 				    "release %s was deleted; upload it again before activating %s",
 				    r->release->version, r->name);
+	if (event == ROLLOUT_ROLLBACK && takeback_error(c, r, why, sizeof why))
+		return prepare_fail(cmd, OTA_ECONFLICT, "%s", why);
 	cmd->out.state = is.state;
 	cmd->out.stage = is.stage + 1;
-	return rollout_step(c, cmd, r, &is, cmd->walk.reason) ? PREPARED : prepare_fail_nomem(cmd);
+	if (!rollout_step(c, cmd, r, &is, cmd->walk.reason) ||
+	    (event == ROLLOUT_ROLLBACK && !takeback_make(c, cmd, r, cmd->walk.reason)))
+		return prepare_fail_nomem(cmd);
+	return PREPARED;
 }

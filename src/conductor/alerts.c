@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "conductor/silence.h"
 #include "conductor/webhook.h"
+#include "core/retry.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -42,6 +43,7 @@ struct note {
 	int stage;
 	/* Its attempts as they were counted, when they had moved so often. */
 	struct alert_attempts attempts;
+	struct alert_breaks breaks; /* of its release */
 	uint64_t moves;
 	int64_t counted_us, count_next_us; /* counted_us 0: never */
 	int64_t stored_progress_us;        /* before the start; -1: not looked up yet */
@@ -268,11 +270,11 @@ void alerts_judged(struct alerts *a, const struct rollout *r, enum walk_wait wai
 	n->stage = r->walk.stage;
 }
 
-/* A later rollout of the model offers another release. */
+/* A later rollout of the model offers another release, and not only to take this one back. */
 static bool is_replaced(const struct model *m, const struct rollout *r)
 {
 	for (const struct rollout *o = m->rollouts; o; o = o->next)
-		if (o->id > r->id && o->active && o->release != r->release)
+		if (o->id > r->id && o->active && o->release != r->release && !o->back.from)
 			return true;
 	return false;
 }
@@ -350,6 +352,44 @@ static bool is_on_its_way(const struct model *m, const struct release *rel)
 	return false;
 }
 
+static void add_release_facts(struct buf *b, const struct release *rel)
+{
+	json_int(b, "release_id", rel->id);
+	json_str(b, "firmware_version", rel->version);
+	json_str(b, "device_model", rel->model);
+}
+
+/* As they were counted last, for whichever of its rollouts. */
+static void look_at_breaks(struct alerts *a, const struct model *m, const struct release *rel)
+{
+	char subject[SUBJECT_SIZE], sentence[ALERT_SENTENCE_SIZE];
+	struct alert_breaks breaks = {0};
+	int64_t counted_us = 0;
+	bool holds = !rel->deleted && is_on_its_way(m, rel);
+
+	for (const struct rollout *r = m->rollouts; r && holds; r = r->next) {
+		const struct note *n = r->release == rel ? note_of(a, r->id) : NULL;
+		if (n && n->counted_us > counted_us) {
+			counted_us = n->counted_us;
+			breaks = n->breaks;
+		}
+	}
+	if (holds && !counted_us)
+		return; /* none is counted yet */
+	snprintf(subject, sizeof subject, "release/%" PRId64, rel->id);
+	holds = holds &&
+		alert_of_breaks(rel, &breaks,
+				find_open(a, ALERT_UPDATES_BREAK_OFF, subject) != NULL, sentence);
+	struct buf *b = settle(a, ALERT_UPDATES_BREAK_OFF, subject, holds, sentence);
+	if (!b)
+		return;
+	add_release_facts(b, rel);
+	json_int(b, "tried", breaks.tried);
+	json_int(b, "broken", breaks.broken);
+	if (breaks.code)
+		json_int(b, "result_code", breaks.code);
+}
+
 static void look_at_release(struct alerts *a, const struct model *m, const struct release *rel)
 {
 	char subject[SUBJECT_SIZE], sentence[ALERT_SENTENCE_SIZE];
@@ -372,9 +412,7 @@ static void look_at_release(struct alerts *a, const struct model *m, const struc
 	struct buf *b = settle(a, ALERT_FAILURE_RATE, subject, holds, sentence);
 	if (!b)
 		return;
-	json_int(b, "release_id", rel->id);
-	json_str(b, "firmware_version", rel->version);
-	json_str(b, "device_model", rel->model);
+	add_release_facts(b, rel);
 	json_int(b, "finished", sum.finished);
 	json_int(b, "failed", sum.failed);
 }
@@ -387,8 +425,10 @@ static void look_at_plan(struct alerts *a, int64_t now_us)
 			look_at_rollout(a, m, r, now_us);
 		if (!m->rollouts)
 			continue;
-		for (const struct release *rel = m->releases; rel; rel = rel->next)
+		for (const struct release *rel = m->releases; rel; rel = rel->next) {
 			look_at_release(a, m, rel);
+			look_at_breaks(a, m, rel);
+		}
 	}
 	fleet_plan_done(a->parts.fleet);
 }
@@ -438,11 +478,56 @@ static bool see_progress(void *ctx, const struct row_event *row)
 	return true;
 }
 
+struct breaking {
+	int64_t release_id;
+	struct alert_breaks sum;
+	int64_t by_code[RESULT_CODE_LAST + 1];
+};
+
+static bool count_device(const struct device *d, void *ctx)
+{
+	struct breaking *k = ctx;
+	const struct failure_count *f = d->state.failures;
+
+	/* What failed before a success stays written down until the next try. */
+	if (d->state.ran_release_id == k->release_id) {
+		k->sum.tried++;
+		return true;
+	}
+	while (f && f->release_id && f->release_id != k->release_id)
+		f++;
+	if (!f || !f->release_id)
+		return true;
+	k->sum.tried++;
+	if (f->passing >= ALERT_BREAKS) {
+		k->sum.broken++;
+		k->by_code[f->code >= 0 && f->code <= RESULT_CODE_LAST ? f->code : 0]++;
+	}
+	return true;
+}
+
+/* A round over the fleet. */
+static struct alert_breaks count_breaks(struct fleet *f, int64_t rollout_id)
+{
+	struct breaking k = {0};
+
+	fleet_plan_read(f);
+	const struct rollout *r = fleet_rollout(f, rollout_id);
+	k.release_id = r ? r->release->id : 0;
+	fleet_plan_done(f);
+	if (k.release_id)
+		fleet_visit(f, 0, FLEET_SHARDS, count_device, &k);
+	for (int code = 0; code <= RESULT_CODE_LAST; code++)
+		if (k.by_code[code] > k.by_code[k.sum.code])
+			k.sum.code = code;
+	return k.sum;
+}
+
 static void count_attempts(struct alerts *a, int64_t now_us)
 {
 	struct store *s = a->parts.store;
 	struct attempt_counts c;
-	struct note found;
+	struct note found = {0};
 	struct ota_err err;
 	int64_t began_ms = clock_mono_ms();
 
@@ -459,6 +544,7 @@ static void count_attempts(struct alerts *a, int64_t now_us)
 	if (s->ops->rollout_counts(s, found.rollout_id, &c, &err) == OTA_OK) {
 		n->attempts.failed = c.by_state[ATTEMPT_FAILED] + c.by_state[ATTEMPT_ROLLED_BACK];
 		n->attempts.finished = n->attempts.failed + c.by_state[ATTEMPT_SUCCESS];
+		n->breaks = count_breaks(a->parts.fleet, found.rollout_id);
 		n->moves = found.moves;
 		n->counted_us = now_us;
 	}

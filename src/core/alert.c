@@ -2,6 +2,7 @@
 #include "core/alert.h"
 
 #include "base/clock.h"
+#include "core/retry.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 const char *const alert_kind_names[ALERT_KINDS] = {
 	[ALERT_ROLLOUT_HALTED] = "rollout_halted",
 	[ALERT_FAILURE_RATE] = "failure_rate",
+	[ALERT_UPDATES_BREAK_OFF] = "updates_break_off",
 	[ALERT_DEVICE_SILENT] = "device_silent",
 	[ALERT_ROLLOUT_STUCK] = "rollout_stuck",
 	[ALERT_DEADLINE_AT_RISK] = "deadline_at_risk",
@@ -171,6 +173,24 @@ bool alert_of_failures(const struct release *r, const struct alert_attempts *a, 
 		 " finished attempts at %.60s for %.60s failed: %.1f %%, more than %d %%.",
 		 a->failed, a->finished, r->version, r->model,
 		 100.0 * (double)a->failed / (double)a->finished, ALERT_FAILURE_PERCENT);
+	return true;
+}
+
+bool alert_of_breaks(const struct release *r, const struct alert_breaks *b, bool is_open,
+		     char out[ALERT_SENTENCE_SIZE])
+{
+	int most = is_open ? ALERT_FAILURE_OVER_PERCENT : ALERT_FAILURE_PERCENT;
+	const char *name = b->code ? result_code_name(b->code) : NULL;
+
+	if (b->tried < ALERT_FAILURE_ATTEMPTS || b->broken * 100 <= b->tried * most)
+		return false;
+	snprintf(out, ALERT_SENTENCE_SIZE,
+		 "%" PRId64 " of %" PRId64
+		 " devices that tried %.60s for %.60s break off on the way again and again%s%s: "
+		 "%.1f %%, more than %d %%. That says nothing of the image.",
+		 b->broken, b->tried, r->version, r->model, name ? ", mostly with " : "",
+		 name ? name : "", 100.0 * (double)b->broken / (double)b->tried,
+		 ALERT_FAILURE_PERCENT);
 	return true;
 }
 

@@ -24,6 +24,7 @@
 enum alert_kind {
 	ALERT_ROLLOUT_HALTED,       /* the release was found bad */
 	ALERT_FAILURE_RATE,         /* too many attempts at a release failed */
+	ALERT_UPDATES_BREAK_OFF,    /* too many devices do not get an image over */
 	ALERT_DEVICE_SILENT,        /* a device was not heard of since an update */
 	ALERT_ROLLOUT_STUCK,        /* nothing moves forward */
 	ALERT_DEADLINE_AT_RISK,     /* it will hardly be done in time */
@@ -60,6 +61,18 @@ struct alert_attempts {
 /* IS_OPEN: the alert was raised and not cleared. */
 bool alert_of_failures(const struct release *r, const struct alert_attempts *a, bool is_open,
 		       char out[ALERT_SENTENCE_SIZE]);
+
+/* So often in a row an update breaks off on the way until it is more than a hiccup. */
+#define ALERT_BREAKS 2
+/* Devices that have tried a release, and those whose last tries broke off for reasons that say
+ * nothing of the image (core/retry.h). */
+struct alert_breaks {
+	int64_t tried, broken;
+	int code; /* the commonest result code of theirs; 0: none told */
+};
+/* The rules of alert_of_failures(), of devices. */
+bool alert_of_breaks(const struct release *r, const struct alert_breaks *b, bool is_open,
+		     char out[ALERT_SENTENCE_SIZE]);
 
 /* A device that installed VERSION, and was heard of then. */
 struct alert_silence {

@@ -32,6 +32,25 @@ static enum reason decide_target(const struct device *d, const struct rollout *r
 	return r->target.type == TARGET_GROUP ? REASON_NOT_IN_GROUP : REASON_NOT_NAMED;
 }
 
+/* What it ran before the release that is taken back: is another rollout there for that? */
+static bool is_others(const struct takeback *b, const char *before)
+{
+	for (size_t i = 0; b->others && i < b->others->count; i++)
+		if (version_equal(b->others->items[i], before))
+			return true;
+	return false;
+}
+
+bool decide_brings_back(const struct device *d, const struct rollout *r)
+{
+	const struct takeback *b = &r->back;
+
+	if (!target_includes(r, d) || !runs_release(d, b->from))
+		return false;
+	const char *before = d->state.ran_release_id == b->from->id ? d->state.ran_from : "";
+	return version_equal(before, r->release->version) || (b->rest && !is_others(b, before));
+}
+
 /* Whether a device that runs HAS may, where LEAST ("" any) is needed. */
 static enum reason decide_least(const char *has, const char *least, enum reason below,
 				enum reason incomparable)
@@ -77,6 +96,8 @@ enum reason decide_rollout(const struct device *d, const struct rollout *r)
 	if (!r->active)
 		return r->walk.state == ROLLOUT_HALTED ? REASON_HALTED : REASON_INACTIVE;
 	enum reason why = decide_target(d, r);
+	if (why == REASON_OFFER && r->back.from && !decide_brings_back(d, r))
+		why = REASON_NOT_ON_IT;
 	return why == REASON_OFFER ? decide_version(d, r) : why;
 }
 
@@ -86,6 +107,7 @@ static int nearness(enum reason reason)
 	switch (reason) {
 	case REASON_TOO_MANY_FAILURES:
 	case REASON_IN_VAIN:
+	case REASON_TAKEN_BACK:
 	case REASON_DOWNGRADE:
 	case REASON_BELOW_MIN_VERSION:
 	case REASON_MIN_VERSION_INCOMPARABLE:
@@ -94,6 +116,7 @@ static int nearness(enum reason reason)
 	case REASON_OUTSIDE_PERCENT: return 2;
 	case REASON_NOT_IN_GROUP:
 	case REASON_NOT_NAMED: return 1;
+	case REASON_NOT_ON_IT: return -1;
 	default: return 0;
 	}
 }
@@ -106,6 +129,16 @@ static bool would_reach(const struct device *d, const struct rollout *r)
 	return why == REASON_OFFER || why == REASON_OUTSIDE_PERCENT;
 }
 
+/* One before R takes back what R has: else the device would go to and fro between them. */
+static bool is_taken_back(const struct device *d, const struct model *m, const struct rollout *r)
+{
+	for (const struct rollout *o = m->rollouts; o != r; o = o->next)
+		if (o->back.from == r->release && o->walk.state != ROLLOUT_ABORTED &&
+		    target_selects(o, d))
+			return true;
+	return false;
+}
+
 static struct decision decide_by_rollouts(const struct device *d, const struct model *m)
 {
 	struct decision refused = {.reason = REASON_NO_ROLLOUT};
@@ -114,6 +147,8 @@ static struct decision decide_by_rollouts(const struct device *d, const struct m
 		enum reason why = decide_rollout(d, r);
 		if (why == REASON_INACTIVE)
 			continue;
+		if (why == REASON_OFFER && is_taken_back(d, m, r))
+			why = REASON_TAKEN_BACK;
 		if (why == REASON_HALTED && !would_reach(d, r))
 			continue;
 		if (why == REASON_OFFER || why == REASON_UP_TO_DATE)
@@ -155,9 +190,28 @@ static struct decision ask_gate(struct decision x, const struct device *d,
 	case GATE_VARIANT_HELD: x.reason = REASON_VARIANT_HELD; break;
 	case GATE_FULL:
 	case GATE_VARIANT_FULL:
+	case GATE_TURN:
 	case GATE_CLOGGED: x.reason = again ? x.reason : REASON_NO_PLACE; break;
 	}
 	return x;
+}
+
+static bool is_in_group(const struct device *d, const char *group)
+{
+	for (size_t i = 0; i < d->state.groups->count; i++)
+		if (strcmp(d->state.groups->items[i], group) == 0)
+			return true;
+	return false;
+}
+
+/* The group of the device whose window is shut; NULL: none is. */
+static const struct group_window *shut_group(const struct device *d, const struct decide_params *p)
+{
+	const struct group_window *g = p->groups && d->state.groups ? p->groups->first : NULL;
+
+	while (g && (!is_in_group(d, g->group) || window_is_open(g->window, p->now_us)))
+		g = g->next;
+	return g;
 }
 
 static bool is_shut(const struct rollout *r, const struct decide_params *p)
@@ -165,15 +219,33 @@ static bool is_shut(const struct rollout *r, const struct decide_params *p)
 	return r->window && !window_is_open(r->window, p->now_us);
 }
 
-/* What is not begun waits while everything is stopped, and outside the window. */
-static struct decision hold_waiting(struct decision x, const struct decide_params *p)
+/* Its deadline has passed, and it is paused in a moment. */
+static bool is_too_late(const struct rollout *r, const struct decide_params *p)
 {
+	return r->deadline_us && p->now_us >= r->deadline_us;
+}
+
+/* What is not begun waits while everything is stopped, and outside the rollout's window and those
+ * of the device's groups: all of them must be open. */
+static struct decision hold_waiting(struct decision x, const struct device *d,
+				    const struct decide_params *p)
+{
+	const struct group_window *g;
+
 	if (x.reason != REASON_OFFER)
 		return x;
-	if (p->stopped)
+	if (p->stopped) {
 		x.reason = REASON_STOPPED;
-	else if (is_shut(x.rollout, p))
+	} else if (is_too_late(x.rollout, p)) {
+		x.reason = REASON_INACTIVE;
+	} else if (is_shut(x.rollout, p)) {
 		x.reason = REASON_OUTSIDE_WINDOW;
+		x.window = x.rollout->window;
+	} else if ((g = shut_group(d, p)) != NULL) {
+		x.reason = REASON_OUTSIDE_WINDOW;
+		x.window = g->window;
+		x.group = g->group;
+	}
 	return x;
 }
 
@@ -193,7 +265,7 @@ static struct decision hold(struct decision x, const struct device *d,
 	struct decision asked = ask_gate(x, d, p, false);
 	if (asked.reason == REASON_HALTED || asked.reason == REASON_VARIANT_HELD)
 		return asked;
-	x = hold_waiting(x, p);
+	x = hold_waiting(x, d, p);
 	if (x.reason != REASON_OFFER)
 		return x;
 	if (p->now_us < d->state.retry_us && failed_at(d, x.release))
@@ -230,7 +302,7 @@ static struct decision decide_now(const struct device *d, const struct model *m,
 		if (same.rollout && decide_rollout(d, same.rollout) == REASON_OFFER &&
 		    !is_shut(same.rollout, p))
 			fresh.rollout = same.rollout;
-		return hold_waiting(ask_gate(fresh, d, p, true), p);
+		return hold_waiting(ask_gate(fresh, d, p, true), d, p);
 	}
 	/* What has begun runs to its end, unless it stopped and something else takes its place. */
 	if (a->state != ATTEMPT_PENDING &&
@@ -270,6 +342,8 @@ static const char *const names[REASONS] = {
 	[REASON_REQUIRED_INCOMPARABLE] = "required_incomparable",
 	[REASON_TOO_MANY_FAILURES] = "too_many_failures",
 	[REASON_IN_VAIN] = "in_vain",
+	[REASON_NOT_ON_IT] = "not_on_it",
+	[REASON_TAKEN_BACK] = "taken_back",
 	[REASON_RETRY_LATER] = "retry_later",
 	[REASON_OUTSIDE_WINDOW] = "outside_window",
 	[REASON_WAITS] = "waits_its_turn",
@@ -398,13 +472,26 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 "allow another try with a retry.",
 			 failures_at(d, x->release->id).count, rel, name, x->rollout->max_attempts);
 		return;
+	case REASON_NOT_ON_IT:
+		snprintf(out, size,
+			 "Rollout %s brings devices back from %s to %s, and this one is not among "
+			 "them.",
+			 name, x->rollout->back.from ? x->rollout->back.from->version : "", rel);
+		return;
+	case REASON_TAKEN_BACK:
+		snprintf(out, size,
+			 "Rollout %s has %s, which a later rollout takes back: it is not offered "
+			 "again.",
+			 name, rel);
+		return;
 	case REASON_IN_VAIN:
 	case REASON_RETRY_LATER: sentence_failed(d, x, out, size); return;
 	case REASON_OUTSIDE_WINDOW:
-		window_sentence(x->rollout->window, x->now_us, when, sizeof when);
+		window_sentence(x->window, x->now_us, when, sizeof when);
 		snprintf(out, size,
-			 "It runs %s and gets %s by rollout %s inside its window, which %s.", has,
-			 rel, name, when);
+			 "It runs %s and gets %s by rollout %s inside %s%s%s window, which %s.",
+			 has, rel, name, x->group ? "group " : "its", x->group ? x->group : "",
+			 x->group ? "'s" : "", when);
 		return;
 	case REASON_WAITS:
 		snprintf(out, size,
@@ -413,6 +500,15 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 			 has, rel, name);
 		return;
 	case REASON_NO_PLACE:
+		if (x->gate.answer == GATE_TURN) {
+			snprintf(
+				out, size,
+				"It runs %s and waits for a free place at %s (rollout %s): devices "
+				"of other hardware, versions or groups, of which fewer have tried "
+				"it, go first.",
+				has, rel, name);
+			return;
+		}
 		snprintf(out, size,
 			 "It runs %s and waits for a free place at %s (rollout %s): %lld of the "
 			 "%lld "

@@ -6,7 +6,9 @@
  * release it may take wins.  A device that runs the release of the first rollout that includes it
  * is up to date, whatever others say: with incomparable versions it would else go to and fro
  * between two of them.  Where that first one requires a version that the device does not have yet,
- * an older rollout may take it there: a stepping stone.
+ * an older rollout may take it there: a stepping stone.  A rollout that takes a release back offers
+ * its own to those alone that run the other one, and while it is there no older rollout offers them
+ * that one again.
  */
 #pragma once
 
@@ -32,6 +34,8 @@ enum reason {
 	REASON_REQUIRED_INCOMPARABLE,
 	REASON_TOO_MANY_FAILURES,
 	REASON_IN_VAIN,            /* it failed in a way that another try would not mend */
+	REASON_NOT_ON_IT,          /* the rollout takes a release back that it does not run */
+	REASON_TAKEN_BACK,         /* a later rollout takes the release back */
 	REASON_RETRY_LATER,        /* it failed, and is tried again after a while */
 	REASON_OUTSIDE_WINDOW,     /* nothing begins until the rollout's window opens */
 	REASON_WAITS,              /* its turn comes when others are done */
@@ -56,6 +60,9 @@ struct decision {
 	const struct rollout *rollout; /* whose doing it is; NULL: none */
 	int64_t now_us;                /* when it was decided; 0 of decide_rollout() */
 	struct gate_word gate;         /* of REASON_NO_PLACE */
+	/* Of REASON_OUTSIDE_WINDOW: the window that is shut, and whose; NULL: the rollout's own. */
+	const struct window *window;
+	const char *group;
 };
 
 struct decide_params {
@@ -63,6 +70,7 @@ struct decide_params {
 	int64_t stale_us; /* a begun download without a word for so long may be superseded */
 	bool stopped;     /* nothing new is offered to anybody */
 	bool full;        /* as many are downloading as may: nobody new */
+	const struct group_windows *groups; /* the plan's; NULL: no group has hours of its own */
 	/* Asks the gate whether D may be offered what R has.  NULL: there is none. */
 	struct gate_word (*ask)(void *ctx, const struct device *d, const struct rollout *r);
 	void *ask_ctx;
@@ -73,6 +81,8 @@ struct decision decide(const struct device *d, const struct model *m,
 		       const struct decide_params *p);
 /* One rollout alone: REASON_OFFER, REASON_UP_TO_DATE, or why not. */
 enum reason decide_rollout(const struct device *d, const struct rollout *r);
+/* Whether a rollout that takes a release back would bring D back, as it is now. */
+bool decide_brings_back(const struct device *d, const struct rollout *r);
 static inline bool decision_offers(const struct decision *x)
 {
 	return x->reason == REASON_OFFER || x->reason == REASON_IN_PROGRESS;

@@ -108,6 +108,7 @@ struct device_state {
 	int64_t retry_us;                     /* what failed is not tried again before; 0: none */
 	int64_t ran_release_id;               /* the release of its last success, while it stands */
 	const char *ran_as;                   /* what it calls itself since; "" until it was seen */
+	const char *ran_from;                 /* what it ran before that success; "" not known */
 };
 
 struct device {
@@ -203,6 +204,16 @@ struct guard {
 	struct gate_params params;
 };
 
+/* A rollout that takes another's release back: whom it reaches besides by its target. */
+struct takeback {
+	int64_t rollout_id;         /* the one that is taken back; 0: it takes nothing back */
+	const struct release *from; /* devices that run this one; NULL: it takes nothing back */
+	/* Those that ran its own release before; and with REST all others, but for those that ran
+	 * one of these before, which other rollouts bring back (owned; NULL: none). */
+	bool rest;
+	struct string_list *others;
+};
+
 struct rollout {
 	int64_t id;
 	const char *name; /* interned */
@@ -222,6 +233,8 @@ struct rollout {
 	int stage_count;       /* 1 or more */
 	struct walk walk;
 	struct guard guard;     /* never changes */
+	bool rolls_back;        /* when it halts, what it gave is taken back */
+	struct takeback back;   /* never changes */
 	_Atomic uint64_t moves; /* of attempts of it, told or seen: somebody may want to count anew
 				 */
 	_Atomic int64_t progressed_us; /* when one last moved towards success; 0: not since the
@@ -232,6 +245,17 @@ struct rollout {
 	/* The lowest bucket hash among the target's devices, UINT64_MAX: there are none. */
 	_Atomic uint64_t lowest_hash;
 	struct rollout *next; /* older rollout of the model */
+};
+
+/* The hours of a group: its devices begin no update outside them, whatever the rollout. */
+struct group_window {
+	const char *group;     /* interned */
+	struct window *window; /* owned */
+	struct group_window *next;
+};
+
+struct group_windows {
+	struct group_window *first; /* by name, ascending */
 };
 
 struct model {

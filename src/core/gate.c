@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "core/gate.h"
 
+#include "base/hash.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +42,20 @@ static const char *text(const char *s)
 	return s ? s : "";
 }
 
+uint64_t gate_variant_key(const char *hw, const char *from)
+{
+	return hash64_mix(hash64(hw, strlen(hw)) + 3 * hash64(from, strlen(from)));
+}
+
+bool gate_variant_has_place(const struct gate *g, uint64_t key)
+{
+	for (int i = 0; i < g->variant_count; i++)
+		if (g->variants[i].key == key)
+			return !g->variants[i].line.halted &&
+			       gate_line_has_place(&g->variants[i].line);
+	return true;
+}
+
 /* Its place, or -1.  When all are taken, the last is everybody else's. */
 static int variant_find(const struct gate *g, const char *hw, const char *from)
 {
@@ -72,7 +88,8 @@ static int variant_make(struct gate *g, const char *hw, const char *from)
 		return -1;
 	bool shared = g->variant_count == GATE_VARIANTS_MAX - 1;
 	struct gate_variant v = {.hw = strdup(shared ? "" : hw),
-				 .from = strdup(shared ? "" : from)};
+				 .from = strdup(shared ? "" : from),
+				 .key = gate_variant_key(hw, from)};
 	if (!v.hw || !v.from) {
 		free(v.hw);
 		free(v.from);

@@ -39,12 +39,14 @@ enum gate_answer {
 	GATE_FULL,         /* as many as may be are without an outcome */
 	GATE_VARIANT_FULL, /* ... of this variant */
 	GATE_CLOGGED,      /* too much waits behind an early one without an outcome */
+	GATE_TURN,         /* others, of whose kind fewer have met it, go first: core/fair.h */
 	GATE_HALTED,       /* the release is */
 	GATE_VARIANT_HELD, /* this variant is halted, others go on */
 };
 
 struct gate_variant {
 	char *hw, *from; /* "" unknown; owned */
+	uint64_t key;    /* gate_variant_key() of both */
 	int rank;        /* the so-manieth that was met; 0: reserved for, never exposed */
 	struct gate_line line;
 };
@@ -75,6 +77,9 @@ OTA_MUST_USE bool gate_copy_bounds(struct gate *to, const struct gate *from);
 enum gate_answer gate_ask(const struct gate *g, const char *hw, const char *from);
 /* The same, of a variant that is there, by its place in the gate's array. */
 enum gate_answer gate_ask_variant(const struct gate *g, int variant);
+/* What a variant is called in short, and whether it could have a place of its own. */
+uint64_t gate_variant_key(const char *hw, const char *from);
+bool gate_variant_has_place(const struct gate *g, uint64_t key);
 /* Asks, and takes the place when it is GATE_FREE.  OTA_OK, or OTA_ENOMEM with nothing taken. */
 enum ota_code gate_reserve(struct gate *g, const char *hw, const char *from,
 			   enum gate_answer *answer, struct gate_place *out) OTA_MUST_USE;

@@ -122,6 +122,11 @@ void gate_answer_sentence(const struct gate *g, enum gate_answer a, const char *
 			 "%zu devices wait behind an earlier one of which nothing is known yet",
 			 l->count - l->entered_count - l->gone);
 		break;
+	case GATE_TURN:
+		snprintf(out, GATE_SENTENCE_SIZE,
+			 "devices of other hardware, versions or groups, of which fewer have tried "
+			 "the release, go first");
+		break;
 	case GATE_HALTED: snprintf(out, GATE_SENTENCE_SIZE, "the release is halted"); break;
 	case GATE_VARIANT_HELD:
 		snprintf(out, GATE_SENTENCE_SIZE,

@@ -250,7 +250,8 @@ int64_t stage_need(const struct stage *s, const struct stage_facts *f)
 
 	if (s->min_proven != STAGE_MIN_PROVEN_AUTO)
 		return s->min_proven;
-	return need > 0 ? need : 1; /* where nobody was seen, nothing was proven either */
+	/* Where nobody was seen, nothing was proven either. */
+	return need > 0 || f->may_be_nobody ? need : 1;
 }
 
 int64_t stage_until_us(const struct rollout *r)

@@ -73,10 +73,11 @@ struct walk walk_begin(bool active, int64_t not_before_us, int64_t now_us);
 struct stage_facts {
 	int64_t now_us;
 	int64_t devices;
-	int64_t seen;    /* of them, within STAGE_SEEN_US */
-	int64_t proven;  /* of them: they run the release, and did well */
-	double evidence; /* against the release; 1: none either way */
-	bool stopped;    /* nothing is offered by anybody */
+	int64_t seen;       /* of them, within STAGE_SEEN_US */
+	int64_t proven;     /* of them: they run the release, and did well */
+	double evidence;    /* against the release; 1: none either way */
+	bool stopped;       /* nothing is offered by anybody */
+	bool may_be_nobody; /* without a device that was seen the stage is done, not empty */
 };
 
 enum walk_wait {

@@ -65,6 +65,10 @@ void fleet_free(struct fleet **fp)
 		next = m->next;
 		fleet_model_free(m);
 	}
+	for (struct group_window *g = f->group_windows.first, *next; g; g = next) {
+		next = g->next;
+		group_window_free(&g);
+	}
 	free(f->tokens.slots);
 	free(f->stop_reason);
 	pthread_mutex_destroy(&f->token_lock);

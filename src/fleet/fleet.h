@@ -54,6 +54,8 @@ size_t fleet_device_count(struct fleet *f);
 /* Whether an operator stopped everything; why and since when (REASON may be NULL). */
 bool fleet_is_stopped(struct fleet *f);
 bool fleet_stop_reason(struct fleet *f, char *reason, size_t size, int64_t *since_us);
+/* The hours of groups: the same list for as long as the fleet lives, read with the plan held. */
+const struct group_windows *fleet_group_windows(struct fleet *f);
 /* Counts the changes of the plan: another number, and somebody may have to be told. */
 uint64_t fleet_plan_number(struct fleet *f);
 /* Whether a release that is not deleted has these bytes.  FLEET is a struct fleet (a callback's
@@ -90,6 +92,9 @@ void fleet_set_suspect(struct fleet *f, struct release *r, int64_t since_us);
 /* Another name of the release; takes LEARNT, frees the list before. */
 void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *learnt);
 
+/* The group's hours are another's from now on: takes G.  Without a window it has none any more. */
+void fleet_set_group_window(struct fleet *f, struct group_window *g);
+void group_window_free(struct group_window **g);
 /* Takes REASON (malloc()ed); NULL: everything goes on. */
 void fleet_set_stop(struct fleet *f, char *reason, int64_t since_us);
 

@@ -29,8 +29,9 @@ struct fleet {
 	struct shard shards[FLEET_SHARDS];
 	pthread_mutex_t token_lock; /* after a shard's lock */
 	struct token_table tokens;
-	_Atomic size_t device_count; /* born ones */
-	char *stop_reason;           /* plan_lock: NULL, all goes on */
+	_Atomic size_t device_count;        /* born ones */
+	struct group_windows group_windows; /* plan_lock */
+	char *stop_reason;                  /* plan_lock: NULL, all goes on */
 	int64_t stop_since_us;
 	_Atomic bool stopped;
 	_Atomic uint64_t plan_number;

@@ -44,11 +44,51 @@ void rollout_free(struct rollout **rp)
 	intern_put(r->requires);
 	intern_put(r->walk.reason);
 	string_list_free(&r->target.device_ids);
+	string_list_free(&r->back.others);
 	free(r->target.macs);
 	free(r->stages);
 	window_free(&r->window);
 	free(r);
 	*rp = NULL;
+}
+
+void group_window_free(struct group_window **gp)
+{
+	struct group_window *g = *gp;
+
+	if (!g)
+		return;
+	intern_put(g->group);
+	window_free(&g->window);
+	free(g);
+	*gp = NULL;
+}
+
+const struct group_windows *fleet_group_windows(struct fleet *f)
+{
+	return &f->group_windows;
+}
+
+void fleet_set_group_window(struct fleet *f, struct group_window *g)
+{
+	struct group_window **p = &f->group_windows.first, *old = NULL;
+
+	pthread_rwlock_wrlock(&f->plan_lock);
+	while (*p && strcmp((*p)->group, g->group) < 0)
+		p = &(*p)->next;
+	if (*p && strcmp((*p)->group, g->group) == 0) {
+		old = *p;
+		*p = old->next;
+	}
+	if (g->window) {
+		g->next = *p;
+		*p = g;
+		g = NULL;
+	}
+	pthread_rwlock_unlock(&f->plan_lock);
+	f->plan_number++;
+	group_window_free(&old);
+	group_window_free(&g);
 }
 
 void fleet_model_free(struct model *m)

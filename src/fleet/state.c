@@ -14,7 +14,8 @@ static void free_const(const void *p)
 
 void state_init(struct device_state *s)
 {
-	*s = (struct device_state){.model = "", .version = "", .hw = "", .ran_as = ""};
+	*s = (struct device_state){
+		.model = "", .version = "", .hw = "", .ran_as = "", .ran_from = ""};
 }
 
 static void attempt_free(const struct attempt *a)
@@ -41,6 +42,7 @@ void state_fini(struct device_state *s)
 	intern_put(s->version);
 	intern_put(s->hw);
 	intern_put(s->ran_as);
+	intern_put(s->ran_from);
 	free_const(s->digests);
 	free_const(s->failures);
 	attempt_free(s->attempt);
@@ -97,6 +99,7 @@ bool state_copy(struct device_state *dst, const struct device_state *src)
 	intern_ref(dst->version);
 	intern_ref(dst->hw);
 	intern_ref(dst->ran_as);
+	intern_ref(dst->ran_from);
 	if ((src->digests && !state_set_digests(dst, src->digests)) ||
 	    (src->failures && !copy_failures(dst, src->failures)) ||
 	    (src->attempt && !state_set_attempt(dst, src->attempt)) ||

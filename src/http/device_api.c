@@ -91,10 +91,10 @@ static int64_t come_again_s(const struct request *r, const struct decision *x)
 
 	if (x->reason != REASON_OUTSIDE_WINDOW)
 		return poll_s;
-	int64_t opens_us = window_next_change_us(x->rollout->window, now_us);
+	int64_t opens_us = window_next_change_us(x->window, now_us);
 	if (opens_us == INT64_MAX || (opens_us - now_us) / US_PER_S >= poll_s)
 		return poll_s;
-	int64_t shuts_us = window_next_change_us(x->rollout->window, opens_us);
+	int64_t shuts_us = window_next_change_us(x->window, opens_us);
 	int64_t spread_us = r->server->cfg->poll_interval_s * US_PER_S;
 	if (shuts_us != INT64_MAX && (shuts_us - opens_us) / 2 < spread_us)
 		spread_us = (shuts_us - opens_us) / 2;

@@ -399,7 +399,7 @@ enum next device_retry(struct request *r)
 	r->command.kind = COMMAND_RETRY;
 	r->command.retry.device_id = r->args[0];
 	r->command.retry.version = request_name_filter(r, "firmware_version");
-	if (field_errors_any(&r->errors))
+	if (!request_reason(r))
 		return respond_fields(r);
 	return request_submit(r, after_retry);
 }
@@ -417,5 +417,7 @@ enum next device_delete(struct request *r)
 		return NEXT_ANSWER;
 	r->command.kind = COMMAND_DEVICE_DELETE;
 	r->command.device_delete.device_id = r->args[0];
+	if (!request_reason(r))
+		return respond_fields(r);
 	return request_submit(r, after_device_delete);
 }

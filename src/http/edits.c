@@ -38,6 +38,7 @@ static struct device_edit *begin_edit(struct request *r)
 	r->command.kind = COMMAND_DEVICE_EDIT;
 	r->command.edit.edits = e;
 	r->command.edit.count = 1;
+	(void)request_reason(r); /* with all other errors: submit_edit() */
 	return e;
 }
 
@@ -394,6 +395,7 @@ enum next devices_import(struct request *r)
 		used += im->edits[i].group_count;
 	}
 	check_devices(r, im);
+	(void)request_reason(r);
 	if (field_errors_any(&r->errors))
 		return respond_fields(r);
 	if (im->count == 0)

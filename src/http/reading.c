@@ -107,6 +107,17 @@ const char *request_filter(struct request *r, const char *name)
 	return v && v[0] ? v : NULL;
 }
 
+bool request_reason(struct request *r)
+{
+	const char *why = request_filter(r, "reason");
+
+	if (why && field_text_length(why) > REASON_MAX)
+		field_errors_add(&r->errors, "query", "reason", FIELD_TYPE_VALUE,
+				 "has more than %d characters", REASON_MAX);
+	r->command.why = why;
+	return !field_errors_any(&r->errors);
+}
+
 const char *request_name_filter(struct request *r, const char *name)
 {
 	const struct query_param *p = query_find(&r->query, name);

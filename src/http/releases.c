@@ -160,5 +160,7 @@ enum next release_delete(struct request *r)
 	r->command.release_delete.model = r->memory;
 	r->file_loose = true;
 	r->release = release_deleted;
+	if (!request_reason(r))
+		return respond_fields(r);
 	return request_submit(r, after_delete);
 }

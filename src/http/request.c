@@ -146,6 +146,7 @@ static void suspend(struct request *r, handler_fn *resume)
 
 static void submit_suspended(struct request *r)
 {
+	r->command.by = r->route->admin ? ADMIN_NAME : NULL;
 	r->command.owner = r;
 	r->command.done = command_done;
 	if (committer_submit(r->server->committer, &r->command, &r->job_err) != OTA_OK) {
@@ -156,7 +157,6 @@ static void submit_suspended(struct request *r)
 
 enum next request_submit(struct request *r, handler_fn *resume)
 {
-	r->command.by = r->route->admin ? ADMIN_NAME : NULL;
 	suspend(r, resume);
 	submit_suspended(r);
 	return NEXT_SUSPENDED;

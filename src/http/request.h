@@ -212,6 +212,9 @@ void add_update_row(struct buf *b, const struct row_update *row);
 void respond_cursor(struct request *r, bool more, int64_t last_id);
 /* A query parameter; NULL when it is absent or empty. */
 const char *request_filter(struct request *r, const char *name);
+/* Query parameter `reason`: why somebody does it, for the log.  False: the errors say what is wrong
+ * with this or what was looked at before. */
+bool request_reason(struct request *r);
 /* The same of a name or version: a '+' meant a '+', and would find nothing; it goes into errors. */
 const char *request_name_filter(struct request *r, const char *name);
 /* "http://host:port", from OTA_PUBLIC_URL, Host, or the own address. */
@@ -238,12 +241,15 @@ void rollout_read_guard(struct request *r, const struct json_fields *f);
 void rollout_read_gate(struct request *r, const json_t *o, struct gate_params *p);
 void rollout_add_gate(struct request *r, struct buf *b, const struct rollout *o);
 handler_fn rollout_activate, rollout_deactivate, rollout_pause, rollout_resume, rollout_promote,
-	rollout_approve, rollout_abort;
+	rollout_approve, rollout_abort, rollout_rollback;
 handler_fn devices_list, device_show, device_delete, device_explain, device_retry;
 handler_fn groups_put, groups_delete, group_put, group_delete, label_put, label_delete, notes_put,
 	notes_delete, devices_import;
 handler_fn updates_list, events_list, rejected_list;
 handler_fn all_stop, all_resume;
+handler_fn group_windows_list, group_window_put, group_window_delete;
+/* "window_now": whether updates may begin, and until when that is so. */
+void add_window_now(struct buf *b, const struct window *w, int64_t now_us);
 handler_fn alerts_list, alert_acknowledge;
 handler_fn health_show, metrics_show;
 

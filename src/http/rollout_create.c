@@ -222,8 +222,12 @@ static void read_window(struct request *r, const struct json_fields *f)
 static void read_manners(struct request *r, const struct json_fields *f)
 {
 	struct rollout_new *n = &r->command.rollout;
+	static const char *const ends[] = {"keep", "rollback"};
 	int64_t max_parallel = 0, priority = 0;
+	size_t on_halt = 0;
 
+	json_field_word(f, "on_halt", false, ends, 2, &on_halt);
+	n->rolls_back = on_halt == 1;
 	json_field_int(f, "max_parallel", false, 0, MAX_PARALLEL_MAX, &max_parallel);
 	json_field_int(f, "priority", false, -PRIORITY_MAX, PRIORITY_MAX, &priority);
 	n->max_parallel = (int)max_parallel;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Rollouts: led by people.  Switched on and off, paused, resumed, promoted, approved, aborted. */
+/* Rollouts: led by people.  Switched on and off, paused, resumed, promoted, approved, aborted,
+ * rolled back. */
 #include "http/request.h"
 
 #include <stdio.h>
@@ -59,6 +60,9 @@ static void say(const struct command *cmd, char *out, size_t size)
 			 id);
 	else if (cmd->out.existed)
 		snprintf(out, size, "rollout %lld was %s already", id, state);
+	else if (cmd->out.back_id)
+		snprintf(out, size, "rollout %lld is %s; rollout %lld takes back what it gave", id,
+			 state, (long long)cmd->out.back_id);
 	else if (cmd->walk.event == ROLLOUT_APPROVE)
 		snprintf(out, size, "stage %d of rollout %lld is approved", cmd->out.stage, id);
 	else if (cmd->out.count > 0)
@@ -86,6 +90,8 @@ static enum next after_walk(struct request *r)
 	}
 	json_str(b, "state", rollout_state_name(cmd->out.state));
 	json_int(b, "stage", cmd->out.stage);
+	if (cmd->code == OTA_OK && cmd->out.back_id)
+		json_int(b, "rolled_back_by", cmd->out.back_id);
 	return respond_end(r);
 }
 
@@ -134,4 +140,9 @@ enum next rollout_approve(struct request *r)
 enum next rollout_abort(struct request *r)
 {
 	return walk(r, ROLLOUT_ABORT);
+}
+
+enum next rollout_rollback(struct request *r)
+{
+	return walk(r, ROLLOUT_ROLLBACK);
 }

@@ -23,13 +23,25 @@ static void add_stage(struct buf *b, const struct row_rollout *row)
 	json_decref(stages);
 }
 
-/* What its row keeps of how it is watched. */
+/* What its row keeps of how it is watched, and of what is taken back. */
 static void add_guard(struct buf *b, const struct row_rollout *row)
 {
 	json_t *meta = json_loads(row->metadata, 0, NULL);
+	const char *on_halt = json_string_value(json_object_get(meta, "on_halt"));
+	const json_t *back = json_object_get(meta, "rolls_back");
 	struct guard g = guard_read(meta);
 
 	guard_write(b, &g);
+	json_str(b, "on_halt", on_halt ? on_halt : "keep");
+	if (json_is_object(back)) {
+		json_open(b, "rolls_back", '{');
+		json_int(b, "rollout_id", json_integer_value(json_object_get(back, "rollout_id")));
+		json_str(b, "firmware_version",
+			 json_string_value(json_object_get(back, "firmware_version")));
+		json_close(b, '}');
+	} else {
+		json_nil(b, "rolls_back");
+	}
 	json_decref(meta);
 }
 
@@ -104,26 +116,6 @@ enum next rollouts_list(struct request *r)
 	return request_job(r, query_rollouts, request_list_done);
 }
 
-/* Whether updates may begin now, and until when that is so. */
-static void add_window(struct buf *b, const struct window *w, int64_t now_us)
-{
-	int64_t change_us = window_next_change_us(w, now_us);
-	char text[160];
-
-	json_open(b, "window_now", '{');
-	json_bool(b, "open", window_is_open(w, now_us));
-	if (change_us == INT64_MAX) {
-		json_nil(b, "until");
-	} else {
-		char until[TIME_TEXT_SIZE];
-		time_format(change_us, until);
-		json_str(b, "until", until);
-	}
-	window_sentence(w, now_us, text, sizeof text);
-	json_str(b, "sentence", text);
-	json_close(b, '}');
-}
-
 /* The stage goes on outside its window, but nobody is offered anything. */
 static void say_window(const struct rollout *r, int64_t now_us, char *out, size_t size)
 {
@@ -136,9 +128,35 @@ static void say_window(const struct rollout *r, int64_t now_us, char *out, size_
 	snprintf(out + used, size - used, " Its window %s.", when);
 }
 
+/* That of the group which it is for. */
+static void say_group_window(const struct group_windows *all, const struct rollout *r,
+			     int64_t now_us, char *out, size_t size)
+{
+	size_t used = strlen(out);
+	char when[160];
+
+	for (const struct group_window *g = r->active ? all->first : NULL; g; g = g->next) {
+		if (strcmp(g->group, r->target.group) != 0 || window_is_open(g->window, now_us))
+			continue;
+		window_sentence(g->window, now_us, when, sizeof when);
+		snprintf(out + used, size - used, " The window of group %s %s.", g->group, when);
+	}
+}
+
+static void say_takebacks(const struct model *m, const struct rollout *r, char *out, size_t size)
+{
+	for (const struct rollout *t = m ? m->rollouts : NULL; t; t = t->next) {
+		size_t used = strlen(out);
+		if (t->back.rollout_id == r->id && t->walk.state != ROLLOUT_ABORTED)
+			snprintf(out + used, size - used,
+				 " Rollout %lld brings its devices back to %s.", (long long)t->id,
+				 t->release->version);
+	}
+}
+
 /* What it waits for, for programs and for people. */
-static void add_next(struct buf *b, const struct rollout *r, const struct walk_next *n,
-		     int64_t now_us)
+static void add_next(struct fleet *f, struct buf *b, const struct rollout *r,
+		     const struct walk_next *n, int64_t now_us)
 {
 	char text[600];
 
@@ -154,8 +172,22 @@ static void add_next(struct buf *b, const struct rollout *r, const struct walk_n
 	}
 	walk_sentence(r, n, text, sizeof text);
 	say_window(r, now_us, text, sizeof text);
+	say_group_window(fleet_group_windows(f), r, now_us, text, sizeof text);
+	say_takebacks(fleet_model(f, r->release->model), r, text, sizeof text);
 	json_str(b, "sentence", text);
 	json_close(b, '}');
+}
+
+/* The rollouts that take back what it gave. */
+static void add_takebacks(struct request *r, struct buf *b, const struct rollout *o)
+{
+	const struct model *m = fleet_model(r->server->fleet, o->release->model);
+
+	json_open(b, "rolled_back_by", '[');
+	for (const struct rollout *t = m ? m->rollouts : NULL; t; t = t->next)
+		if (t->back.rollout_id == o->id)
+			json_int(b, NULL, t->id);
+	json_close(b, ']');
 }
 
 /* Whom the stage reaches, and how they do. */
@@ -169,6 +201,7 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 	if (o) {
 		progress_count(r->server->committer, o, clock_service_us(), &p);
 		struct walk_next n = walk_judge(o, &p.facts);
+		add_takebacks(r, b, o);
 		json_int(b, "targeted", p.facts.devices);
 		json_int(b, "on_version", p.on_version);
 		json_open(b, "progress", '{');
@@ -176,9 +209,9 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 		json_int(b, "proven", p.facts.proven);
 		json_int(b, "needed", stage_need(&o->stages[o->walk.stage], &p.facts));
 		json_close(b, '}');
-		add_next(b, o, &n, p.facts.now_us);
+		add_next(f, b, o, &n, p.facts.now_us);
 		if (o->window)
-			add_window(b, o->window, p.facts.now_us);
+			add_window_now(b, o->window, p.facts.now_us);
 		rollout_add_gate(r, b, o);
 	}
 	fleet_plan_done(f);

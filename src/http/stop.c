@@ -52,6 +52,8 @@ enum next all_resume(struct request *r)
 {
 	r->command.kind = COMMAND_STOP;
 	r->command.stop.reason = NULL;
+	if (!request_reason(r))
+		return respond_fields(r);
 	return request_submit(r, after_resume);
 }
 

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "core/dispatch.h"
 
+#include <limits.h>
 #include <mqtt_protocol.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 struct lane {
 	struct lane *next;
 	int64_t rollout_id; /* 0: devices whose attempt is to end */
+	int priority;       /* the rollout's; lanes of the highest that have somebody take turns */
 	size_t first, count;
 	char *ids[LANE_MAX]; /* a ring */
 };
@@ -196,7 +198,7 @@ static void take_done(struct dispatcher *d)
 
 /* --- lanes --- */
 
-static struct lane *lane_of(struct dispatcher *d, int64_t rollout_id)
+static struct lane *lane_of(struct dispatcher *d, int64_t rollout_id, int priority)
 {
 	struct lane **p = &d->lanes;
 
@@ -204,14 +206,16 @@ static struct lane *lane_of(struct dispatcher *d, int64_t rollout_id)
 		if ((*p)->rollout_id == rollout_id)
 			return *p;
 	*p = calloc(1, sizeof **p);
-	if (*p)
+	if (*p) {
 		(*p)->rollout_id = rollout_id;
+		(*p)->priority = priority;
+	}
 	return *p;
 }
 
-static void lane_push(struct dispatcher *d, int64_t rollout_id, const char *device_id)
+static void lane_push(struct dispatcher *d, const struct rollout *r, const char *device_id)
 {
-	struct lane *l = lane_of(d, rollout_id);
+	struct lane *l = lane_of(d, r ? r->id : 0, r ? r->priority : INT_MAX);
 	char *id = l && l->count < LANE_MAX ? strdup(device_id) : NULL;
 
 	if (!id) {
@@ -250,17 +254,28 @@ static void lanes_sweep(struct dispatcher *d, bool all)
 	d->turn = NULL;
 }
 
-/* The next device of the next rollout that has one. */
+/* The highest priority of which somebody waits. */
+static int highest_priority(const struct dispatcher *d)
+{
+	int highest = INT_MIN;
+
+	for (const struct lane *l = d->lanes; l; l = l->next)
+		if (l->count > 0 && l->priority > highest)
+			highest = l->priority;
+	return highest;
+}
+
+/* The next device of the next rollout that has one, of those that go first. */
 static char *next_device(struct dispatcher *d)
 {
 	if (d->waiting == 0)
 		return NULL;
-	for (;;) {
+	for (int priority = highest_priority(d);;) {
 		if (!d->turn)
 			d->turn = d->lanes;
 		struct lane *l = d->turn;
 		d->turn = l->next;
-		if (l->count > 0)
+		if (l->count > 0 && l->priority == priority)
 			return lane_pop(d, l);
 	}
 }
@@ -282,11 +297,13 @@ static bool look_at(const struct device *dev, void *ctx)
 	const struct model *m = fleet_model(l->d->cfg.fleet, dev->state.model);
 	struct decision x = decide(dev, m, &l->decide);
 	l->d->places_wanted |= x.reason == REASON_WAITS;
+	if (x.reason == REASON_NO_PLACE && dev->state.link->presence == PRESENCE_ONLINE)
+		committer_note_waiting(l->d->cfg.committer, dev, x.rollout);
 	switch (dispatch_judge(dev, &x, &l->dispatch)) {
 	case DISPATCH_NOTHING: break;
-	case DISPATCH_LAPSE: lane_push(l->d, 0, dev->device_id); break;
+	case DISPATCH_LAPSE: lane_push(l->d, NULL, dev->device_id); break;
 	case DISPATCH_OPEN:
-	case DISPATCH_AGAIN: lane_push(l->d, x.rollout ? x.rollout->id : 0, dev->device_id); break;
+	case DISPATCH_AGAIN: lane_push(l->d, x.rollout, dev->device_id); break;
 	}
 	return true;
 }

@@ -4,7 +4,8 @@
  *
  * Whom: it looks over the fleet, part by part, with the same decide() as a check-in (at once after
  * a change of the plan, else in rounds), and hears of devices that come online.  Each becomes a
- * command (COMMAND_DISPATCH) at its turn: rollouts take turns, at most so many a second.  Only when
+ * command (COMMAND_DISPATCH) at its turn: rollouts of the highest priority first, which take
+ * turns, at most so many a second.  Only when
  * the attempt is durable is cmd/ota published, with Message Expiry, and only if it still waits by
  * then.  The MQTT thread alone; the committer's thread only hands back what is done.
  */

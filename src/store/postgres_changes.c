@@ -56,6 +56,7 @@ static void put_device(struct pg_rows *r, const struct change *ch)
 	pg_add_known(c, n->ran_as);
 	add_link(c, n->link);
 	pg_add_time(c, n->retry_us);
+	pg_add_known(c, n->ran_from);
 	if (ch->device.same)
 		return;
 	pg_add_text(c, d->device_id);

@@ -304,7 +304,14 @@ static const char indexes[] =
 
 /* Each migration is the statements of up to three texts. */
 #define PARTS 3
-static const char *const migrations[][PARTS] = {{tables, adoption, indexes}};
+/* What a device goes back to when its release is taken back. */
+static const char going_back[] =
+	"ALTER TABLE devices ADD COLUMN ran_from text;"
+	"UPDATE devices d SET ran_from = (SELECT u.from_version FROM device_update_status u"
+	" WHERE u.device_id = d.device_id AND u.release_id = d.ran_release_id"
+	" AND u.status = 'success' ORDER BY u.id DESC LIMIT 1) WHERE d.ran_release_id <> 0;";
+
+static const char *const migrations[][PARTS] = {{tables, adoption, indexes}, {going_back}};
 #define MIGRATIONS ((int)(sizeof migrations / sizeof migrations[0]))
 
 static enum ota_code run(struct postgres_store *s, const char *sql, struct ota_err *err)

@@ -5,14 +5,14 @@
 #define DEVICE_NAMES                                                                               \
 	"mac_address, current_firmware_version, hw, boot_hash, booted_at, boot_seen_at,"           \
 	" firmware_digest, app_elf_sha256, ran_release_id, ran_as, site, topic_form, online,"      \
-	" presence_at, other_site, conflict_at, heard, heard_at, silent_at, retry_at"
+	" presence_at, other_site, conflict_at, heard, heard_at, silent_at, retry_at, ran_from"
 #define DEVICE_TYPES                                                                               \
 	"ttti"                                                                                     \
 	"zz"                                                                                       \
 	"tt"                                                                                       \
 	"itti"                                                                                     \
 	"izt"                                                                                      \
-	"zxzzz"
+	"zxzzzt"
 #define DEVICE_FACTS(n)                                                                            \
 	" mac_address=" n ".mac_address, current_firmware_version=" n ".current_firmware_version," \
 	" hw=" n ".hw, boot_hash=" n ".boot_hash, booted_at=" n ".booted_at,"                      \
@@ -21,7 +21,7 @@
 	" ran_as=" n ".ran_as, site=" n ".site, topic_form=" n ".topic_form, online=" n ".online," \
 	" presence_at=" n ".presence_at, other_site=" n ".other_site,"                             \
 	" conflict_at=" n ".conflict_at, heard=" n ".heard, heard_at=" n ".heard_at,"              \
-	" silent_at=" n ".silent_at, retry_at=" n ".retry_at"
+	" silent_at=" n ".silent_at, retry_at=" n ".retry_at, ran_from=" n ".ran_from"
 
 #define PROGRESS_NAMES                                                                             \
 	"error_message, progress_percent, started_at, reported_at, installing_at, accepted_at"

@@ -45,7 +45,7 @@ enum pg_statement {
 	PG_STATEMENTS,
 };
 
-#define PG_COLUMNS_MAX 26
+#define PG_COLUMNS_MAX 27
 
 /* HEAD unnest($1, $2, ...) AS n(NAMES) TAIL.  A letter of TYPES a column: i int8, t text,
  * z timestamptz, b boolean, j jsonb, x bytea. */

@@ -167,8 +167,15 @@ static const char migration_7[] =
 	"CREATE INDEX webhooks_waiting ON ota_webhooks (target, tries, id)"
 	" WHERE given_up_at IS NULL;";
 
+/* What a device goes back to when its release is taken back. */
+static const char migration_8[] =
+	"ALTER TABLE devices ADD COLUMN ran_from TEXT;"
+	"UPDATE devices SET ran_from = (SELECT u.from_version FROM device_update_status u"
+	" WHERE u.device_id = devices.device_id AND u.release_id = devices.ran_release_id"
+	" AND u.status = 'success' ORDER BY u.id DESC LIMIT 1) WHERE ran_release_id <> 0;";
+
 static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4,
-					 migration_5, migration_6, migration_7};
+					 migration_5, migration_6, migration_7, migration_8};
 
 const char *const *sqlite_migrations(int *count)
 {

@@ -108,6 +108,7 @@ static enum ota_code load_device(struct row *r, const struct store_loader *l, st
 		.ran_release_id = column_number(r, 13),
 		.ran_as = column_text_or_empty(r, 14),
 		.retry_us = column_time_us(r, 24),
+		.ran_from = column_text_or_empty(r, 26),
 	};
 	struct row_device row = {
 		.id = column_number(r, 0),
@@ -207,7 +208,7 @@ enum ota_code sql_load(struct store *base, const struct store_loader *l, struct 
 		 " created_at, hw, boot_hash, booted_at, boot_seen_at, firmware_digest, "
 		 "app_elf_sha256,"
 		 " ran_release_id, ran_as, site, topic_form, online, presence_at, other_site,"
-		 " conflict_at, heard, heard_at, silent_at, retry_at, habit_us"
+		 " conflict_at, heard, heard_at, silent_at, retry_at, habit_us, ran_from"
 		 " FROM devices",
 		 load_device},
 		{"SELECT device_id, group_name FROM device_groups ORDER BY device_id, group_name",

@@ -151,6 +151,7 @@ static bool write_device(struct sqlite_store *s, const struct change *c)
 	bind_known(st, 15, n->ran_as);
 	bind_link(st, n->link);
 	bind_time(st, 25, n->retry_us);
+	bind_known(st, 27, n->ran_from);
 	return run(st);
 }
 

@@ -6,7 +6,7 @@
 	" mac_address=?3, current_firmware_version=?5, hw=?8, boot_hash=?9, booted_at=?10,"        \
 	" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"          \
 	" ran_as=?15, site=?16, topic_form=?17, online=?18, presence_at=?19, other_site=?20,"      \
-	" conflict_at=?21, heard=?22, heard_at=?23, silent_at=?24, retry_at=?25"
+	" conflict_at=?21, heard=?22, heard_at=?23, silent_at=?24, retry_at=?25, ran_from=?27"
 #define ATTEMPT_PROGRESS                                                                           \
 	" error_message=coalesce(?5,error_message), progress_percent=?6,"                          \
 	" started_at=coalesce(started_at,?7), reported_at=?9, installing_at=?18,"                  \
@@ -18,9 +18,9 @@ const char *const sqlite_statements[STATEMENTS] = {
 		" current_firmware_version, last_seen, created_at, hw, boot_hash, booted_at,"
 		" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as, site,"
 		" topic_form, online, presence_at, other_site, conflict_at, heard,"
-		" heard_at, silent_at, retry_at, habit_us)"
+		" heard_at, silent_at, retry_at, habit_us, ran_from)"
 		" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,"
-		"?21,?22,?23,?24,?25,?26)"
+		"?21,?22,?23,?24,?25,?26,?27)"
 		" ON CONFLICT (id) DO UPDATE SET device_model=?4, last_seen=?6, "
 		"habit_us=?26," DEVICE_FACTS,
 	[ST_DEVICE_SAME] = "UPDATE devices SET" DEVICE_FACTS " WHERE id=?1",

@@ -135,10 +135,10 @@ def test_rollout_create(cli, service, args, body, name):
      {"target_type": "group", "target_filter": {"group": "g"},
       "stages": [{"percent": 100, "min_duration_s": 0, "approve": True}]},
      r"m-1.3.0-group-g-stages-[0-9a-f]{6}"),
-    (["--all", "--no-guard", "--override-suspect",
+    (["--all", "--no-guard", "--override-suspect", "--on-halt", "rollback",
       "--reason", "it was the cable"],
      {"target_type": "all", "rollout_percentage": 100, "guard": "off", "override_suspect": True,
-      "reason": "it was the cable"}, "m-1.3.0-all"),
+      "on_halt": "rollback", "reason": "it was the cable"}, "m-1.3.0-all"),
     (["--strategy", "guarded"], {"target_type": "all", "strategy": "guarded"}, "m-1.3.0-all-guarded"),
     (["--strategy", "test", "--devices", "a"],
      {"target_type": "specific", "strategy": "test", "target_filter": {"device_ids": ["a"]}},
@@ -161,7 +161,7 @@ def test_rollout_create_in_stages(cli, service, args, body, name):
     assert sent == {"firmware_version": "1.3.0", "device_model": "m", "is_active": True, **body}
 
 
-@pytest.mark.parametrize("verb", ["pause", "resume", "promote", "approve", "abort"])
+@pytest.mark.parametrize("verb", ["pause", "resume", "promote", "approve", "abort", "rollback"])
 def test_rollout_is_led(cli, service, verb):
     path = "/api/admin/rollout/7/" + verb
     service.answer("POST", path, dict(OK, state="paused", stage=2))

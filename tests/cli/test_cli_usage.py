@@ -12,9 +12,9 @@ from cli_program import ROOT
 
 COMMANDS = ["upload", "rollout", "rollout create", "rollout list", "rollout show", "rollout activate",
             "rollout deactivate", "rollout pause", "rollout resume", "rollout promote", "rollout approve",
-            "rollout abort", "rollout plan", "rollout report", "policy", "policy replay", "log", "watch", "devices", "devices list", "devices show",
+            "rollout abort", "rollout rollback", "rollout plan", "rollout report", "policy", "policy replay", "log", "watch", "devices", "devices list", "devices show",
             "devices delete", "devices group", "devices label", "devices notes", "devices import",
-            "releases", "releases list", "releases delete", "updates", "events", "rejected", "alerts", "explain",
+            "windows", "windows list", "windows set", "windows remove", "releases", "releases list", "releases delete", "updates", "events", "rejected", "alerts", "explain",
             "retry", "stop-all", "resume-all", "status", "login", "completion", "completion bash"]
 
 

@@ -239,6 +239,20 @@ def test_answers_fit(call):
         call(413, "POST", lead + verb, [walk], data=b" " * (1024 * 1024 + 1))
         assert call(200, "GET", rollout, [walk]).json()["next"]["sentence"]
 
+    call(200, "POST", up, files={"file": ("f", images.esp32("1.3.0"))},
+         params={"version": "1.3.0", "device_model": "esp32"})
+    taken = call(200, "POST", create, json=dict(body, name="taken", firmware_version="1.3.0",
+                                                on_halt="rollback")).json()["rollout_id"]
+    back = call(200, "POST", lead + "rollback", [taken], json={"reason": "to see"}).json()
+    assert call(200, "GET", rollout, [taken]).json()["rolled_back_by"] == [back["rolled_back_by"]]
+    assert call(200, "GET", rollout, [back["rolled_back_by"]]).json()["rolls_back"] == {
+        "rollout_id": taken, "firmware_version": "1.3.0"}
+    call(409, "POST", lead + "rollback", [taken])
+    call(404, "POST", lead + "rollback", [99])
+    call(422, "POST", lead + "rollback", [taken], json={"stage": "two"})
+    call(413, "POST", lead + "rollback", [taken], data=b" " * (1024 * 1024 + 1))
+    call(200, "POST", lead + "abort", [back["rolled_back_by"]])
+
     # what a person should know of
     listed = "/api/admin/alerts"
     call(200, "POST", create, json=dict(body, name="asks", stages=[
@@ -266,6 +280,16 @@ def test_answers_fit(call):
     call(200, "POST", stop, json={"reason": "again"})
     call(200, "POST", resume)
     call(200, "POST", resume)
+
+    # the hours of groups
+    hours = "/api/admin/groups/{group}/window"
+    call(200, "PUT", hours, ["lab"], json={"window": "daily 00:00-24:00 UTC", "reason": "x" * 500})
+    for wrong in ({}, {"window": "now and then"}, {"window": "daily 01:00-05:00 Europe/Nowhere"}):
+        call(422, "PUT", hours, ["lab"], json=wrong)
+    call(413, "PUT", hours, ["lab"], data=b" " * (1024 * 1024 + 1))
+    assert call(200, "GET", "/api/admin/windows").json()["windows"][0]["window_now"]["open"]
+    call(422, "DELETE", hours, ["lab"], params={"reason": "x" * 501})
+    call(200, "DELETE", hours, ["lab"], params={"reason": "it is over"})
 
     # devices
     call(200, "PUT", device + "/groups", ["dev-1"], json={"groups": ["lab", "north"]})

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Alerts on a real service, and the messages about them at a real receiver that misbehaves."""
+import datetime
 import hashlib
 import hmac
 import json
@@ -239,6 +240,33 @@ def test_failure_rate_of_a_release(services):
         update(service, "good-%d" % i, "success")
     cleared(service, alert["id"])
     wait_for(lambda: service.get("/metrics").json()["alerts_open"]["failure_rate"] == 0, "none")
+
+
+def test_updates_that_break_off(services, clock):
+    """Nothing is said of the image, and once is a hiccup: but somebody is to look at the network."""
+    service = services(env=clock.environment())
+    service.release(images.esp32(NEW), NEW)
+    service.rollout(NEW, guard="off")
+    for i in range(9):
+        update(service, "good-%d" % i, "success")
+
+    def breaks_off():
+        answer = service.check("far")
+        assert answer["update_available"]
+        service.report("far", NEW, "failed", attempt_id=answer["attempt_id"], result_code=2)
+
+    breaks_off()
+    raised(service, "failure_rate", "release/1")  # it was counted by then
+    assert service.ok("GET", "/api/admin/alerts", params={"kind": "updates_break_off"})["alerts"] == []
+    assert service.check("far")["reason"] == "retry_later"
+    clock.set_to(clock.now() + datetime.timedelta(minutes=6))
+    breaks_off()
+    alert = raised(service, "updates_break_off", "release/1")
+    assert alert["severity"] == "warning" and "mostly with download failed" in alert["sentence"]
+    assert (alert["data"]["tried"], alert["data"]["broken"], alert["data"]["result_code"]) == (10, 1, 2)
+    clock.set_to(clock.now() + datetime.timedelta(minutes=40))
+    update(service, "far", "success")
+    cleared(service, alert["id"])
 
 
 def test_a_deadline_that_cannot_be_met(services):

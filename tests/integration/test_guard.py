@@ -5,6 +5,7 @@ import json
 import pytest
 
 import images
+from mqtt import Device, MqttService
 from service import wait_for
 
 CREATE = "/api/admin/rollout/create"
@@ -140,6 +141,61 @@ def test_so_many_at_a_time(loaded):
 
     wait_for(proven, "one that proves it")
     assert loaded.check("dev-4")["update_available"]
+
+
+def test_each_kind_in_its_turn(loaded):
+    """Of two kinds of devices none takes the second place while the other waits for its first."""
+    for name, hw in (("a1", "A"), ("a2", "A"), ("b1", "B"), ("b2", "B")):
+        loaded.check(name, hw=hw)
+    make(loaded, stages=[{"percent": 100}])
+    assert loaded.check("a1", hw="A")["update_available"]
+    answer = loaded.check("a2", hw="A")
+    assert not answer["update_available"] and answer["reason"] == "waits_for_a_place"
+    assert "of which fewer have tried it, go first" in loaded.explain("a2")["sentence"]
+    loaded.restart()
+    assert loaded.check("a2", hw="A")["reason"] == "waits_for_a_place"
+    assert loaded.check("b2", hw="B")["update_available"]
+    assert loaded.check("a2", hw="A")["reason"] == "waits_for_a_place"
+    assert "2 of the 2 devices" in loaded.explain("a2")["sentence"]
+
+
+def test_commands_go_round_the_kinds(tmp_path):
+    """Over MQTT the first two commands go to the two versions that are there."""
+    service = MqttService(tmp_path / "service").start()
+    try:
+        service.release(images.esp32(NEW), NEW)
+        many = [Device(service, "many-%d" % i, version="1.0.0") for i in range(8)]
+        one = Device(service, "one", version="1.1.0")
+        wait_for(lambda: len(service.list("devices")) == 9, "the devices")
+        make(service, stages=[{"percent": 100}])
+        assert one.command()["version"] == NEW
+        wait_for(lambda: sum(len(d.commands()) for d in many) == 1, "the other command")
+        assert show(service, 1)["exposure"] == {"bound": 2, "unresolved": 2}
+    finally:
+        service.stop()
+
+
+def test_the_higher_priority_is_told_first(tmp_path):
+    """Where commands are paced, those of the higher priority do not take turns with the others."""
+    service = MqttService(tmp_path / "service", env={"OTA_DISPATCH_PER_SECOND": 1}).start()
+    try:
+        for model in ("many", "few"):
+            service.release(images.esp32(NEW), NEW, model)
+        devices = [Device(service, "many-%d" % i, model="many") for i in range(12)]
+        few = [Device(service, "few-%d" % i, model="few") for i in range(3)]
+        wait_for(lambda: len(service.list("devices")) == 15, "the devices")
+        service.rollout(NEW, "many", guard="off")
+        wait_for(lambda: any(d.commands() for d in devices), "the first of the many")
+        number = service.rollout(NEW, "few", priority=10, guard="off")
+        for device in few:
+            device.command(seconds=30)
+        events = service.ok("GET", "/api/admin/events", params={"limit": 1000})["events"][::-1]
+        made = next(e["id"] for e in events
+                    if e["event_type"] == "rollout_created" and e["rollout_id"] == number)
+        order = [e["rollout_id"] for e in events if e["event_type"] == "update_offered" and e["id"] > made]
+        assert order[:4].count(number) == 3, order  # one may have been on its way
+    finally:
+        service.stop()
 
 
 @pytest.mark.parametrize("guard, sentence", [

@@ -116,6 +116,94 @@ def test_the_dispatcher_waits_for_the_window(tmp_path, clock):
         service.stop()
 
 
+def test_the_hours_of_a_group(services, clock):
+    """They hold whatever the rollout, and beside its own: both must be open."""
+    service = services(env=clock.environment())
+    service.release(images.esp32("2.0.0"), "2.0.0")
+    for name in ("in", "out"):
+        service.check(name)
+    service.ok("PUT", "/api/admin/devices/in/groups/pumps")
+    text, begin, end = window(clock)
+    hours = "/api/admin/groups/pumps/window"
+    service.ok("PUT", hours, json={"window": text, "reason": "they are noisy"})
+    late, _, _ = window(clock, begins_in_h=3)
+    number = service.rollout("2.0.0", name="nightly", target_type="group",
+                             target_filter={"group": "pumps"})
+    every = service.rollout("2.0.0", name="every")
+    assert offered(service.check("out"))
+    answer = service.check("in")
+    assert not offered(answer) and answer["reason"] == "outside_window"
+    assert "inside group pumps's window, which opens" in service.explain("in")["sentence"]
+    shown = service.ok("GET", "/api/admin/rollouts/%d" % number)
+    assert "The window of group pumps opens" in shown["next"]["sentence"]
+    listed, = service.ok("GET", "/api/admin/windows")["windows"]
+    assert (listed["group"], listed["window"]) == ("pumps", text) and not listed["window_now"]["open"]
+    # Called into it, and durable.
+    clock.set_to(begin - datetime.timedelta(seconds=20))
+    assert 15 <= service.check("in")["retry_after_s"] <= 360
+    service.restart()
+    assert service.check("in")["reason"] == "outside_window"
+    # Open, but the rollout's own is not: neither alone is enough.
+    for one in (number, every):
+        service.ok("POST", "/api/admin/rollout/%d/deactivate" % one)
+    third = service.rollout("2.0.0", name="late", window=late)
+    made, = service.ok("GET", "/api/admin/events", params={
+        "rollout_id": third, "event_type": "rollout_created"})["events"]
+    assert made["created_by"] == "api"
+    clock.set_to(begin + minutes(10))
+    why = service.explain("in")
+    assert why["reason"] == "outside_window" and "inside its window" in why["sentence"]
+    clock.set_to(begin + minutes(70))
+    assert offered(service.check("in"))
+    # Who did what, and why; and off again.
+    service.ok("DELETE", hours, params={"reason": "not noisy any more"})
+    assert service.ok("GET", "/api/admin/windows")["windows"] == []
+    events = service.ok("GET", "/api/admin/events", params={"event_type": "group_window"})["events"]
+    assert [e["event_data"] for e in events] == [
+        {"group": "pumps", "before": text, "after": None, "reason": "not noisy any more"},
+        {"group": "pumps", "before": None, "after": text, "reason": "they are noisy"}]
+    assert {e["created_by"] for e in events} == {"api"}
+
+
+def test_who_did_what_and_why(service):
+    """Each thing that a person changes is in the log: what was, what is, and why."""
+    service.release(images.esp32("2.0.0"), "2.0.0")
+    service.check("d1")
+    device, why = "/api/admin/devices/d1", {"reason": "to see"}
+    service.ok("PUT", device + "/groups", json={"groups": ["a", "b"]}, params=why)
+    service.ok("DELETE", device + "/groups/a", params=why)
+    service.ok("PUT", device + "/label", json={"label": "one"}, params=why)
+    service.ok("PUT", device + "/label", json={"label": "two"}, params=why)
+    service.ok("DELETE", device + "/notes", params=why)
+    number = service.rollout("2.0.0", guard="off", max_attempts=1)
+    answer = service.check("d1")
+    service.report("d1", "2.0.0", "failed", attempt_id=answer["attempt_id"])
+    service.ok("POST", device + "/retry", params=why)
+    service.ok("POST", "/api/admin/stop-all", json={"reason": "stop"})
+    service.ok("POST", "/api/admin/resume-all", params=why)
+    service.ok("POST", "/api/admin/rollout/%d/abort" % number, json=why)
+    service.ok("DELETE", "/api/admin/firmware/releases/2.0.0", params={"device_model": "esp32", **why})
+    service.ok("DELETE", device, params=why)
+    rows = service.ok("GET", "/api/admin/events", params={"operations": "true"})["events"][::-1]
+    told = [(e["event_type"], e["event_data"]) for e in rows]
+    edits = [d for t, d in told if t == "device_edited"]
+    assert edits == [
+        {"before": {"groups": []}, "after": {"groups": ["a", "b"]}, **why},
+        {"before": {"groups": ["a", "b"]}, "after": {"groups": ["b"]}, **why},
+        {"before": {"label": None}, "after": {"label": "one"}, **why},
+        {"before": {"label": "one"}, "after": {"label": "two"}, **why},
+        {"before": {"notes": None}, "after": {"notes": None}, **why}]
+    data = dict(told)
+    assert data["retry_allowed"] == {"before": {"failures": 1, "passing": 0}, **why}
+    assert data["all_stopped"] == {"before": None, "after": "stop", "reason": "stop"}
+    assert data["all_resumed"] == {"before": "stop", "after": None, **why}
+    assert data["rollout_aborted"]["reason"] == "to see"
+    assert data["rollout_aborted"]["before"]["state"] == "running"
+    assert data["firmware_deleted"] == {"device_model": "esp32", "release_id": 1, **why}
+    assert data["device_deleted"] == {"before": {"device_model": "esp32", "groups": ["b"]}, **why}
+    assert {e["created_by"] for e in rows} == {"api"}
+
+
 def test_windows_that_make_no_sense(service):
     service.release(images.esp32("2.0.0"), "2.0.0")
     body = {"name": "w", "firmware_version": "2.0.0", "device_model": "esp32", "target_type": "all"}

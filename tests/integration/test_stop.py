@@ -112,7 +112,7 @@ def test_twice_is_no_error_and_changes_nothing(service):
     events = [e for e in service.list("events")
               if e["event_type"] in ("all_stopped", "all_resumed")]
     assert [e["event_type"] for e in events] == ["all_resumed", "all_stopped"]
-    assert events[1]["event_data"] == {"reason": "the first"}
+    assert events[1]["event_data"] == {"before": None, "after": "the first", "reason": "the first"}
     assert " fleet all_stopped " in service.log()
 
 

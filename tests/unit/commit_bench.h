@@ -174,6 +174,10 @@ static inline void dump_rollout(struct buf *b, const struct rollout *r)
 			   (long long)r->stages[i].min_proven, r->stages[i].approve);
 	for (size_t i = 0; i < r->target.mac_count; i++)
 		buf_printf(b, "%llx,", (unsigned long long)r->target.macs[i]);
+	buf_printf(b, " rolls_back=%d back=%lld,%lld,%d ", r->rolls_back,
+		   (long long)r->back.rollout_id, (long long)(r->back.from ? r->back.from->id : 0),
+		   r->back.rest);
+	dump_names(b, "others", r->back.others);
 	dump_names(b, "ids", r->target.device_ids);
 }
 
@@ -223,12 +227,12 @@ static inline bool dump_device(const struct device *d, void *ctx)
 		   "device %s id=%lld created=%lld seen=%lld habit=%lld model=%s version=%s hw=%s "
 		   "booted=%lld "
 		   "boot_seen=%lld"
-		   " boot=%llx mac=%llx retry=%lld ran=%lld as=%s",
+		   " boot=%llx mac=%llx retry=%lld ran=%lld as=%s from=%s",
 		   d->device_id, (long long)d->id, (long long)d->created_us,
 		   (long long)d->last_seen_us, (long long)d->habit_us, s->model, s->version, s->hw,
 		   (long long)s->booted_us, (long long)s->boot_seen_us,
 		   (unsigned long long)s->boot_hash, (unsigned long long)s->mac,
-		   (long long)s->retry_us, (long long)s->ran_release_id, s->ran_as);
+		   (long long)s->retry_us, (long long)s->ran_release_id, s->ran_as, s->ran_from);
 	if (s->digests) {
 		dump_digest(&b, "firmware", s->digests->has_firmware, s->digests->firmware);
 		dump_digest(&b, "elf", s->digests->has_elf, s->digests->elf);

@@ -81,6 +81,6 @@ static inline struct device world_device(const char *id, const char *version)
 
 	d.state.model = MODEL;
 	d.state.version = version;
-	d.state.hw = d.state.ran_as = "";
+	d.state.hw = d.state.ran_as = d.state.ran_from = "";
 	return d;
 }

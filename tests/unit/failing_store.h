@@ -92,6 +92,13 @@ static enum ota_code failing_updates(struct store *s, const struct list_query *q
 	return failing(s)->inner->ops->list_updates(failing(s)->inner, q, visit, ctx, err);
 }
 
+static enum ota_code failing_devices(struct store *s, const struct list_query *q,
+				     bool (*visit)(void *, const struct row_device *), void *ctx,
+				     struct ota_err *err)
+{
+	return failing(s)->inner->ops->list_devices(failing(s)->inner, q, visit, ctx, err);
+}
+
 static enum ota_code failing_counts(struct store *s, int64_t rollout_id, struct attempt_counts *out,
 				    struct ota_err *err)
 {
@@ -159,6 +166,7 @@ static struct store *wrap_failing(struct store *inner)
 	f->ops.list_alerts = failing_alerts;
 	f->ops.list_webhooks = failing_webhooks;
 	f->ops.list_updates = failing_updates;
+	f->ops.list_devices = failing_devices;
 	f->ops.rollout_counts = failing_counts;
 	f->base.ops = &f->ops;
 	return &f->base;

@@ -212,7 +212,7 @@ static struct device device_of(int64_t id, const char *name)
 
 	d.state.model = "m";
 	d.state.version = "1";
-	d.state.hw = d.state.ran_as = "";
+	d.state.hw = d.state.ran_as = d.state.ran_from = "";
 	return d;
 }
 

@@ -69,11 +69,11 @@ static enum ota_code got_device(void *ctx, const struct row_device *r, const str
 	buf_printf(ctx,
 		   "device %lld %s seen=%s made=%s model=%s version=%s hw=%s booted=%lld "
 		   "bootseen=%lld boot=%llx"
-		   " mac=%llx ran=%lld as=%s digests=%d%d %02x%02x\n",
+		   " mac=%llx ran=%lld as=%s from=%s digests=%d%d %02x%02x\n",
 		   (long long)r->id, r->device_id, r->last_seen, r->created_at, s->model,
 		   s->version, s->hw, (long long)s->booted_us, (long long)s->boot_seen_us,
 		   (unsigned long long)s->boot_hash, (unsigned long long)s->mac,
-		   (long long)s->ran_release_id, s->ran_as, s->digests && s->digests->has_firmware,
+		   (long long)s->ran_release_id, s->ran_as, s->ran_from, s->digests && s->digests->has_firmware,
 		   s->digests && s->digests->has_elf, s->digests ? s->digests->firmware[0] : 0,
 		   s->digests ? s->digests->elf[31] : 0);
 	return OTA_OK;

@@ -628,6 +628,88 @@ static void parameters(void **state)
 	bench_restart(b);
 }
 
+/* Two that take places and come no further, and are heard of all the while. */
+static void nobody_sits_on_a_place(void **state)
+{
+	struct bench *b = *state;
+	struct world w = world_of(b, 0);
+	struct rollout_new n = watched("walk", at_once, 1);
+	struct answer has, begins;
+
+	(void)ask(b, "third", "1.0.0");
+	make(b, &n);
+	has = ask(b, "has", "1.0.0");
+	begins = ask(b, "begins", "1.0.0");
+	assert_int_equal(fetch(b, has.token, false), OTA_OK);
+	assert_int_equal(tell(b, "has", "2.0.0", "downloaded", -1, has.token, NULL), OTA_OK);
+	assert_int_equal(fetch(b, begins.token, false), OTA_OK);
+	assert_int_equal(ask(b, "third", "1.0.0").reason, REASON_NO_PLACE);
+	for (int i = 0; i < 5; i++) {
+		pass(&w, POLL_US);
+		(void)ask(b, "has", "1.0.0");
+		(void)ask(b, "begins", "1.0.0");
+	}
+	assert_int_equal(events_of(b, "device_given_back"), 0);
+	/* A download that does not move for half an hour is none. */
+	for (int i = 0; i < 3; i++) {
+		pass(&w, POLL_US);
+		(void)ask(b, "has", "1.0.0");
+		(void)ask(b, "begins", "1.0.0");
+	}
+	assert_int_equal(events_of(b, "device_given_back"), 1);
+	assert_true(ask(b, "third", "1.0.0").offered);
+	assert_int_equal(ask(b, "fourth", "1.0.0").reason, REASON_NO_PLACE);
+	restart(&w);
+	/* Who has the image is waited for, for a day. */
+	for (int i = 8; i < 24 * 12 - 2; i++) {
+		pass(&w, POLL_US);
+		(void)ask(b, "has", "1.0.0");
+	}
+	assert_int_equal(row_int(b, "SELECT count(*) FROM ota_events WHERE"
+				    " event_type='device_given_back' AND device_id='has'"),
+			 0);
+	for (int i = 0; i < 4; i++) {
+		pass(&w, POLL_US);
+		(void)ask(b, "has", "1.0.0");
+	}
+	assert_int_equal(row_int(b, "SELECT count(*) FROM ota_events WHERE"
+				    " event_type='device_given_back' AND device_id='has'"),
+			 1);
+	assert_int_equal(events_of(b, "device_silent"), 0);
+	/* It installs after all: it is exposed again, whether there is a place or not. */
+	assert_int_equal(tell(b, "has", "2.0.0", "installing", -1, has.token, NULL), OTA_OK);
+	assert_int_equal(row_int(b, "SELECT count(*) FROM ota_events WHERE"
+				    " event_type='device_exposed' AND device_id='has'"),
+			 2);
+	world_end(&w);
+}
+
+/* Of ten variants, one has nine devices in ten: each is met among the first dozen. */
+static void each_variant_comes_early(void **state)
+{
+	static const char *const hw[] = {"r0", "r1", "r2", "r3", "r4",
+					 "r5", "r6", "r7", "r8", "r9"};
+	struct bench *b = *state;
+	struct world w = world_of(b, DEVICES);
+	struct rollout_new n = watched("walk", at_once, 1);
+	const char *met =
+		"SELECT count(DISTINCT json_extract(event_data,'$.hw')) FROM (SELECT * FROM"
+		" ota_events WHERE event_type='device_exposed' ORDER BY id LIMIT 12)";
+
+	for (int i = 0; i < DEVICES; i++)
+		w.box[i].hw = hw[i % 10 ? 0 : i / 10 % 10];
+	pass(&w, POLL_US + STEP_US);
+	make(b, &n);
+	for (int i = 0; i < 40 && events_of(b, "device_exposed") < 12; i++) {
+		pass(&w, 10 * STEP_US);
+		if (i == 1) /* as many of each as before it */
+			restart(&w);
+	}
+	assert_true(events_of(b, "device_exposed") >= 12);
+	assert_int_equal(row_int(b, met), 10);
+	world_end(&w);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
@@ -641,6 +723,8 @@ int main(void)
 		T(walks_to_all),
 		T(only_so_many),
 		T(one_variant_is_held_back),
+		T(each_variant_comes_early),
+		T(nobody_sits_on_a_place),
 		T(an_outage_is_no_failure),
 		T(our_own_absence_is_no_silence),
 		T(given_back),

@@ -76,6 +76,36 @@ static void failures(void **state)
 				  "more than 5 %.");
 }
 
+static void breaks(void **state)
+{
+	static const struct {
+		int64_t tried, broken;
+		bool fresh, open;
+	} rows[] = {
+		{9, 9, false, false},  {10, 0, false, false},   {10, 1, true, true},
+		{100, 5, false, true}, {100, 6, true, true},    {100, 4, false, false},
+		{0, 0, false, false},  {1000, 50, false, true}, {1000, 51, true, true},
+	};
+	struct alert_breaks b;
+	char text[ALERT_SENTENCE_SIZE];
+
+	(void)state;
+	for (size_t i = 0; i < ROWS(rows); i++) {
+		b = (struct alert_breaks){rows[i].tried, rows[i].broken, 2};
+		assert_int_equal(alert_of_breaks(&release, &b, false, text), rows[i].fresh);
+		assert_int_equal(alert_of_breaks(&release, &b, true, text), rows[i].open);
+	}
+	b = (struct alert_breaks){180, 12, 6};
+	assert_true(alert_of_breaks(&release, &b, false, text));
+	assert_string_equal(text,
+			    "12 of 180 devices that tried 2.0.0 for esp32 break off on the way "
+			    "again and again, mostly with invalid url: 6.7 %, more than 5 %. "
+			    "That says nothing of the image.");
+	b.code = 0;
+	assert_true(alert_of_breaks(&release, &b, false, text));
+	assert_null(strstr(text, "mostly"));
+}
+
 static void silence(void **state)
 {
 	/* All by the hour: last word about the update, last word at all, since when we listen, now.
@@ -250,9 +280,13 @@ static void long_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names),      cmocka_unit_test(failures),
-		cmocka_unit_test(silence),    cmocka_unit_test(stuck),
-		cmocka_unit_test(deadline),   cmocka_unit_test(halted_and_approval),
+		cmocka_unit_test(names),
+		cmocka_unit_test(failures),
+		cmocka_unit_test(breaks),
+		cmocka_unit_test(silence),
+		cmocka_unit_test(stuck),
+		cmocka_unit_test(deadline),
+		cmocka_unit_test(halted_and_approval),
 		cmocka_unit_test(long_names),
 	};
 

@@ -47,6 +47,8 @@ static void check_sentence(const struct device *d, const struct decision *x)
 	case REASON_NOT_NAMED:
 	case REASON_OUTSIDE_PERCENT:
 	case REASON_OTHER_MODEL:
+	case REASON_NOT_ON_IT:
+	case REASON_TAKEN_BACK:
 	case REASON_NEWER_ROLLOUT_WINS: assert_non_null(strstr(text, x->rollout->name)); break;
 	case REASON_NOT_IN_GROUP: assert_non_null(strstr(text, x->rollout->target.group)); break;
 	case REASON_UP_TO_DATE:
@@ -446,6 +448,119 @@ static void after_success(void **state)
 	assert_int_equal(runs_after_success(&d, &at, rc4, all), SIGHTING_OTHER);
 }
 
+/* --- what is taken back --- */
+
+static void takes_back(void **state)
+{
+	struct world w;
+	struct list_of others = {1, {"1.1.0"}};
+	struct device d = world_device("esp32_001", "2.0.0");
+
+	(void)state;
+	world_init(&w);
+	struct release *first = world_release(&w, "1.0.0");
+	world_release(&w, "1.1.0");
+	struct release *bad = world_release(&w, "2.0.0");
+	struct rollout *o = world_rollout(&w, bad, TARGET_ALL);
+	struct rollout *t = world_rollout(&w, first, TARGET_ALL);
+	t->allow_downgrade = true;
+	t->back = (struct takeback){.rollout_id = o->id, .from = bad};
+	/* Without the rest: those that are known to have run its release. */
+	const struct {
+		const char *runs, *from;
+		bool ran, rest;
+		enum reason want;
+	} cases[] = {
+		{"2.0.0", "1.0.0", true, false, REASON_OFFER},
+		{"2.0.0", "v1.0.0", true, false, REASON_OFFER},
+		{"2.0.0", "1.0.0", false, false, REASON_NOT_ON_IT}, /* of another success */
+		{"2.0.0", "", true, false, REASON_NOT_ON_IT},
+		{"2.0.0", "0.9.0", true, false, REASON_NOT_ON_IT},
+		{"2.0.0", "0.9.0", true, true, REASON_OFFER},
+		{"2.0.0", "1.0.0", false, true, REASON_OFFER},
+		{"2.0.0", "1.1.0", true, true, REASON_NOT_ON_IT}, /* another rollout's */
+		{"2.0.0", "1.1.0", false, true, REASON_OFFER},
+		{"1.0.0", "", true, true, REASON_NOT_ON_IT},
+		{"3.0.0", "1.0.0", true, true, REASON_NOT_ON_IT},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		d.state.version = cases[i].runs;
+		d.state.ran_from = cases[i].from;
+		d.state.ran_release_id = cases[i].ran ? bad->id : first->id;
+		t->back.rest = cases[i].rest;
+		t->back.others = cases[i].rest ? (struct string_list *)&others : NULL;
+		if (decide_rollout(&d, t) != cases[i].want)
+			fail_msg("case %zu: %s", i, reason_name(decide_rollout(&d, t)));
+	}
+	/* The bad release is not offered again behind its back, by one before it it is. */
+	d.state.version = "1.0.0";
+	expect(&d, &w, REASON_TAKEN_BACK, o);
+	t->walk.state = ROLLOUT_HALTED;
+	t->active = false;
+	expect(&d, &w, REASON_TAKEN_BACK, o);
+	t->walk.state = ROLLOUT_ABORTED;
+	expect(&d, &w, REASON_OFFER, o);
+	t->walk.state = ROLLOUT_RUNNING;
+	t->active = true;
+	struct rollout *again = world_rollout(&w, bad, TARGET_ALL);
+	expect(&d, &w, REASON_OFFER, again);
+}
+
+/* Whatever is taken back, a device that takes what it is offered comes to rest, and never comes by
+ * a version twice. */
+static void comes_to_rest(void **state)
+{
+	static const char *const versions[] = {"1.0.0", "1.1.0", "2.0.0", "foo", "bar"};
+	int offers = 0;
+
+	(void)state;
+	random_begin("comes to rest");
+	for (int round = 0; round < 20000; round++) {
+		struct world w;
+		bool seen[5] = {false};
+		world_init(&w);
+		for (int i = 0; i < 5; i++)
+			world_release(&w, versions[i]);
+		for (int i = random_below(4) + 1; i > 0; i--) {
+			struct rollout *r =
+				world_rollout(&w, &w.releases[random_below(5)], TARGET_ALL);
+			r->allow_downgrade = random_below(2) != 0;
+			if (random_below(4) == 0)
+			r->requires = versions[random_below(3)];
+		}
+		int plain = w.rollout_count;
+		for (int i = random_below(3); i > 0; i--) {
+			const struct rollout *o = &w.rollouts[random_below(plain)];
+			struct release *to = &w.releases[random_below(5)];
+			bool unwanted = to == o->release;
+			for (int k = plain; k < w.rollout_count; k++)
+				unwanted |= w.rollouts[k].back.from == to ||
+					    w.rollouts[k].release == o->release;
+			if (unwanted)
+				continue;
+			struct rollout *t = world_rollout(&w, to, TARGET_ALL);
+			t->allow_downgrade = true;
+			t->back = (struct takeback){o->id, o->release, random_below(2) != 0, NULL};
+		}
+		int at = random_below(5);
+		struct device d = world_device("d", versions[at]);
+		for (;;) {
+			struct decision x = decide(&d, &w.model, &params);
+			seen[at] = true;
+			if (!decision_offers(&x))
+				break;
+			offers++;
+			d.state.ran_from = d.state.version;
+			d.state.ran_release_id = x.release->id;
+			d.state.version = x.release->version;
+			at = (int)(x.release - w.releases);
+			if (seen[at])
+				fail_msg("round %d: %s comes again", round, d.state.version);
+		}
+	}
+	assert_true(offers > 10000);
+}
+
 /* --- random fleets --- */
 
 static const char *const some_versions[] = {"1.0.0",
@@ -624,6 +739,93 @@ static void windows(void **state)
 	tz_free(&night.zone);
 }
 
+/* The rollout's window and those of all groups of the device: each alone may shut. */
+static void windows_of_groups(void **state)
+{
+	enum { ROLLOUT = 1, KITCHEN = 2, PUMPS = 4, ATTIC = 8 };
+	static const struct {
+		int in, shut;      /* the device's groups; whose windows are shut */
+		const char *whose; /* "" the rollout's; NULL: none */
+	} cases[] = {
+		{0, 0, NULL},
+		{0, ROLLOUT, ""},
+		{0, KITCHEN | PUMPS, NULL},
+		{KITCHEN, KITCHEN, "kitchen"},
+		{KITCHEN, PUMPS, NULL},
+		{KITCHEN, ROLLOUT, ""},
+		{KITCHEN | PUMPS, PUMPS, "pumps"},
+		{KITCHEN | PUMPS, KITCHEN | PUMPS, "kitchen"},
+		{KITCHEN | PUMPS, KITCHEN | PUMPS | ROLLOUT, ""},
+		{ATTIC, KITCHEN | PUMPS, NULL}, /* it has no hours */
+	};
+	struct world w;
+	struct window open, shut;
+	struct ota_err err;
+	char text[512];
+
+	(void)state;
+	assert_int_equal(window_parse("daily 06:00-20:00 UTC", &open, &err), OTA_OK);
+	assert_int_equal(window_parse("daily 20:00-21:00 UTC", &shut, &err), OTA_OK);
+	open.zone = shut.zone = tz_new(0);
+	world_init(&w);
+	struct rollout *o = world_rollout(&w, world_release(&w, "2.0.0"), TARGET_ALL);
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct device d = world_device("esp32_001", "1.0.0");
+		struct list_of in = {0};
+		const char *const names[] = {"attic", "kitchen", "pumps"};
+		const int bits[] = {ATTIC, KITCHEN, PUMPS};
+		for (int k = 0; k < 3; k++)
+			if (cases[i].in & bits[k])
+				in.items[in.count++] = names[k];
+		d.state.groups = in.count ? (struct string_list *)&in : NULL;
+		struct group_window pumps = {"pumps", cases[i].shut & PUMPS ? &shut : &open, NULL};
+		struct group_window kitchen = {"kitchen", cases[i].shut & KITCHEN ? &shut : &open,
+					       &pumps};
+		struct group_windows all = {&kitchen};
+		struct decide_params p = params;
+		p.groups = &all;
+		o->window = cases[i].shut & ROLLOUT ? &shut : &open;
+		struct decision x = decide(&d, &w.model, &p);
+		const char *whose = x.reason == REASON_OFFER ? NULL : x.group ? x.group : "";
+		if ((whose == NULL) != (cases[i].whose == NULL) ||
+		    (whose && strcmp(whose, cases[i].whose) != 0))
+			fail_msg("case %zu: %s", i, whose ? whose : "(offered)");
+		if (!whose)
+			continue;
+		assert_int_equal(x.reason, REASON_OUTSIDE_WINDOW);
+		assert_ptr_equal(x.window, &shut);
+		reason_sentence(&d, &x, text, sizeof text);
+		assert_non_null(strstr(text, whose));
+	}
+	tz_free(&open.zone);
+}
+
+/* From the deadline on nothing begins, paused or not yet. */
+static void deadline(void **state)
+{
+	struct world w;
+	struct device d = world_device("esp32_001", "1.0.0");
+
+	(void)state;
+	world_init(&w);
+	struct rollout *o = world_rollout(&w, world_release(&w, "2.0.0"), TARGET_ALL);
+	o->deadline_us = NOW + 1;
+	expect(&d, &w, REASON_OFFER, o);
+	o->deadline_us = NOW;
+	expect(&d, &w, REASON_INACTIVE, o);
+	struct attempt a = {.id = 1,
+			    .release_id = o->release->id,
+			    .rollout_id = o->id,
+			    .reported_us = NOW - US_PER_S,
+			    .version = "2.0.0",
+			    .from_version = "1.0.0"};
+	d.state.attempt = &a;
+	a.state = ATTEMPT_PENDING;
+	expect(&d, &w, REASON_INACTIVE, o);
+	a.state = ATTEMPT_DOWNLOADING;
+	expect(&d, &w, REASON_IN_PROGRESS, o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -635,8 +837,12 @@ int main(void)
 		cmocka_unit_test(names_of_releases),
 		cmocka_unit_test(digests),
 		cmocka_unit_test(after_success),
+		cmocka_unit_test(takes_back),
+		cmocka_unit_test(comes_to_rest),
 		cmocka_unit_test(random_fleets),
 		cmocka_unit_test(windows),
+		cmocka_unit_test(windows_of_groups),
+		cmocka_unit_test(deadline),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

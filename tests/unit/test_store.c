@@ -77,6 +77,7 @@ static void each_change(void **state)
 	d.state.digests = &g;
 	d.state.ran_release_id = 1;
 	d.state.ran_as = "two";
+	d.state.ran_from = "one";
 	add_release(&x, &r);
 	add_rollout(&x, &o, "{\"group\":\"beta\"}");
 	put(&x, &d);
@@ -112,35 +113,36 @@ static void each_change(void **state)
 	p->s->ops->close(&p->s);
 	open_store(p);
 	char *text = load_text(p);
-	assert_string_equal(text,
-			    "release 1 2.0.0 m min=1.0.0 size=77 sha=ab000000 notes=notes 'quoted' "
-			    "\xC3\xA4 at=2027-01-15T08:00:00.000000Z"
-			    " meta={\"a\":1} learnt=- deleted=-\n"
-			    "rollout 1 all \"of\" it release=1 group {\"group\":\"beta\"} 25% "
-			    "active=1 down=1 max=5"
-			    " at=2027-01-15T08:00:00.000000Z meta={}"
-			    " scheduled since=2027-01-15T08:00:00.000000Z why=- stage=1 since=-"
-			    " held=0 approved=0 of [{\"percent\":25}]"
-			    " from=2027-01-15T08:00:00.000003Z to=2027-01-15T08:00:00.000004Z"
-			    " priority=-3 requires=1.5.0\n"
-			    "device 1 d1 seen=2027-01-15T08:00:00.000001Z "
-			    "made=2027-01-15T08:00:00.000000Z model=m version=1 hw=rev 2"
-			    " booted=1799999999999995 bootseen=1799999999999996 "
-			    "boot=fffffffffffffffe mac=ffeeddccbbaa ran=1 as=two digests=11 1234\n"
-			    "device 2 d2 seen=2027-01-15T08:00:00.000002Z "
-			    "made=2027-01-15T08:00:00.000000Z model=m version=1 hw="
-			    " booted=0 bootseen=0 boot=0 mac=0 ran=0 as= digests=00 0000\n"
-			    "device 3 d3 seen=2027-01-15T08:00:00.000003Z "
-			    "made=2027-01-15T08:00:00.000000Z model=m version=1 hw="
-			    " booted=0 bootseen=0 boot=0 mac=0 ran=0 as= digests=00 0000\n"
-			    "group d1 beta\ngroup d1 kitchen\ngroup d3 beta\ngroup d3 kitchen\n"
-			    "failures d1 1 0 3 0\nfailures d3 1 2 3 7\n"
-			    "attempt 1 d1 pending -1% release=1 rollout=1 opened=1800000000000000 "
-			    "reported=1800000000000001 installing=0"
-			    " 2.0.0<-1 aaaaaaaaaaaaa settled=0\n"
-			    "attempt 2 d2 pending -1% release=1 rollout=1 opened=1800000000000000 "
-			    "reported=1800000000000002 installing=0"
-			    " 2.0.0<-1 bbbbbbbbbbbbb settled=0\n");
+	assert_string_equal(
+		text,
+		"release 1 2.0.0 m min=1.0.0 size=77 sha=ab000000 notes=notes 'quoted' "
+		"\xC3\xA4 at=2027-01-15T08:00:00.000000Z"
+		" meta={\"a\":1} learnt=- deleted=-\n"
+		"rollout 1 all \"of\" it release=1 group {\"group\":\"beta\"} 25% "
+		"active=1 down=1 max=5"
+		" at=2027-01-15T08:00:00.000000Z meta={}"
+		" scheduled since=2027-01-15T08:00:00.000000Z why=- stage=1 since=-"
+		" held=0 approved=0 of [{\"percent\":25}]"
+		" from=2027-01-15T08:00:00.000003Z to=2027-01-15T08:00:00.000004Z"
+		" priority=-3 requires=1.5.0\n"
+		"device 1 d1 seen=2027-01-15T08:00:00.000001Z "
+		"made=2027-01-15T08:00:00.000000Z model=m version=1 hw=rev 2"
+		" booted=1799999999999995 bootseen=1799999999999996 "
+		"boot=fffffffffffffffe mac=ffeeddccbbaa ran=1 as=two from=one digests=11 1234\n"
+		"device 2 d2 seen=2027-01-15T08:00:00.000002Z "
+		"made=2027-01-15T08:00:00.000000Z model=m version=1 hw="
+		" booted=0 bootseen=0 boot=0 mac=0 ran=0 as= from= digests=00 0000\n"
+		"device 3 d3 seen=2027-01-15T08:00:00.000003Z "
+		"made=2027-01-15T08:00:00.000000Z model=m version=1 hw="
+		" booted=0 bootseen=0 boot=0 mac=0 ran=0 as= from= digests=00 0000\n"
+		"group d1 beta\ngroup d1 kitchen\ngroup d3 beta\ngroup d3 kitchen\n"
+		"failures d1 1 0 3 0\nfailures d3 1 2 3 7\n"
+		"attempt 1 d1 pending -1% release=1 rollout=1 opened=1800000000000000 "
+		"reported=1800000000000001 installing=0"
+		" 2.0.0<-1 aaaaaaaaaaaaa settled=0\n"
+		"attempt 2 d2 pending -1% release=1 rollout=1 opened=1800000000000000 "
+		"reported=1800000000000002 installing=0"
+		" 2.0.0<-1 bbbbbbbbbbbbb settled=0\n");
 	free(text);
 	/* Ids go on where they were. */
 	assert_int_equal(p->s->ops->next_id(p->s, ID_DEVICE), 4);
@@ -190,7 +192,7 @@ static void each_change(void **state)
 	put_attempt(&x, CHANGE_ATTEMPT_UPDATE, "d2", &b);
 	d.state.digests = NULL;
 	d.state.mac = 0;
-	d.state.hw = d.state.ran_as = d.state.model = "";
+	d.state.hw = d.state.ran_as = d.state.ran_from = d.state.model = "";
 	put(&x, &d);
 	close_group(&x);
 	assert_int_equal(commit_all(p, &x), OTA_OK);
@@ -210,10 +212,10 @@ static void each_change(void **state)
 			    "device 1 d1 seen=2027-01-15T08:00:00.000001Z "
 			    "made=2027-01-15T08:00:00.000000Z model= version=1 hw="
 			    " booted=1799999999999995 bootseen=1799999999999996 "
-			    "boot=fffffffffffffffe mac=0 ran=1 as= digests=00 0000\n"
+			    "boot=fffffffffffffffe mac=0 ran=1 as= from= digests=00 0000\n"
 			    "device 2 d2 seen=2027-01-15T08:00:09.000000Z "
 			    "made=2027-01-15T08:00:00.000000Z model=m version=1 hw="
-			    " booted=0 bootseen=0 boot=0 mac=0 ran=0 as= digests=00 0000\n"
+			    " booted=0 bootseen=0 boot=0 mac=0 ran=0 as= from= digests=00 0000\n"
 			    "attempt 1 d1 installing 40% release=1 rollout=1 "
 			    "opened=1800000000000000 reported=1800000000000001"
 			    " installing=1800000000000003 2.0.0<-1 aaaaaaaaaaaaa settled=0\n");

@@ -58,6 +58,7 @@ static void roll_device(struct dice *d, struct batch_of *x, int i)
 	v->state.version = word();
 	v->state.hw = word();
 	v->state.ran_as = word();
+	v->state.ran_from = word();
 	v->state.mac = (uint64_t)random_below(3);
 	v->state.boot_hash = random_next();
 	v->state.booted_us = some_time(d);
