@@ -100,6 +100,10 @@ const struct option config_table[] = {
 	 "on: TLS to the broker of MQTT_HOST."},
 	{"OTA_MQTT_CA", NULL, OPTION_TEXT, AT(mqtt_ca), NULL, 0, 0, NULL, NULL,
 	 "With OTA_MQTT_TLS: a file of authorities to trust. Unset: the system's."},
+	{"OTA_MQTT_CERT", NULL, OPTION_TEXT, AT(mqtt_cert), NULL, 0, 0, NULL, NULL,
+	 "With OTA_MQTT_TLS: a file with the certificate that the broker is shown."},
+	{"OTA_MQTT_KEY", NULL, OPTION_TEXT, AT(mqtt_key), NULL, 0, 0, NULL, NULL,
+	 "The file with its key, without a passphrase."},
 	{"OTA_MQTT_SITE", NULL, OPTION_TEXT, AT(mqtt_site), "paku", 0, 0, NULL, NULL,
 	 "The first level of the topic on which this service says that it is there "
 	 "(SITE/ota-service/status); devices of every site are heard."},
@@ -200,6 +204,10 @@ static enum ota_code check_mqtt(const struct config *cfg, struct ota_err *err)
 		return ota_fail(
 			err, OTA_EINVAL,
 			"MQTT_PORT is 0, but the broker of MQTT_HOST has a port: 1883 is usual");
+	if (!cfg->mqtt_cert[0] != !cfg->mqtt_key[0])
+		return ota_fail(err, OTA_EINVAL, "OTA_MQTT_CERT and OTA_MQTT_KEY go together");
+	if (cfg->mqtt_cert[0] && !cfg->mqtt_tls)
+		return ota_fail(err, OTA_EINVAL, "OTA_MQTT_CERT is for OTA_MQTT_TLS=on");
 	if (!cfg->mqtt_host[0] && (cfg->mqtt_user[0] || cfg->mqtt_password[0] || cfg->mqtt_tls))
 		return ota_fail(err, OTA_EINVAL,
 				"%s is set without MQTT_HOST: the own broker has no use for it",

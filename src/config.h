@@ -12,7 +12,7 @@ struct config {
 	char *api_key, *host, *data_dir, *firmware_path, *public_url, *trusted_proxies;
 	char *database_url; /* libpq reads the others itself */
 	char *pghost, *pghostaddr, *pgport, *pguser, *pgpassword, *pgdatabase, *pgservice;
-	char *mqtt_host, *mqtt_user, *mqtt_password, *mqtt_ca, *mqtt_site, *mqtt_client_id;
+	char *mqtt_host, *mqtt_user, *mqtt_password, *mqtt_ca, *mqtt_cert, *mqtt_key, *mqtt_site, *mqtt_client_id;
 	int64_t port, http_threads;
 	int64_t poll_interval_s, install_grace_s;
 	int64_t drain_s, idle_timeout_s, request_timeout_s, download_timeout_s;

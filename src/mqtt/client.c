@@ -27,7 +27,7 @@ void client_init(struct client *c)
 {
 	c->m = NULL;
 	c->up = c->ready = false;
-	c->refusal[0] = '\0';
+	c->refusal[0] = c->tls_error[0] = '\0';
 	c->since_us = clock_service_us();
 	c->retry_at_ms = 0;
 	c->backoff_ms = BACKOFF_FIRST_MS;
@@ -50,7 +50,7 @@ void client_drop(struct client *c, int64_t again_in_ms, const char *why)
 		mosquitto_destroy(c->m);
 	c->m = NULL;
 	c->up = c->ready = false;
-	c->refusal[0] = '\0';
+	c->refusal[0] = c->tls_error[0] = '\0';
 	if (again_in_ms < 0) {
 		again_in_ms = jittered(c->backoff_ms);
 		c->backoff_ms =
@@ -181,6 +181,31 @@ static void on_publish(struct mosquitto *m, void *arg, int mid, int code,
 	c->packets++;
 }
 
+/* libmosquitto's codes say "a TLS error" at the most; the reason is in its log alone. */
+static void on_log(struct mosquitto *m, void *arg, int level, const char *line)
+{
+	struct client *c = arg;
+
+	(void)m;
+	if (level == MOSQ_LOG_ERR)
+		snprintf(c->tls_error, sizeof c->tls_error, "%s", line);
+}
+
+/* CA, certificate and key; without a CA the system's authorities. */
+static int configure_tls(struct client *c)
+{
+	const struct client_config *cfg = c->cfg;
+	const char *ca = cfg->ca_file[0] ? cfg->ca_file : NULL;
+	const char *cert = cfg->cert_file[0] ? cfg->cert_file : NULL;
+	int rc = ca ? 0 : mosquitto_int_option(c->m, MOSQ_OPT_TLS_USE_OS_CERTS, 1);
+
+	/* It takes a certificate only together with authorities: then Debian's folder of them. */
+	if (rc == 0 && (ca || cert))
+		rc = mosquitto_tls_set(c->m, ca, ca ? NULL : "/etc/ssl/certs", cert,
+				       cert ? cfg->key_file : NULL, NULL);
+	return rc;
+}
+
 static int configure(struct client *c)
 {
 	const struct client_config *cfg = c->cfg;
@@ -197,13 +222,13 @@ static int configure(struct client *c)
 		rc = mosquitto_threaded_set(c->m, true);
 	if (rc == 0 && cfg->user[0])
 		rc = mosquitto_username_pw_set(c->m, cfg->user, cfg->password);
-	if (rc == 0 && cfg->ca_file && cfg->ca_file[0])
-		rc = mosquitto_tls_set(c->m, cfg->ca_file, NULL, NULL, NULL, NULL);
-	else if (rc == 0 && cfg->ca_file)
-		rc = mosquitto_int_option(c->m, MOSQ_OPT_TLS_USE_OS_CERTS, 1);
+	if (rc == 0 && cfg->ca_file)
+		rc = configure_tls(c);
 	if (rc == 0 && c->will_topic)
 		rc = mosquitto_will_set_v5(c->m, c->will_topic, (int)strlen(c->will_payload),
 					   c->will_payload, 1, true, NULL);
+	if (cfg->ca_file)
+		mosquitto_log_callback_set(c->m, on_log);
 	mosquitto_connect_v5_callback_set(c->m, on_connect);
 	mosquitto_message_v5_callback_set(c->m, on_message);
 	mosquitto_subscribe_v5_callback_set(c->m, on_subscribe);
@@ -227,13 +252,47 @@ static int connect_v5(struct client *c)
 	return rc;
 }
 
+static bool check(struct client *c, int rc)
+{
+	const char *text = rc == MOSQ_ERR_ERRNO ? strerror(errno) : mosquitto_strerror(rc);
+	char why[200];
+
+	if (rc == MOSQ_ERR_SUCCESS && !c->refusal[0])
+		return true;
+	snprintf(why, sizeof why, "%s",
+		 c->refusal[0]     ? c->refusal
+		 : c->tls_error[0] ? c->tls_error
+				   : text);
+	client_drop(c, -1, why);
+	return false;
+}
+
+/* libmosquitto calls a file that it cannot open an invalid argument. */
+static bool files_are_readable(const struct client *c, char *why, size_t size)
+{
+	const struct client_config *cfg = c->cfg;
+	const struct {
+		const char *option, *path;
+	} files[] = {{"OTA_MQTT_CA", cfg->ca_file},
+		     {"OTA_MQTT_CERT", cfg->cert_file},
+		     {"OTA_MQTT_KEY", cfg->key_file}};
+
+	for (size_t i = 0; cfg->ca_file && i < sizeof files / sizeof files[0]; i++)
+		if (files[i].path[0] && access(files[i].path, R_OK) != 0) {
+			snprintf(why, size, "the file of %s cannot be read: %s", files[i].option,
+				 strerror(errno));
+			return false;
+		}
+	return true;
+}
+
 void client_tend(struct client *c)
 {
 	char why[200];
 
 	if (c->m || clock_mono_ms() < c->retry_at_ms)
 		return;
-	if (!is_reachable(c, why, sizeof why)) {
+	if (!files_are_readable(c, why, sizeof why) || !is_reachable(c, why, sizeof why)) {
 		client_drop(c, -1, why);
 		return;
 	}
@@ -242,18 +301,7 @@ void client_tend(struct client *c)
 	if (rc == 0)
 		rc = connect_v5(c);
 	if (rc != 0)
-		client_drop(c, -1, rc == MOSQ_ERR_ERRNO ? strerror(errno) : mosquitto_strerror(rc));
-}
-
-static bool check(struct client *c, int rc)
-{
-	char why[200];
-
-	if (rc == MOSQ_ERR_SUCCESS && !c->refusal[0])
-		return true;
-	snprintf(why, sizeof why, "%s", c->refusal[0] ? c->refusal : mosquitto_strerror(rc));
-	client_drop(c, -1, why);
-	return false;
+		(void)check(c, rc);
 }
 
 bool client_read(struct client *c)

@@ -21,6 +21,7 @@
 struct client_config {
 	const char *host, *user, *password; /* user and password "" for none */
 	const char *ca_file;                /* NULL: plain; "": TLS with the system's authorities */
+	const char *cert_file, *key_file;   /* with TLS, shown to the broker; "" for none */
 	int port;
 	const _Atomic bool *stopping; /* ends a connecting that waits */
 };
@@ -41,8 +42,9 @@ struct client {
 	int64_t since_us;    /* up or down since then */
 	int64_t retry_at_ms; /* down: when to try again */
 	int backoff_ms;
-	char problem[200]; /* why it is down; "" unknown */
-	char refusal[200]; /* what the broker answered instead of taking us; "" nothing */
+	char problem[200];   /* why it is down; "" unknown */
+	char refusal[200];   /* what the broker answered instead of taking us; "" nothing */
+	char tls_error[160]; /* what the TLS library said last; "" nothing */
 };
 
 void client_init(struct client *c);

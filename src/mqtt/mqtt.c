@@ -127,6 +127,8 @@ enum ota_code mqtt_new(const struct mqtt_parts *p, struct mqtt **out, struct ota
 	m->since_us = clock_service_us();
 	m->broker = (struct client_config){
 		.ca_file = p->cfg->mqtt_tls ? p->cfg->mqtt_ca : NULL,
+		.cert_file = p->cfg->mqtt_cert,
+		.key_file = p->cfg->mqtt_key,
 		.stopping = &m->stopping,
 	};
 	m->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

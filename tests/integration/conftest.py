@@ -5,6 +5,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
+sys.path.append(os.path.dirname(os.path.dirname(__file__)))  # for certificates
 
 import images  # noqa: E402
 from clock import Clock  # noqa: E402

@@ -13,6 +13,7 @@ import time
 import paho.mqtt.client as paho
 import pytest
 
+import certificates
 import images
 from mqtt import Broker, Client, Device, FarService, Proxy
 from service import wait_for
@@ -353,6 +354,40 @@ def test_tls_and_a_password(tmp_path, far, secure):
         subprocess.run([*tell, "-t", "paku/edge/t%d/status" % n, "-m",
                         '{"device_model":"esp32","firmware_version":"1"}'], check=True)
     wait_for(lambda: len(service.list("devices")) == 50, "the devices")
+
+
+@pytest.fixture
+def choosy(tmp_path):
+    """A broker that takes only whom its authority knows."""
+    certificates.make_all(tmp_path)
+    broker = Broker(tmp_path, "\n".join(["allow_anonymous true", *certificates.broker_lines(tmp_path)]) + "\n")
+    yield broker
+    broker.close()
+
+
+def certified(folder, name, **env):
+    return {"OTA_MQTT_TLS": "on", "OTA_MQTT_CA": folder / "ca.pem",
+            "OTA_MQTT_CERT": folder / (name + ".pem"), "OTA_MQTT_KEY": folder / (name + ".key"), **env}
+
+
+def test_a_broker_is_shown_a_certificate(tmp_path, far, choosy):
+    service = far(choosy.port, **certified(tmp_path, "client"))
+    assert service.ok("GET", "/health")["mqtt"].startswith("connected since")
+
+
+@pytest.mark.parametrize("name,env,why", [
+    ("client", {"OTA_MQTT_CA": "other.pem"}, "certificate verify failed"),
+    ("client", {"OTA_MQTT_CERT": "nowhere.pem"}, "the file of OTA_MQTT_CERT cannot be read")])
+def test_the_reason_why_tls_failed_is_told(tmp_path, choosy, name, env, why):
+    paths = {key: tmp_path / value if value else "" for key, value in env.items()}
+    service = FarService(tmp_path / "service", env={
+        "MQTT_HOST": "127.0.0.1", "MQTT_PORT": choosy.port, **certified(tmp_path, name, **paths)})
+    service.connected = lambda: "not_connected" in service.log()
+    service.start()
+    try:
+        wait_for(lambda: why in service.ok("GET", "/health")["mqtt"], "the reason")
+    finally:
+        service.stop()
 
 
 @pytest.mark.parametrize("env,why", [
