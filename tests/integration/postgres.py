@@ -100,7 +100,7 @@ class Cluster:
     def psql(self, sql, schema="public", check=True, **place):
         """The answer as psql -At prints it."""
         done = subprocess.run(["psql", "-X", "-At", "-v", "ON_ERROR_STOP=1", "-f", "-"], input=sql,
-                              capture_output=True, text=True, timeout=60,
+                              capture_output=True, text=True, timeout=200,
                               env={**os.environ, **self.environment(schema, **place)})
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
