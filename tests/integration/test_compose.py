@@ -81,13 +81,40 @@ def test_what_is_mounted_is_there(stack):
                 assert os.path.exists(source), source
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 @pytest.fixture
 def broker(stack):
     """start.sh with its own files, but for the paths and the port."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="paku-broker-", dir="/tmp"))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    for _ in range(5):  # somebody else may take the port before mosquitto does
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="paku-broker-", dir="/tmp"))
+        port = free_port()
+        process = start_broker(stack, folder, port)
+        check = stack["mosquitto"]["healthcheck"]["test"]
+        assert check[0] == "CMD-SHELL"
+        command = check[1].replace("$$", "$").replace("mosquitto_sub", "mosquitto_sub -p %d" % port)
+        env = {**os.environ, **stack["mosquitto"]["environment"]}
+        try:
+            wait_for(lambda: process.poll() is not None or subprocess.run(
+                ["sh", "-c", command], capture_output=True, env=env).returncode == 0,
+                "the broker's own health check", 60)
+            if process.poll() is None:
+                yield port
+                return
+            said = (folder / "log").read_text()
+            assert "Address already in use" in said, said
+        finally:
+            process.terminate()
+            process.wait(20)
+            shutil.rmtree(folder)
+    raise AssertionError("five ports in a row were taken")
+
+
+def start_broker(stack, folder, port):
     config, run, data = folder / "config", folder / "run", folder / "data"
     shutil.copytree(os.path.join(ROOT, "deploy", "compose", "mosquitto"), config)
     run.mkdir()
@@ -106,22 +133,9 @@ def broker(stack):
             f.write("user mosquitto\n")
         start = config / "start.sh"
         start.write_text(start.read_text().replace("\nexec", "\nchown mosquitto %s/*\nexec" % run))
-    log = open(folder / "log", "wb")
-    process = subprocess.Popen(["sh", str(config / "start.sh")], stdout=log, stderr=log, env={
-        **stack["mosquitto"]["environment"], "PATH": os.environ["PATH"] + ":/usr/sbin"})
-    check = stack["mosquitto"]["healthcheck"]["test"]
-    assert check[0] == "CMD-SHELL"
-    command = check[1].replace("$$", "$").replace("mosquitto_sub", "mosquitto_sub -p %d" % port)
-    try:
-        wait_for(lambda: subprocess.run(["sh", "-c", command], capture_output=True, env={
-            **os.environ, **stack["mosquitto"]["environment"]}).returncode == 0,
-            "the broker's own health check")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
-        shutil.rmtree(folder)
+    with open(folder / "log", "wb") as log:
+        return subprocess.Popen(["sh", str(config / "start.sh")], stdout=log, stderr=log, env={
+            **stack["mosquitto"]["environment"], "PATH": os.environ["PATH"] + ":/usr/sbin"})
 
 
 @pytest.fixture
