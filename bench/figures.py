@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import shutil
 import socket
 import sqlite3
@@ -103,7 +104,7 @@ def checkins(setting, name, title, meaning, goal, aim, connections, *args):
                                        DEVICES, *args)
             measure(service.port)  # warm
             ours, peer = setting.pairs(lambda: measure(service.port), lambda: measure(nginx.port))
-        if rows_written(folder):
+        if count_events(folder):
             raise Failed("the check-ins wrote something: they were to say nothing new")
     yield Row(name, title, "check-ins/s", ours, peer, goal, aim, meaning=meaning,
               notes=[f"{connections} connections; answers of {len(body)} bytes on average; "
@@ -111,7 +112,7 @@ def checkins(setting, name, title, meaning, goal, aim, connections, *args):
                      "peer: nginx return 200"])
 
 
-def rows_written(folder):
+def count_events(folder):
     with sqlite3.connect(f"file:{folder}/paku-ota.db?mode=ro", uri=True) as db:
         return db.execute("SELECT count(*) FROM ota_events").fetchone()[0]
 
@@ -161,6 +162,27 @@ def upload(service, version, image):
         raise Failed(f"the upload is answered {status}: {answer[:200]!r}")
 
 
+def same_rows(a, b):
+    """Whether the rows of a finished update are the same in both databases, but for the times."""
+    queries = ("SELECT * FROM devices WHERE device_id = ?",
+               "SELECT * FROM device_update_status WHERE device_id = ? ORDER BY id",
+               "SELECT event_type, device_id, firmware_version, rollout_id, event_data, created_at,"
+               " created_by FROM ota_events WHERE device_id = ? ORDER BY id")
+    masks = ((r"\d{4}-\d\d-\d\dT[\d:.]{15}Z", "TIME"), (r'"exposure":\d{6}', '"exposure":N'))
+
+    def rows(db, device):
+        text = repr([db.execute(q, (device,)).fetchall() for q in queries])
+        for pattern, word in masks:
+            text = re.sub(pattern, word, text)
+        return text
+
+    with sqlite3.connect(f"file:{a}/paku-ota.db?mode=ro", uri=True) as x, \
+            sqlite3.connect(f"file:{b}/paku-ota.db?mode=ro", uri=True) as y:
+        finished = "SELECT device_id FROM ota_events WHERE event_type = 'update_completed'"
+        both = sorted(set(x.execute(finished)) & set(y.execute(finished)))[:200]
+        return bool(both) and all(rows(x, *d) == rows(y, *d) for d in both)
+
+
 def reports(setting):
     for clients in (64, 512):
         def ours():
@@ -171,17 +193,20 @@ def reports(setting):
                 s = r["report"]
                 if s["ok"] != s["requests"] or s["repeated"]:
                     raise Failed(f"reports went wrong: {s}")
-                written = rows_written(folder)
+                written = count_events(folder)
             if written < s["ok"]:
                 raise Failed(f"{s['ok']} reports were acknowledged, {written} are in the database")
             return s["per_s"]
 
         def peer():
-            folder = setting.fleets.folder_with("reports", DEVICES, "all")
+            folder = setting.fleets.folder_with("reports-peer", DEVICES, "all")
             # The loop is the peer of the service, so it has the service's core.
             return loop(folder, setting.seconds, clients)
 
         a, b = setting.pairs(ours, peer)
+        if not same_rows(os.path.join(setting.folder, "reports"),
+                         os.path.join(setting.folder, "reports-peer")):
+            raise Failed("service and loop have written different rows for the same reports")
         yield Row(f"reports-{clients}", f"durable reports, {clients} clients", "reports/s", a, b,
                   0.5, 0.8, meaning="how near the service comes to what the database alone can "
                   "make durable; each answer is sent after its fsync",

@@ -4,10 +4,13 @@
  *
  * What a report costs at the least: a loop that writes what the service writes for it, and does
  * nothing else.  The same schema (the database is one that the service opens too), the same
- * journal and synchronous mode, the same statements with values as long, BATCH reports a
- * transaction, devices in the order in which bench-load reports.  Prints one line of JSON.
+ * journal and synchronous mode, the service's own statements with values as long, BATCH reports a
+ * transaction, devices in the order in which bench-load reports.  bench/run compares the rows that
+ * both have written.  Prints one line of JSON.
  */
 #include "names.h"
+
+#include "store/sqlite_statements.h"
 
 #include <sqlite3.h>
 #include <stdbool.h>
@@ -59,27 +62,12 @@ static void bind(sqlite3_stmt *st, int at, const char *text)
 	sqlite3_bind_text(st, at, text, -1, SQLITE_STATIC);
 }
 
-static const char *const update_attempt_sql =
-	"UPDATE device_update_status SET status=?4, error_message=coalesce(?5,error_message),"
-	" progress_percent=?6, started_at=coalesce(started_at,?7),"
-	" completed_at=iif(?20,NULL,coalesce(?8,completed_at)), reported_at=?9, closed=?13,"
-	" closed_why=iif(?20,NULL,coalesce(?14,closed_why)), installing_at=?18, settled=?19"
-	" WHERE id=?1";
-static const char *const insert_event_sql =
-	"INSERT INTO ota_events (event_type, device_id, firmware_version, rollout_id,"
-	" event_data, created_at, created_by) VALUES (?1,?2,?3,?4,?5,?6,?7)";
-static const char *const put_device_sql =
-	"INSERT INTO devices (id, device_id, mac_address, device_model,"
-	" current_firmware_version, last_seen, created_at, hw, boot_hash, booted_at,"
-	" boot_seen_at, firmware_digest, app_elf_sha256, ran_release_id, ran_as)"
-	" VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)"
-	" ON CONFLICT (id) DO UPDATE SET mac_address=?3, device_model=?4,"
-	" current_firmware_version=?5, last_seen=?6, hw=?8, boot_hash=?9, booted_at=?10,"
-	" boot_seen_at=?11, firmware_digest=?12, app_elf_sha256=?13, ran_release_id=?14,"
-	" ran_as=?15";
+/* Steps 0..3 of an update. */
+static const char *const words[] = {"downloading", "downloaded", "installing", "success"};
 
-static sqlite3_stmt *update_attempt, *insert_event, *put_device;
+static sqlite3_stmt *move_attempt, *end_attempt, *insert_event, *put_device;
 static char time_text[32];
+static uint32_t attempts;
 
 static void note_time(void)
 {
@@ -92,51 +80,84 @@ static void note_time(void)
 	snprintf(time_text + n, sizeof time_text - n, ".%06dZ", (int)(tv.tv_usec % 1000000));
 }
 
-/* Step 0..3 of device I, whose attempt has the number I+1: so bench-fill makes them. */
-static void report(uint32_t i, int step)
+static int64_t rollout_of(uint32_t i)
 {
-	static const char *const words[] = {"downloading", "downloaded", "installing", "success"};
-	static const char *const types[] = {"update_started", "update_progressed",
-					    "update_progressed", "update_completed"};
-	char id[BENCH_ID_SIZE], token[BENCH_TOKEN_SIZE], data[160];
+	return 5 * (int64_t)(i % BENCH_MODELS) + 5;
+}
+
+/* The attempt of device I has the number I+1: so bench-fill makes them. */
+static void write_attempt(uint32_t i, int step)
+{
+	sqlite3_stmt *st = step < 3 ? move_attempt : end_attempt;
+
+	sqlite3_bind_int64(st, 1, i + 1);
+	bind(st, 4, words[step]);
+	if (step == 3)
+		sqlite3_bind_int(st, 6, 100);
+	bind(st, 7, time_text);
+	bind(st, 9, time_text);
+	bind(st, 18, step >= 2 ? time_text : NULL);
+	if (step == 3) {
+		bind(st, 8, time_text);
+		sqlite3_bind_int(st, 19, 0);
+		sqlite3_bind_int(st, 20, 0);
+		sqlite3_bind_int(st, 22, 0);
+	}
+	run(st);
+}
+
+static void write_event(uint32_t i, const char *type, const char *data)
+{
+	char id[BENCH_ID_SIZE];
 
 	bench_device_id(i, id);
+	bind(insert_event, 1, type);
+	bind(insert_event, 2, id);
+	bind(insert_event, 3, BENCH_NEXT_VERSION);
+	sqlite3_bind_int64(insert_event, 4, rollout_of(i));
+	bind(insert_event, 5, data);
+	bind(insert_event, 6, time_text);
+	run(insert_event);
+}
+
+static void write_events(uint32_t i, int step)
+{
+	static const char *const types[] = {"update_started", "update_progressed",
+					    "update_progressed", "update_completed"};
+	static const char *const gate_types[] = {"device_exposed", "device_at_risk"};
+	char token[BENCH_TOKEN_SIZE], data[160];
+
 	bench_token(i, token);
 	snprintf(data, sizeof data,
 		 "{\"attempt_id\":\"%s\",\"update_id\":%u,\"status\":\"%s\",\"from_version\":\"%"
 		 "s\"}",
 		 token, i + 1, words[step], BENCH_RUNS_VERSION);
-	sqlite3_bind_int64(update_attempt, 1, i + 1);
-	bind(update_attempt, 4, words[step]);
-	if (step == 3)
-		sqlite3_bind_int(update_attempt, 6, 100);
-	else
-		sqlite3_bind_null(update_attempt, 6);
-	bind(update_attempt, 7, time_text);
-	bind(update_attempt, 8, step == 3 ? time_text : NULL);
-	bind(update_attempt, 9, time_text);
-	bind(update_attempt, 18, step >= 2 ? time_text : NULL);
-	sqlite3_bind_int(update_attempt, 19, 0);
-	sqlite3_bind_int(update_attempt, 20, step != 3);
-	run(update_attempt);
-	bind(insert_event, 1, types[step]);
-	bind(insert_event, 2, id);
-	bind(insert_event, 3, "1.4.0");
-	sqlite3_bind_int64(insert_event, 4, 5 * (i % BENCH_MODELS) + 5);
-	bind(insert_event, 5, data);
-	bind(insert_event, 6, time_text);
-	run(insert_event);
-	if (step < 3)
+	write_event(i, types[step], data);
+	if (step > 1)
 		return;
+	/* Exposures are numbered as attempts are, and go on after them. */
+	snprintf(data, sizeof data,
+		 "{\"release_id\":%lld,\"exposure\":%u,\"from\":\"" BENCH_RUNS_VERSION "\"}",
+		 (long long)rollout_of(i), attempts + i + 1);
+	write_event(i, gate_types[step], data);
+}
+
+static void write_device(uint32_t i)
+{
 	sqlite3_bind_int64(put_device, 1, i + 1);
-	bind(put_device, 2, id);
-	bind(put_device, 4, bench_model(i));
-	bind(put_device, 5, "1.4.0");
-	bind(put_device, 6, time_text);
-	bind(put_device, 7, time_text);
+	bind(put_device, 5, BENCH_NEXT_VERSION);
 	sqlite3_bind_int64(put_device, 9, 0);
-	sqlite3_bind_int64(put_device, 14, 5 * (i % BENCH_MODELS) + 5);
+	sqlite3_bind_int64(put_device, 14, rollout_of(i));
+	sqlite3_bind_int(put_device, 17, 0);
 	run(put_device);
+}
+
+static void report(uint32_t i, int step)
+{
+	write_attempt(i, step);
+	write_events(i, step);
+	if (step == 3)
+		write_device(i);
 }
 
 static uint32_t count_attempts(void)
@@ -165,12 +186,14 @@ int main(int argc, char **argv)
 	    SQLITE_OK)
 		die(argv[1]);
 	exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
-	     "PRAGMA cache_size=-8192");
-	update_attempt = prepare(update_attempt_sql);
-	insert_event = prepare(insert_event_sql);
-	put_device = prepare(put_device_sql);
-	sqlite3_stmt *begin = prepare("BEGIN IMMEDIATE"), *commit = prepare("COMMIT");
-	uint32_t attempts = count_attempts();
+	     "PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384");
+	move_attempt = prepare(sqlite_statements[ST_ATTEMPT_MOVE]);
+	end_attempt = prepare(sqlite_statements[ST_ATTEMPT_UPDATE]);
+	insert_event = prepare(sqlite_statements[ST_EVENT]);
+	put_device = prepare(sqlite_statements[ST_DEVICE_SAME]);
+	sqlite3_stmt *begin = prepare(sqlite_statements[ST_BEGIN]);
+	sqlite3_stmt *commit = prepare(sqlite_statements[ST_COMMIT]);
+	attempts = count_attempts();
 	double begun = now_s(), now = begun;
 
 	for (; now - begun < seconds && first + batch <= attempts; now = now_s()) {
