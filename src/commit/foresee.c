@@ -6,6 +6,7 @@
 #include "core/runs.h"
 #include "core/target.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -120,21 +121,24 @@ static bool model_with(struct model_copy *out, const struct model *m, const stru
 
 	for (const struct rollout *r = m->rollouts; r; r = r->next)
 		n++;
-	*out = (struct model_copy){.model = *m};
+	*out = (struct model_copy){.model = {.name = m->name,
+					     .device_count = atomic_load(&m->device_count),
+					     .chip = m->chip,
+					     .releases = m->releases}};
 	out->rollouts = calloc(n, sizeof *out->rollouts);
 	if (!out->rollouts)
 		return false;
 	for (const struct rollout *r = m->rollouts; r; r = r->next) {
 		if (!out->own && (own->id ? r->id == own->id : r->priority <= own->priority)) {
 			out->own = &out->rollouts[i];
-			out->rollouts[i++] = *own;
+			rollout_copy(&out->rollouts[i++], own);
 		}
 		if (r->id != own->id)
-			out->rollouts[i++] = *r;
+			rollout_copy(&out->rollouts[i++], r);
 	}
 	if (!out->own) {
 		out->own = &out->rollouts[i];
-		out->rollouts[i++] = *own;
+		rollout_copy(&out->rollouts[i++], own);
 	}
 	out->own->target.percent = own->stages[own->stage_count - 1].percent;
 	for (n = i, i = 0; i < n; i++)
@@ -474,7 +478,7 @@ static enum ota_code look_at_rollout(struct committer *c, int64_t id, struct for
 	if (!*known)
 		return OTA_OK;
 	const struct model *m = fleet_model(c->fleet, r->release->model);
-	f->copy = *r;
+	rollout_copy(&f->copy, r);
 	f->rollout = &f->copy;
 	if (!read_bounds(c, r, b) || !model_with(&copy, m, r))
 		return ota_fail_nomem(err);

@@ -344,8 +344,9 @@ static bool count_waiting(const struct device *d, void *ctx)
 
 static void count_those_of(struct waiting *w, const struct rollout *r, int percent)
 {
-	struct rollout stage = *r;
+	struct rollout stage;
 
+	rollout_copy(&stage, r);
 	stage.active = true;
 	stage.target.percent = percent;
 	w->rollout = &stage;

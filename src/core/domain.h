@@ -232,19 +232,20 @@ struct rollout {
 	struct stage *stages;  /* owned; never change */
 	int stage_count;       /* 1 or more */
 	struct walk walk;
-	struct guard guard;     /* never changes */
-	bool rolls_back;        /* when it halts, what it gave is taken back */
-	struct takeback back;   /* never changes */
+	struct guard guard;   /* never changes */
+	bool rolls_back;      /* when it halts, what it gave is taken back */
+	struct takeback back; /* never changes */
+	int64_t created_us;
+	struct rollout *next; /* older rollout of the model */
+	/* From here on written beside readers; rollout_copy() knows which these are. */
 	_Atomic uint64_t moves; /* of attempts of it, told or seen: somebody may want to count anew
 				 */
 	_Atomic int64_t progressed_us; /* when one last moved towards success; 0: not since the
 					  start */
-	_Atomic int busy; /* attempts that take a place now, as the committer counted last ... */
-	int busy_next;    /* ... and counts: its own */
-	int64_t created_us;
 	/* The lowest bucket hash among the target's devices, UINT64_MAX: there are none. */
 	_Atomic uint64_t lowest_hash;
-	struct rollout *next; /* older rollout of the model */
+	_Atomic int busy; /* attempts that take a place now, as the committer counted last ... */
+	int busy_next;    /* ... and counts: its own */
 };
 
 /* The hours of a group: its devices begin no update outside them, whatever the rollout. */

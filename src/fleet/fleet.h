@@ -100,3 +100,5 @@ void fleet_set_stop(struct fleet *f, char *reason, int64_t since_us);
 
 void release_free(struct release **r);
 void rollout_free(struct rollout **r);
+/* As it is now, to be looked at when the plan is not held any more; it owns nothing. */
+void rollout_copy(struct rollout *to, const struct rollout *from);

@@ -13,6 +13,8 @@
 #include "fleet/state.h"
 
 #include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +33,16 @@ void release_free(struct release **rp)
 	string_list_free(&r->learnt);
 	free(r);
 	*rp = NULL;
+}
+
+void rollout_copy(struct rollout *to, const struct rollout *from)
+{
+	memcpy(to, from, offsetof(struct rollout, moves));
+	to->moves = atomic_load(&from->moves);
+	to->progressed_us = atomic_load(&from->progressed_us);
+	to->lowest_hash = atomic_load(&from->lowest_hash);
+	to->busy = atomic_load(&from->busy);
+	to->busy_next = 0;
 }
 
 void rollout_free(struct rollout **rp)
