@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The figures of rollouts that walk by themselves: the gate of src/core on simulated walks."""
 import json
+import os
 import subprocess
+import time
 
-from figures import Row
-from machine import Failed, program
+from figures import DEVICES, Row
+from machine import Failed, Service, program, running
 
 WALKS = 1000
 HOW = ("through the gate of src/core; a failure is known after 60 s, a proof after 660 s, silence "
@@ -98,5 +100,34 @@ def through(setting):
               notes=[f"the median of {walks} walks, 0.1 % failing, max_unproven 500, {HOW}"])
 
 
-FIGURES = {"conductor-bricks": bricks, "conductor-variant": variant, "conductor-bad": shares,
+def scheduled(pid, name):
+    """Of the thread of that name: seconds on a processor, and how often it was put there."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm", encoding="ascii") as f:
+            if f.read().strip() != name:
+                continue
+        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as f:
+            ran_ns, _, times = f.read().split()
+            return int(ran_ns) / 1e9, int(times)
+    raise Failed(f"there is no thread {name}")
+
+
+def tick(setting):
+    """What it costs when nothing is due: the bench's 20 rollouts, and all devices silent."""
+    devices, seconds = (DEVICES, 10) if setting.quick else (1_000_000, 60)
+    with running(Service(setting.fleets.folder_with("tick", devices, "canary"))) as service:
+        time.sleep(5)
+        ran, times = scheduled(service.process.pid, "conductor")
+        time.sleep(seconds)
+        ran_after, times_after = scheduled(service.process.pid, "conductor")
+    if times_after == times:
+        raise Failed("the conductor did not wake up")
+    yield Row("conductor-tick", f"a tick of the conductor, {devices:,} devices, 20 rollouts, nothing due", "ms",
+              [1000 * (ran_after - ran) / (times_after - times)], goal=5, kind="at most",
+              meaning="what walking rollouts cost while nothing happens",
+              notes=[f"its thread was on a processor {times_after - times} times in {seconds} s, "
+                     f"{1000 * (ran_after - ran):.2f} ms in all"])
+
+
+FIGURES = {"conductor-tick": tick, "conductor-bricks": bricks, "conductor-variant": variant, "conductor-bad": shares,
            "conductor-false-halts": false_halts, "conductor-through": through}

@@ -347,6 +347,7 @@ static void *conductor_thread(void *arg)
 	struct conductor *k = arg;
 	int64_t wait_us, ahead_us = clock_service_us() - clock_mono_ms() * 1000;
 
+	pthread_setname_np(pthread_self(), "conductor"); /* `top -H`, and the bench */
 	do {
 		int64_t now_us = clock_service_us();
 		int64_t jump_us = now_us - clock_mono_ms() * 1000 - ahead_us;
