@@ -149,6 +149,7 @@ static void write_device(uint32_t i)
 	sqlite3_bind_int64(put_device, 9, 0);
 	sqlite3_bind_int64(put_device, 14, rollout_of(i));
 	sqlite3_bind_int(put_device, 17, 0);
+	bind(put_device, 27, BENCH_RUNS_VERSION);
 	run(put_device);
 }
 
