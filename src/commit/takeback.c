@@ -173,14 +173,18 @@ bool takeback_error(struct committer *c, const struct rollout *r, char *why, siz
 static void name_it(struct committer *c, const struct rollout *r, const struct release *to,
 		    char *out, size_t size)
 {
+	char id[24] = "";
 	size_t n = strlen(r->name);
 
-	if (n > NAME_CUT)
+	if (n > NAME_CUT) {
 		for (n = NAME_CUT; n > 0 && ((unsigned char)r->name[n] & 0xC0) == 0x80;)
 			n--;
-	snprintf(out, size, "%.*s-back-to-%s", (int)n, r->name, to->version);
+		/* Another that is halted in the same breath may begin like it. */
+		snprintf(id, sizeof id, "-%lld", (long long)r->id);
+	}
+	snprintf(out, size, "%.*s%s-back-to-%s", (int)n, r->name, id, to->version);
 	for (int i = 2; fleet_rollout_named(c->fleet, out); i++)
-		snprintf(out, size, "%.*s-back-to-%s-%d", (int)n, r->name, to->version, i);
+		snprintf(out, size, "%.*s%s-back-to-%s-%d", (int)n, r->name, id, to->version, i);
 }
 
 /* The same devices, hours and pace; all at once as far as its gate lets them. */
@@ -188,7 +192,7 @@ static struct rollout *make_one(struct committer *c, const struct rollout *r,
 				const struct release *to, const char *reason)
 {
 	static const struct stage all = {.percent = 100, .min_proven = STAGE_MIN_PROVEN_AUTO};
-	char name[NAME_CUT + NAME_MAX_LEN + 40];
+	char name[NAME_CUT + NAME_MAX_LEN + 64];
 	struct rollout_new n = {
 		.name = name,
 		.version = to->version,

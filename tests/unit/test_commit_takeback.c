@@ -339,6 +339,32 @@ static void what_is_under_way_comes_back(void **state)
 	assert_int_equal(ask(b, "slow", "1.0.0").reason, REASON_HALTED);
 }
 
+/* Long names that begin alike are cut alike, and both ways back are made in one breath. */
+static void names_that_begin_alike(void **state)
+{
+	struct bench *b = *state;
+	char first[180], other[180];
+	int64_t ids[2];
+
+	memset(first, 'n', sizeof first);
+	memset(other, 'n', sizeof other);
+	memcpy(first + 170, "-1", 3);
+	memcpy(other + 170, "-2", 3);
+	assert_int_equal(upload(b, "1.0.0"), OTA_OK);
+	assert_int_equal(upload(b, "2.0.0"), OTA_OK);
+	for (int i = 0; i < 2; i++) {
+		struct rollout_new n = walk_of(i ? other : first, "2.0.0");
+		n.guard.bounded = false;
+		n.stage_count = 0;
+		n.rolls_back = true;
+		ids[i] = start(b, &n);
+	}
+	halt(b, ids[0], "1.0.0", "2.0.0");
+	assert_string_equal(state_of(b, ids[1]), "halted");
+	for (int i = 0; i < 2; i++)
+		assert_true(taken_back_by(b, ids[i], "1.0.0") > ids[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -348,6 +374,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(nobody_goes_to_and_fro, begin, end),
 		cmocka_unit_test_setup_teardown(nothing_before, begin, end),
 		cmocka_unit_test_setup_teardown(what_is_under_way_comes_back, begin, end),
+		cmocka_unit_test_setup_teardown(names_that_begin_alike, begin, end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
