@@ -167,10 +167,16 @@ static enum ota_code ask_outcome(struct postgres_store *s, const struct transact
 				 struct ota_err *err)
 {
 	const char *const xid[] = {t->xid}, *const token[] = {t->token};
-	char status[24], there[8];
+	char status[24], there[8], follows[8];
 	enum pg_refusal how = PG_LOST;
-	enum ota_code rc = pg_end_lost_session(s, c, err);
+	/* With several hosts named this may be a standby: what it has not heard of may well be. */
+	enum ota_code rc =
+		pg_ask(s, c, "SELECT pg_is_in_recovery()", 0, NULL, follows, sizeof follows, err);
 
+	if (rc == OTA_OK && follows[0] != 'f')
+		return ota_fail(err, OTA_EUNAVAIL, "the database %s is a standby by now", s->where);
+	if (rc == OTA_OK)
+		rc = pg_end_lost_session(s, c, err);
 	if (rc != OTA_OK)
 		return rc;
 	/* An id from the future: the server has been down, and never wrote of the transaction. */
