@@ -251,7 +251,7 @@ struct eta {
 	int64_t id; /* of the rollout; 0: free */
 	uint64_t plan;
 	int64_t until_ms;
-	char text[600]; /* JSON */
+	char text[1200]; /* JSON */
 };
 
 struct etas {
@@ -344,7 +344,8 @@ static void eta_make(struct request *r, struct eta *made)
 		    OTA_OK &&
 	    known)
 		write_eta(&b, f);
-	snprintf(made->text, sizeof made->text, "%s", b.data && buf_ok(&b) ? b.data : "null");
+	bool fits = b.data && buf_ok(&b) && b.len < sizeof made->text;
+	snprintf(made->text, sizeof made->text, "%s", fits ? b.data : "null");
 	int64_t spent_ms = clock_mono_ms() - began_ms;
 	made->until_ms =
 		clock_mono_ms() +
