@@ -199,12 +199,15 @@ static const struct histogram_shape size_shape = {
 /* Attempts that this batch ended. */
 static void note_ended(struct committer *c)
 {
-	for (size_t i = 0; i < c->batch.store.change_count; i++) {
-		const struct change *ch = &c->batch.store.changes[i];
-		if (ch->kind == CHANGE_ATTEMPT_UPDATE && ch->attempt.completed_us != 0)
-			atomic_fetch_add_explicit(&c->ended[ch->attempt.attempt->state], 1,
-						  memory_order_relaxed);
-	}
+	const struct change_batch *b = &c->batch.store;
+
+	for (const struct change_group *g = b->groups; g < b->groups + b->group_count; g++)
+		for (size_t i = 0; i < g->count && g->result == OTA_OK; i++) {
+			const struct change *ch = &b->changes[g->first + i];
+			if (ch->kind == CHANGE_ATTEMPT_UPDATE && ch->attempt.completed_us != 0)
+				atomic_fetch_add_explicit(&c->ended[ch->attempt.attempt->state], 1,
+							  memory_order_relaxed);
+		}
 }
 
 static void note_batch(struct committer *c, int64_t took_us, size_t commands)
