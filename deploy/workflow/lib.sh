@@ -10,9 +10,11 @@ OTA_SERVICE_URL=${OTA_SERVICE_URL%/}
 # Seconds of one try of a call, uploads included: 16 MiB at a slow 64 KiB/s.
 call_s=300
 
+# What others wrote may hold line breaks, and a line of its own could be a command to GitHub's runner.
+one_line() { printf '%s' "${1//[$'\r\n']/ }"; }
 # fail SENTENCE: GitHub shows it beside the job.
 fail() {
-	printf '::error::%s\n' "$1"
+	printf '::error::%s\n' "$(one_line "$1")"
 	exit 1
 }
 output() { printf '%s=%s\n' "$1" "$2" >>"${GITHUB_OUTPUT:-/dev/stdout}"; }

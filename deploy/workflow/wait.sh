@@ -12,7 +12,7 @@ while :; do
 	state=$(jq -r .state <<<"$rollout")
 	now=$(jq -r '"\(.state), stage \(.stage.index) of \(.stage.of): \(.counts.success) updated, \(.counts.failed +
 		.counts.rolled_back) failed, of \(.targeted); \(.next.sentence)"' <<<"$rollout")
-	[ "$now" = "$before" ] || printf '%s  %s\n' "$(date -u +%H:%M:%S)" "$now"
+	[ "$now" = "$before" ] || printf '%s  %s\n' "$(date -u +%H:%M:%S)" "$(one_line "$now")"
 	before=$now
 	case $state in completed | halted | aborted) break ;; esac
 	[ "$SECONDS" -lt "$ends" ] || break
@@ -34,7 +34,7 @@ jq -r '. as $r
 	(.next.sentence // empty)' <<<"$rollout" | summary
 
 case $state in
-halted | aborted) fail "rollout $ROLLOUT_ID was $state: $(jq -r '.reason // "no reason was given"' <<<"$rollout" | tr '\n\r' '  ')" ;;
+halted | aborted) fail "rollout $ROLLOUT_ID was $state: $(jq -r '.reason // "no reason was given"' <<<"$rollout")" ;;
 completed) printf 'Rollout %s is completed.\n' "$ROLLOUT_ID" ;;
 *) [ "$WAIT_MINUTES" -eq 0 ] || printf '::warning::rollout %s is still %s after %s minutes; it goes on by itself\n' \
 	"$ROLLOUT_ID" "$state" "$WAIT_MINUTES" ;;
