@@ -10,27 +10,23 @@ import pytest
 from service import PROGRAM, wait_for
 
 
-@pytest.fixture
-def told(tmp_path):
-    """The manager's ear: `heard()` waits for the next word."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(str(tmp_path / "notify"))
-        yield ear
-
-
 class Ear:
-    def __init__(self, ear):
-        self.ear = ear
-        self.env = {"NOTIFY_SOCKET": ear.getsockname()}
+    """The manager's: `word()` waits for the next one."""
+
+    def __init__(self, bound):
+        self.socket = bound
+        self.env = {"NOTIFY_SOCKET": bound.getsockname()}
 
     def word(self, timeout=20):
-        self.ear.settimeout(timeout)
-        return self.ear.recv(4096).decode()
+        self.socket.settimeout(timeout)
+        return self.socket.recv(4096).decode()
 
 
 @pytest.fixture
-def ear(told):
-    return Ear(told)
+def ear(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(tmp_path / "notify"))
+        yield Ear(bound)
 
 
 def program_with_sockets(tmp_path, *fds):

@@ -16,7 +16,7 @@ import images
 import postgres
 from pgproxy import Proxy
 from service import wait_for
-from test_manager import ear, told  # noqa: F401
+from test_manager import ear  # noqa: F401
 
 
 @pytest.fixture

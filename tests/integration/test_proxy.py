@@ -3,6 +3,7 @@
 import http.client
 import os
 import socket
+import ssl
 import stat
 import subprocess
 
@@ -119,7 +120,6 @@ def test_old_device_through_nginx(behind):
     """HTTP/1.0 and Connection: close, and a Content-Length all the same."""
     service, proxy = behind
     service.release(images.esp32("1.2.0"), "1.2.0")
-    import ssl
     context = ssl.create_default_context(cafile=proxy.session.verify)
     with context.wrap_socket(socket.create_connection(("127.0.0.1", proxy.port)),
                              server_hostname="127.0.0.1") as s:
