@@ -127,10 +127,11 @@ static void add_offered(struct reach *c, int stage, const struct device *d)
 	c->variants[v].reachable++;
 }
 
-/* What it would be told if nothing were under way; whether another rollout takes it on. */
+/* What it would be told if nothing were under way; whether another rollout takes it on.  Only what
+ * is decided by is copied: other fields belong to the committer, which writes them meanwhile. */
 static enum reason ask(const struct reach *c, const struct device *d, bool *stone)
 {
-	struct device idle = *d;
+	struct device idle = {.hash = d->hash, .device_id = d->device_id, .state = d->state};
 
 	idle.state.attempt = NULL;
 	struct decision x = decide(&idle, c->model, &c->params);
