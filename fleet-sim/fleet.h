@@ -87,7 +87,7 @@ struct device {
 	uint32_t tries, polls, messages;
 	const char *version; /* what it runs, as it calls it */
 	const char *before;  /* what it ran before the last installation */
-	const char *told;    /* the version it said last */
+	const char *told;    /* the version it said last, or said that it had installed */
 	struct work *work;
 	struct report *reports;
 	struct record record;

@@ -297,6 +297,9 @@ void device_say(struct fleet *f, struct device *d, enum word word, const char *w
 		channel = write_mqtt(f, d, word, why, &b);
 	else
 		write_http(f, d, word, why, &b);
+	/* A device that says so runs it from now on, for the service too. */
+	if (word == WORD_SUCCESS)
+		d->told = device_try(d)->version;
 	/* A second "Rolled back" could not be told from one about the next attempt. */
 	send_report(f, d, channel, word != WORD_ROLLED_BACK && traits_have(&d->traits, HABIT_TWICE),
 		    &b);

@@ -159,6 +159,17 @@ def test_the_screen(fleet, services):
         screen.close()
 
 
+def test_ended_before_they_ask_again(fleet, services):
+    """Some have said that they succeeded, and restart: the service has it that they run the new version."""
+    service = services()
+    run = fleet.start("run", "--http", "--devices", 20, "--poll", 1, "--until", "time",
+                      "--duration", 60, service=service)
+    wait_for(lambda: service.ok("GET", "/api/admin/rollouts/1")["counts"]["success"] > 0, "a success", every_s=0.001)
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode == 0 and "consistent" in out, out
+
+
 def test_a_ramp(fleet, fake):
     """Ten devices at five a second: the last one starts after 1.8 s."""
     summary = fleet.json("run", "--http", "--devices", 10, "--ramp", 5, "--poll", 1, service=fake)
