@@ -87,7 +87,7 @@ def test_the_commands_to_type_next_work(up):
     assert [line.split()[1] for line in lines] == ["upload", "rollout", "watch"], first.stdout
     for line in lines[:2]:
         done = up.typed(line)
-        assert done.returncode == 0, line + "\n" + done.stdout
+        assert done.returncode == 0, first.stdout + line + "\n" + done.stdout
     device = re.search(r"^  (build/device/paku-device .*\\\n.*)$", first.stdout, re.M).group(1)
     done = up.typed(device.replace("/tmp/dev-1", str(up.data.parent / "dev-1")) + " --once")
     assert done.returncode == 0, done.stdout
