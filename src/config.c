@@ -153,6 +153,22 @@ static enum ota_code check_public_url(const char *url, struct ota_err *err)
 		url);
 }
 
+/* What no header can carry would be a key that never fits: white space around it is not part of a
+ * header's value. */
+static enum ota_code check_key(const char *key, struct ota_err *err)
+{
+	size_t len = strlen(key);
+	bool wrong = len > 0 && (key[0] == ' ' || key[len - 1] == ' ');
+
+	for (size_t i = 0; i < len; i++)
+		wrong |= (unsigned char)key[i] < ' ' || key[i] == 0x7F;
+	if (!wrong)
+		return OTA_OK;
+	return ota_fail(err, OTA_EINVAL,
+			"OTA_API_KEY (or API_KEY) has a line break or another control character, "
+			"or a space at an end; no request could carry it");
+}
+
 static enum ota_code check_proxies(const char *list, struct ota_err *err)
 {
 	unsigned char address[sizeof(struct in6_addr)];
@@ -223,7 +239,8 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 	enum ota_code rc = options_load(config_table, config_count, cfg, err);
 	if (rc != OTA_OK)
 		return rc;
-	if ((rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
+	if ((rc = check_key(cfg->api_key, err)) != OTA_OK ||
+	    (rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
 	    (rc = check_proxies(cfg->trusted_proxies, err)) != OTA_OK ||
 	    (rc = check_bandwidth(cfg->download_bytes_per_s, err)) != OTA_OK ||
 	    (rc = check_mqtt(cfg, err)) != OTA_OK)

@@ -157,7 +157,7 @@ static void fit_connections(struct config *cfg)
 static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 {
 	char path[4200];
-	int removed;
+	struct blob_swept swept;
 	enum ota_code rc;
 
 	snprintf(path, sizeof path, "%s/paku-ota.db", d->cfg.data_dir);
@@ -174,10 +174,17 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 	if ((rc = blob_store_open(d->cfg.firmware_path[0] ? d->cfg.firmware_path : path, &d->blobs,
 				  err)) != OTA_OK)
 		return rc;
-	if ((rc = blob_sweep(d->blobs, fleet_names_image, d->fleet, &removed, err)) != OTA_OK)
+	if ((rc = blob_sweep(d->blobs, fleet_names_image, d->fleet, &swept, err)) != OTA_OK)
 		return rc;
-	if (removed)
-		log_event(LOG_INFO, "firmware", "swept", "%d files of unfinished uploads", removed);
+	if (swept.removed)
+		log_event(LOG_INFO, "firmware", "swept", "%d files of unfinished uploads",
+			  swept.removed);
+	if (swept.unknown)
+		log_event(
+			LOG_WARNING, "firmware", "images_unknown",
+			"none of the %d images in %s belongs to a release of this database: is it "
+			"the right one? They stay",
+			swept.unknown, blob_store_dir(d->blobs));
 	d->cache = cache_new(d->blobs, (uint64_t)d->cfg.image_cache_bytes);
 	return d->cache ? OTA_OK : ota_fail_nomem(err);
 }
@@ -466,6 +473,8 @@ static int run(bool json)
 	raise_descriptor_limit();
 	fit_connections(&d.cfg);
 	rc = start(&d, &err);
+	if (rc == OTA_OK)
+		rc = auth_keep(d.auth, d.cfg.data_dir, &err);
 	if (rc == OTA_OK) {
 		tell_start(&d);
 		manager_ready();
@@ -503,9 +512,11 @@ int main(int argc, char **argv)
 			format = argv[++i];
 		if (!format || (strcmp(format, "json") != 0 && strcmp(format, "plain") != 0)) {
 			fprintf(stderr,
-				"paku-otad: '%s' is not understood; paku-otad --help tells what "
-				"is\n",
-				argv[i]);
+				format ? "paku-otad: --log-format is '%s', but must be one of: "
+					 "plain, json\n"
+				       : "paku-otad: '%s' is not understood; paku-otad --help "
+					 "tells what is\n",
+				format ? format : argv[i]);
 			return 2;
 		}
 		json = strcmp(format, "json") == 0;

@@ -104,14 +104,33 @@ static bool is_blob_name(const char *name, uint8_t sha256[SHA256_SIZE])
 	return hex_decode(hex, sha256, SHA256_SIZE);
 }
 
-enum ota_code blob_sweep(struct blob_store *s, blob_wanted_fn *wanted, void *ctx, int *removed,
-			 struct ota_err *err)
+struct sweep {
+	blob_wanted_fn *wanted;
+	void *ctx;
+	bool images; /* remove those that are not wanted, too */
+	int removed, wanted_images, other_images;
+};
+
+static void sweep_file(struct blob_store *s, struct sweep *w, const char *name)
+{
+	uint8_t sha256[SHA256_SIZE];
+	bool remove = strncmp(name, TEMP_PREFIX, sizeof TEMP_PREFIX - 1) == 0;
+
+	if (is_blob_name(name, sha256)) {
+		bool wanted = w->wanted(w->ctx, sha256);
+		w->wanted_images += wanted;
+		w->other_images += !wanted;
+		remove = w->images && !wanted;
+	}
+	if (remove && unlinkat(s->dir_fd, name, 0) == 0)
+		w->removed++;
+}
+
+static enum ota_code sweep_folder(struct blob_store *s, struct sweep *w, struct ota_err *err)
 {
 	int fd = openat(s->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-	uint8_t sha256[SHA256_SIZE];
 
-	*removed = 0;
 	if (!d) {
 		ota_fail_errno(err, errno, "reading the firmware folder %s", s->dir);
 		if (fd >= 0)
@@ -123,15 +142,26 @@ enum ota_code blob_sweep(struct blob_store *s, blob_wanted_fn *wanted, void *ctx
 		struct dirent *e = readdir(d);
 		if (!e)
 			break;
-		bool temp = strncmp(e->d_name, TEMP_PREFIX, sizeof TEMP_PREFIX - 1) == 0;
-		bool orphan = is_blob_name(e->d_name, sha256) && !wanted(ctx, sha256);
-		if ((temp || orphan) && unlinkat(s->dir_fd, e->d_name, 0) == 0)
-			(*removed)++;
+		sweep_file(s, w, e->d_name);
 	}
 	int failed = errno;
 	closedir(d);
 	return failed ? ota_fail_errno(err, failed, "reading the firmware folder %s", s->dir)
 		      : OTA_OK;
+}
+
+enum ota_code blob_sweep(struct blob_store *s, blob_wanted_fn *wanted, void *ctx,
+			 struct blob_swept *out, struct ota_err *err)
+{
+	struct sweep w = {.wanted = wanted, .ctx = ctx};
+	enum ota_code rc = sweep_folder(s, &w, err);
+
+	if (rc == OTA_OK && w.wanted_images > 0 && w.other_images > 0) {
+		w.images = true;
+		rc = sweep_folder(s, &w, err);
+	}
+	*out = (struct blob_swept){.removed = w.removed, .unknown = w.images ? 0 : w.other_images};
+	return rc;
 }
 
 static void count_writer(struct blob_store *s, int delta)

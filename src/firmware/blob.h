@@ -23,10 +23,18 @@ enum ota_code blob_store_open(const char *dir, struct blob_store **out, struct o
 void blob_store_close(struct blob_store **s);
 const char *blob_store_dir(const struct blob_store *s);
 
-/* Removes temporary files and every image that WANTED does not want.  At start, before uploads. */
+/*
+ * Removes temporary files and every image that WANTED does not want.  At start, before uploads.
+ * Where it wants none of them, they are more likely another database's than left over: then all
+ * stay.
+ */
 typedef bool blob_wanted_fn(void *ctx, const uint8_t sha256[SHA256_SIZE]);
-enum ota_code blob_sweep(struct blob_store *s, blob_wanted_fn *wanted, void *ctx, int *removed,
-			 struct ota_err *err);
+struct blob_swept {
+	int removed;
+	int unknown; /* images that stay, though WANTED wants none of them */
+};
+enum ota_code blob_sweep(struct blob_store *s, blob_wanted_fn *wanted, void *ctx,
+			 struct blob_swept *out, struct ota_err *err);
 
 enum ota_code blob_writer_open(struct blob_store *s, struct blob_writer **out, struct ota_err *err);
 enum ota_code blob_writer_write(struct blob_writer *w, const void *data, size_t len,

@@ -14,12 +14,14 @@
 
 #define KEY_FILE   "api-key.sha256"
 #define RECHECK_MS 500
+#define BLANKS     " \t"
 
 struct auth {
 	char *path; /* NULL: the key came from the environment */
 	pthread_mutex_t lock;
 	uint8_t hash[SHA256_SIZE]; /* under lock, as is the rest */
 	int64_t checked_ms;
+	bool made; /* and not kept yet */
 };
 
 static enum ota_code read_hash(const char *path, uint8_t hash[SHA256_SIZE], struct ota_err *err)
@@ -107,18 +109,25 @@ out:
 	return rc;
 }
 
-enum ota_code auth_new_key(const char *data_dir, char made[API_KEY_SIZE], struct ota_err *err)
+static enum ota_code make_key(char made[API_KEY_SIZE], uint8_t hash[SHA256_SIZE],
+			      struct ota_err *err)
 {
-	uint8_t chance[20], hash[SHA256_SIZE];
+	uint8_t chance[20];
 	char hex[2 * sizeof chance + 1];
 
 	if (!random_bytes(chance, sizeof chance))
 		return ota_fail(err, OTA_EIO, "the system has no random numbers");
 	hex_encode(chance, sizeof chance, hex);
 	snprintf(made, API_KEY_SIZE, "paku_%s", hex);
-	if (!sha256_once(made, strlen(made), hash))
-		return ota_fail_nomem(err);
-	return write_hash(data_dir, hash, err);
+	return sha256_once(made, strlen(made), hash) ? OTA_OK : ota_fail_nomem(err);
+}
+
+enum ota_code auth_new_key(const char *data_dir, char made[API_KEY_SIZE], struct ota_err *err)
+{
+	uint8_t hash[SHA256_SIZE];
+	enum ota_code rc = make_key(made, hash, err);
+
+	return rc == OTA_OK ? write_hash(data_dir, hash, err) : rc;
 }
 
 enum ota_code auth_open(const char *key, const char *data_dir, char made[API_KEY_SIZE],
@@ -138,9 +147,8 @@ enum ota_code auth_open(const char *key, const char *data_dir, char made[API_KEY
 		a->path = NULL;
 		rc = ota_fail_nomem(err);
 	} else if ((rc = read_hash(a->path, a->hash, err)) == OTA_ENOTFOUND) {
-		rc = auth_new_key(data_dir, made, err);
-		if (rc == OTA_OK)
-			rc = read_hash(a->path, a->hash, err);
+		rc = make_key(made, a->hash, err);
+		a->made = rc == OTA_OK;
 	}
 	if (rc != OTA_OK) {
 		auth_close(&a);
@@ -148,6 +156,15 @@ enum ota_code auth_open(const char *key, const char *data_dir, char made[API_KEY
 	}
 	*out = a;
 	return OTA_OK;
+}
+
+enum ota_code auth_keep(struct auth *a, const char *data_dir, struct ota_err *err)
+{
+	if (!a->made)
+		return OTA_OK;
+	enum ota_code rc = write_hash(data_dir, a->hash, err);
+	a->made = rc != OTA_OK;
+	return rc;
 }
 
 void auth_close(struct auth **ap)
@@ -179,8 +196,12 @@ static void refresh(struct auth *a)
 enum ota_code auth_check(struct auth *a, const char *key, struct ota_err *err)
 {
 	uint8_t hash[SHA256_SIZE];
+	size_t len;
 
-	if (!sha256_once(key, strlen(key), hash))
+	key += strspn(key, BLANKS);
+	for (len = strlen(key); len > 0 && strchr(BLANKS, key[len - 1]); len--)
+		;
+	if (!sha256_once(key, len, hash))
 		return ota_fail_nomem(err);
 	pthread_mutex_lock(&a->lock);
 	refresh(a);

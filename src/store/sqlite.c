@@ -24,8 +24,11 @@ enum ota_code sqlite_fail(struct sqlite_store *s, sqlite3 *db, const char *doing
 			doing, s->path, what);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
-		return ota_fail(err, OTA_EUNAVAIL,
-				"%s: the database %s is locked by another program", doing, s->path);
+		return ota_fail(
+			err, OTA_EUNAVAIL,
+			"%s: the database %s is locked by another program; end that one (fuser "
+			"shows which it is), or wait for it",
+			doing, s->path);
 	case SQLITE_FULL:
 		return ota_fail(err, OTA_EUNAVAIL, "%s: the disk that holds %s is full", doing,
 				s->path);

@@ -6,6 +6,8 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -14,7 +16,7 @@ import pytest
 import requests
 
 import images
-from service import wait_for
+from service import Service, wait_for
 
 BAD = [
     ("PORT", "x"), ("PORT", "65536"), ("PORT", "-1"), ("PORT", "80 80"), ("PORT", "8080x"),
@@ -34,7 +36,8 @@ BAD = [
     ("OTA_MQTT_CLIENT_ID", "a b"), ("OTA_COMMAND_TIMEOUT_S", "0"),
     ("OTA_DISPATCH_PER_SECOND", "0"), ("OTA_MAX_DOWNLOADS", "0"),
     ("PGHOST", "/nowhere"), ("PGPORT", "many"), ("PGSERVICE", "nobody knows it"),
-    ("DATABASE_URL", "postgresql://[x"), ("DATABASE_URL", "postgresql://h/d?sslmode=perhaps"),
+    ("OTA_API_KEY", "key\n"), ("OTA_API_KEY", " key"), ("OTA_API_KEY", "key "),
+    ("OTA_API_KEY", "a\tkey"), ("DATABASE_URL", "postgresql://[x"), ("DATABASE_URL", "postgresql://h/d?sslmode=perhaps"),
 ]
 
 
@@ -61,11 +64,13 @@ def test_help_prints_every_option(services):
     assert max(len(line) for line in done.stdout.splitlines()) <= 100
 
 
-@pytest.mark.parametrize("args", [["--nonsense"], ["extra"], ["--log-format"],
-                                  ["--log-format", "xml"], ["--log-format=xml"]])
-def test_unknown_arguments(services, args):
+@pytest.mark.parametrize("args,right", [
+    (["--nonsense"], "--help"), (["extra"], "--help"), (["--log-format"], "--help"),
+    (["--log-format", "xml"], "plain, json"), (["--log-format=xml"], "plain, json")])
+def test_unknown_arguments(services, args, right):
     done = services(start=False).run(*args)
-    assert done.returncode == 2 and "--help" in done.stderr
+    assert done.returncode == 2 and right in done.stderr
+    assert args[-1].replace("--log-format=", "") in done.stderr
 
 
 def test_version(services):
@@ -128,6 +133,16 @@ def test_a_port_that_is_taken(services):
     one = services("one")
     done = services("two", start=False).run(env={"PORT": str(one.port)})
     assert done.returncode == 1 and str(one.port) in done.stderr
+
+
+def test_a_start_that_fails_makes_no_key_that_nobody_saw(services):
+    one = services("one")
+    two = services("two", key=None, start=False)
+    done = two.run(env={"PORT": str(one.port)})
+    assert done.returncode == 1 and "API key" not in done.stdout
+    two.start()
+    assert two.printed_key()
+    assert two.get("/api/admin/devices").status_code == 200
 
 
 def test_a_data_folder_that_cannot_be(services, tmp_path):
@@ -203,24 +218,26 @@ def test_a_corrupt_database_is_named_with_what_to_do(service, damage):
     assert done.stderr.count("paku-otad:") == 1
 
 
-def as_nobody(service):
+def as_nobody():
     """Root may write everything; the service runs as somebody who may not."""
-    return lambda: (os.setgid(65534), os.setuid(65534))
+    os.setgid(65534)
+    os.setuid(65534)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing the user needs root")
-def test_a_database_that_is_read_only(service, tmp_path):
-    import subprocess
-    service.stop()
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent, service.folder):
+def test_a_database_that_is_read_only():
+    # Not in a folder of pytest's, whose parents it keeps for its own user.
+    with tempfile.TemporaryDirectory() as folder:
+        service = Service(folder).start()
+        service.stop()
         os.chmod(folder, 0o755)
-    os.chmod(service.data, 0o777)
-    for name in os.listdir(service.data):
-        path = os.path.join(service.data, name)
-        os.chmod(path, 0o777 if os.path.isdir(path) else 0o666)
-    os.chmod(database(service), 0o444)
-    done = subprocess.run([service.program], capture_output=True, text=True, timeout=30,
-                          env=service.environment(), preexec_fn=as_nobody(service))
+        os.chmod(service.data, 0o777)
+        for name in os.listdir(service.data):
+            path = os.path.join(service.data, name)
+            os.chmod(path, 0o777 if os.path.isdir(path) else 0o666)
+        os.chmod(database(service), 0o444)
+        done = subprocess.run([service.program], capture_output=True, text=True, timeout=30,
+                              env=service.environment(), preexec_fn=as_nobody)
     assert done.returncode == 1
     assert database(service) in done.stderr and "read-only" in done.stderr
 
@@ -236,6 +253,7 @@ def test_a_database_that_somebody_locks(service):
     db.close()
     assert done.returncode == 1
     assert "locked" in done.stderr and database(service) in done.stderr
+    assert "fuser" in done.stderr
     service.start()
 
 
@@ -251,6 +269,22 @@ def test_orphans_are_swept_at_the_start(service):
         f.write("not ours")
     service.start()
     assert service.firmware_files() == sorted(kept + ["README"])
+
+
+def test_images_of_another_database_stay(services, tmp_path):
+    """The folder is the right one and the database is not: started by hand without the settings, or
+    moved away."""
+    where = {"FIRMWARE_STORAGE_PATH": str(tmp_path / "images")}
+    one = services("one", env=where)
+    one.release(images.esp32("1.0.0"), "1.0.0")
+    one.stop()
+    kept = os.listdir(tmp_path / "images")
+    other = services("other", env=where)
+    assert "images_unknown" in other.log() and str(tmp_path / "images") in other.log()
+    other.stop()
+    assert os.listdir(tmp_path / "images") == kept
+    one.start()
+    assert one.get("/api/firmware/download/1.0.0").status_code == 200
 
 
 class SlowDownload(threading.Thread):
