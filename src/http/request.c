@@ -50,6 +50,9 @@ static bool add_headers(struct request *r, struct MHD_Response *m)
 
 	if (r->content_type)
 		ok = ok && MHD_add_response_header(m, "Content-Type", r->content_type) == MHD_YES;
+	if (r->status == 401)
+		ok = ok && MHD_add_response_header(m, "WWW-Authenticate",
+						   "ApiKey header=\"X-API-Key\"") == MHD_YES;
 	if (r->allow[0])
 		ok = ok && MHD_add_response_header(m, "Allow", r->allow) == MHD_YES;
 	if (r->retry_after_s > 0) {

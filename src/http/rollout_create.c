@@ -87,6 +87,20 @@ static void read_macs(struct request *r, const json_t *array)
 	n->macs = w->macs;
 }
 
+/* What would not be looked at, and so reach devices that nobody meant. */
+static void refuse_unused(struct request *r, const char *field, const char *name,
+			  enum target_type is_for)
+{
+	enum target_type type = r->command.rollout.type;
+
+	if (type == is_for || field_errors_any(&r->errors))
+		return;
+	field_errors_add(&r->errors, "body", field, FIELD_TYPE_VALUE,
+			 "%s is for target_type %s, but target_type is %s: leave it out, or say %s",
+			 name, target_type_word(is_for), target_type_word(type),
+			 target_type_word(is_for));
+}
+
 static void read_target(struct request *r, const struct json_fields *f)
 {
 	struct rollout_new *n = &r->command.rollout;
@@ -119,10 +133,13 @@ static void read_target(struct request *r, const struct json_fields *f)
 		field_errors_add(&r->errors, "body", "target_filter", FIELD_TYPE_VALUE,
 				 "a group rollout needs target_filter.group, which %s",
 				 n->group[0] ? name_version_error(n->group) : "is missing");
-	if (n->type != TARGET_GROUP)
-		n->group = "";
-	if (n->type != TARGET_SPECIFIC)
-		n->device_id_count = n->mac_count = 0;
+	if (n->device_id_count)
+		refuse_unused(r, ids ? "target_filter" : "target_device_ids",
+			      ids ? "device_ids" : "target_device_ids", TARGET_SPECIFIC);
+	if (n->mac_count)
+		refuse_unused(r, "target_filter", "mac_addresses", TARGET_SPECIFIC);
+	if (n->group[0])
+		refuse_unused(r, "target_filter", "group", TARGET_GROUP);
 }
 
 /* --- stages --- */

@@ -104,6 +104,14 @@ WRONG = {
     "group of none": body(target_type="group"),
     "group of an empty name": body(target_type="group", target_filter={"group": ""}),
     "group of a list": body(target_type="group", target_filter={"group": ["a"]}),
+    "all with a group": body(target_filter={"group": "lab"}),
+    "canary with a group": body(target_type="canary", target_filter={"group": "lab"}),
+    "canary with devices": body(target_type="canary", target_filter={"device_ids": ["a"]}),
+    "all with devices": body(target_device_ids=["a"]),
+    "group with macs": body(target_type="group", target_filter={
+        "group": "lab", "mac_addresses": ["aa:bb:cc:dd:ee:ff"]}),
+    "specific with a group": body(target_type="specific", target_filter={
+        "group": "lab", "device_ids": ["a"]}),
     "version with a space": body(firmware_version="1 2"),
     "model with a slash": body(device_model="a/b"),
     "attempts 0": body(max_attempts=0), "attempts a word": body(max_attempts="3"),
@@ -117,6 +125,17 @@ def test_wrong_fields_are_422(loaded, name):
     for one in answer.json()["detail"]:
         assert one["loc"][0] == "body" and one["msg"] and one["type"]
     assert loaded.list("rollouts") == []
+
+
+def test_an_empty_filter_says_nothing(loaded):
+    for n, empty in enumerate(({}, None, {"device_ids": [], "mac_addresses": [], "group": ""})):
+        assert loaded.ok("POST", CREATE, json=body(name="r%d" % n, target_filter=empty))
+    assert loaded.ok("POST", CREATE, json=body(name="r", target_device_ids=[]))
+
+
+def test_a_filter_that_is_not_looked_at_is_named(loaded):
+    answer = loaded.post(CREATE, json=body(target_filter={"group": "lab"}))
+    assert "group is for target_type group, but target_type is all" in answer.text
 
 
 def test_unknown_fields_are_ignored(loaded):
