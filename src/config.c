@@ -91,7 +91,7 @@ const struct option config_table[] = {
 	{"MQTT_HOST", NULL, OPTION_TEXT, AT(mqtt_host), NULL, 0, 0, NULL, NULL,
 	 "The broker. Unset: mosquitto is started as a part of this service."},
 	{"MQTT_PORT", NULL, OPTION_INT, AT(mqtt_port), "1883", 0, 65535, NULL, NULL,
-	 "The broker's port; of the own broker 0 takes a free one and logs it."},
+	 "The broker's port; of the built-in broker 0 takes a free one and logs it."},
 	{"MQTT_USER", NULL, OPTION_TEXT, AT(mqtt_user), NULL, 0, 0, NULL, NULL,
 	 "The user name at the broker of MQTT_HOST."},
 	{"MQTT_PASSWORD", NULL, OPTION_TEXT, AT(mqtt_password), NULL, 0, 0, NULL, NULL,
@@ -225,11 +225,12 @@ static enum ota_code check_mqtt(const struct config *cfg, struct ota_err *err)
 	if (cfg->mqtt_cert[0] && !cfg->mqtt_tls)
 		return ota_fail(err, OTA_EINVAL, "OTA_MQTT_CERT is for OTA_MQTT_TLS=on");
 	if (!cfg->mqtt_host[0] && (cfg->mqtt_user[0] || cfg->mqtt_password[0] || cfg->mqtt_tls))
-		return ota_fail(err, OTA_EINVAL,
-				"%s is set without MQTT_HOST: the own broker has no use for it",
-				cfg->mqtt_user[0]       ? "MQTT_USER"
-				: cfg->mqtt_password[0] ? "MQTT_PASSWORD"
-							: "OTA_MQTT_TLS");
+		return ota_fail(
+			err, OTA_EINVAL,
+			"%s is set without MQTT_HOST: the built-in broker has no use for it",
+			cfg->mqtt_user[0]       ? "MQTT_USER"
+			: cfg->mqtt_password[0] ? "MQTT_PASSWORD"
+						: "OTA_MQTT_TLS");
 	return OTA_OK;
 }
 

@@ -202,8 +202,8 @@ struct paku_sys_ops {
 	void (*sha256_update)(void *ctx, const void *data, uint32_t len);
 	void (*sha256_final)(void *ctx, uint8_t out[PAKU_SHA256_SIZE]);
 	enum paku_test (*selftest)(void *ctx); /* only asked while on trial */
-	/* For a boot loader with a record of its own (ESP-IDF); NULL where paku_boot_choose() is
-	 * the boot loader.  boot_set: start this slot next time.  boot_confirm: keep the running
+	/* For a bootloader with a record of its own (ESP-IDF); NULL where paku_boot_choose() is
+	 * the bootloader.  boot_set: start this slot next time.  boot_confirm: keep the running
 	 * one. */
 	int (*boot_set)(void *ctx, int slot);
 	int (*boot_confirm)(void *ctx);
@@ -262,11 +262,11 @@ struct paku {
 enum paku_next {
 	PAKU_CONTINUE, /* call again when convenient */
 	PAKU_WAIT,     /* nothing to do for *wait_ms */
-	PAKU_RESTART,  /* restart the device now; the boot loader knows what to start */
+	PAKU_RESTART,  /* restart the device now; the bootloader knows what to start */
 };
 
 /*
- * The boot loader's part, for devices whose boot loader knows nothing of slots: which slot to
+ * The bootloader's part, for devices whose bootloader knows nothing of slots: which slot to
  * start.  Counts the boot if that is a trial, and gives the trial up after max_boots.  Without a
  * valid record: slot 0.  If the count cannot be written, the confirmed slot.
  */

@@ -266,7 +266,7 @@ static void adopt_running(struct paku *p, const char *version)
 		strncpy(slot->version, version, sizeof slot->version - 1);
 		slot->state = PAKU_SLOT_GOOD;
 	}
-	/* If that fails, the worst is that the boot loader starts the other one: PHASE_RETURN. */
+	/* If that fails, the worst is that the bootloader starts the other one: PHASE_RETURN. */
 	if (p->io->sys.boot_confirm)
 		(void)p->io->sys.boot_confirm(p->io->ctx);
 }

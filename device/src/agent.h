@@ -17,7 +17,7 @@ enum paku_phase {
 	PHASE_RESTART, /* nothing left to do but restart */
 	PHASE_TRIAL,   /* we are the new image: self-test, then confirm or go back */
 	PHASE_REARM,   /* a trial is on record, but the old image runs */
-	PHASE_RETURN,  /* the boot loader started an image that was given up */
+	PHASE_RETURN,  /* the bootloader started an image that was given up */
 	PHASE_COUNT
 };
 

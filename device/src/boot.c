@@ -4,7 +4,7 @@
  *
  * One record write is the switch, one is the confirmation, one is the rollback; each is whole or
  * not at all.  The confirmed image stays `active` and untouched until the new one is confirmed.
- * Where a boot loader has a record of its own (sys.boot_set), it is told first and the record
+ * Where a bootloader has a record of its own (sys.boot_set), it is told first and the record
  * written after: a cut between the two leads to one more boot of the trial, never to a lost image,
  * and the number of those is bounded by max_boots.
  */
@@ -12,7 +12,7 @@
 
 #define SELFTEST_PAUSE_MS 1000
 
-/* ------------------------------------------------------------------------ in the boot loader */
+/* ------------------------------------------------------------------------ in the bootloader */
 
 int paku_boot_choose(const struct paku_io *io, uint8_t max_boots)
 {
@@ -34,7 +34,7 @@ int paku_boot_choose(const struct paku_io *io, uint8_t max_boots)
 
 /* -------------------------------------------------------------------------- in the old image */
 
-/* Counts a boot of the trial, and tells a boot loader that keeps its own record. */
+/* Counts a boot of the trial, and tells a bootloader that keeps its own record. */
 static int grant_boot(struct paku *p)
 {
 	p->rec.boots++;
@@ -58,7 +58,7 @@ uint8_t phase_arm(struct paku *p)
 }
 
 /*
- * A trial is on record and the old image runs: the boot loader has to be told yet, or has come
+ * A trial is on record and the old image runs: the bootloader has to be told yet, or has come
  * back to it, or could not count the boot.  Sends the trial on its way (again), or gives it up.
  */
 uint8_t phase_rearm(struct paku *p)

@@ -5,7 +5,7 @@
  * KiB of the image are in memory at a time.
  *
  * Formats: ESP32-family application (24-byte header, app description, XOR checksum, appended
- * SHA-256, secure boot signature), ESP8266 Arduino (boot loader and application in one file) and
+ * SHA-256, secure boot signature), ESP8266 Arduino (bootloader and application in one file) and
  * ESP8266 non-OS SDK "v2" (first byte 0xEA).  Everything else is raw: bytes that are handed on as
  * they are.
  *
@@ -55,7 +55,7 @@ struct image_info {
 	bool has_elf_sha256; /* false when it is all zero */
 	uint8_t elf_sha256[32];
 
-	bool has_digest; /* the appended SHA-256: the image digest that the boot loader means */
+	bool has_digest; /* the appended SHA-256: the image digest that the bootloader means */
 	uint8_t digest[32];
 	int min_chip_rev,
 		max_chip_rev; /* major * 100 + minor, as the header says; -1: none given */

@@ -3,7 +3,7 @@
  * Images of the ESP32 family.  Source: ESP-IDF, esp_app_format.h (esp_image_header_t),
  * esp_app_desc.h (esp_app_desc_t) and esp_image_format.c.
  *
- * The order of the checks is the order in which the sentences help: cut off, merged, boot loader,
+ * The order of the checks is the order in which the sentences help: cut off, merged, bootloader,
  * wrong chip, then the sums.
  */
 #include "firmware/image_internal.h"
@@ -18,7 +18,7 @@
 #define BOOT_DESC_MAGIC 0x50 /* esp_bootloader_desc_t, since ESP-IDF 5.1 */
 #define DIGEST_SIZE     32
 /*
- * Boot loaders before 5.1 have no mark.  They live below the partition table, at 0x8000 by default,
+ * Bootloaders before 5.1 have no mark.  They live below the partition table, at 0x8000 by default,
  * and no application with a network is as small; some with secure boot reach 0x10000.
  */
 #define BOOTLOADER_MAX UINT64_C(0x10000)
@@ -120,7 +120,7 @@ static enum ota_code refuse_without_desc(const struct image_source *src, const u
 		return code;
 	if (table[0] == PARTITION_MAGIC_0 && table[1] == PARTITION_MAGIC_1)
 		return ota_fail(err, OTA_EUNPROCESSABLE,
-				"this is a merged flash image (boot loader, partition table and "
+				"this is a merged flash image (bootloader, partition table and "
 				"application in one), upload firmware.bin");
 	if (end <= BOOTLOADER_MAX || desc[0] == BOOT_DESC_MAGIC)
 		return ota_fail(err, OTA_EUNPROCESSABLE,

@@ -4,7 +4,7 @@
  * where only that chip has memory.  Sources: esptool's bin_image.py (ESP8266ROMFirmwareImage,
  * ESP8266V2FirmwareImage), esp8266/Arduino tools/elf2bin.py and tools/signing.py.
  *
- * Arduino: the boot loader "eboot" at 0, the application at 0x1000, both with an 8-byte header.
+ * Arduino: the bootloader "eboot" at 0, the application at 0x1000, both with an 8-byte header.
  * Since core 2.6 the first eight bytes of the application's first segment hold the file's length
  * and a CRC-32 of the file; the CRC, and the XOR checksum, are of the file with these eight bytes
  * zero.  A signed file ends with the signature and its length, u32.
@@ -81,11 +81,11 @@ static enum ota_code check_eboot(const struct image_source *src, const struct im
 	struct image_pass pass = {.to = layout->end, .layout = layout};
 	uint8_t checksum;
 	enum ota_code code =
-		image_read(src, layout->checksum_at, &checksum, 1, "the boot loader", err);
+		image_read(src, layout->checksum_at, &checksum, 1, "the bootloader", err);
 
 	if (!code)
 		code = image_run_pass(src, &pass, err);
-	return code ? code : check_xor(checksum, pass.xor_sum, "the boot loader", err);
+	return code ? code : check_xor(checksum, pass.xor_sum, "the bootloader", err);
 }
 
 /*
@@ -166,7 +166,7 @@ static enum ota_code parse_arduino(const struct image_source *src, struct image_
 				   struct ota_err *err)
 {
 	struct image_layout eboot = {0}, app = {0};
-	enum ota_code code = walk_part(src, 0, 0, "the boot loader", &eboot, err);
+	enum ota_code code = walk_part(src, 0, 0, "the bootloader", &eboot, err);
 
 	if (code)
 		return code;

@@ -92,7 +92,7 @@ static enum ota_code check_blank(const struct image_source *src, uint8_t fill, b
 	return code;
 }
 
-/* A file that begins with 0xFF: what esptool merge-bin makes for a boot loader at 0x1000 or 0x2000.
+/* A file that begins with 0xFF: what esptool merge-bin makes for a bootloader at 0x1000 or 0x2000.
  */
 static enum ota_code check_merged(const struct image_source *src, struct ota_err *err)
 {
@@ -107,7 +107,7 @@ static enum ota_code check_merged(const struct image_source *src, struct ota_err
 		merged = b[0] == ESP_MAGIC;
 	}
 	if (!code && merged)
-		code = refuse("this is a merged flash image (boot loader, partition table and "
+		code = refuse("this is a merged flash image (bootloader, partition table and "
 			      "application in one), upload firmware.bin",
 			      err);
 	return code;

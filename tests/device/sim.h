@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A device and its service in memory: NOR flash with two slots, a boot record in two erase units,
- * a boot loader, a network that breaks where it is told to, and a power supply that fails at the
+ * a bootloader, a network that breaks where it is told to, and a power supply that fails at the
  * Nth write or erase, before, in the middle of or after it.  Time passes only when the agent waits.
  *
  * Every boot is checked: the slot that starts holds one of the images that the sim knows, whole.
@@ -52,7 +52,7 @@ struct sim {
 	bool bad_block;        /* erases do nothing from now on */
 	uint32_t record_fails; /* this many record writes say no */
 
-	/* A boot loader with a record of its own, as ESP-IDF has. */
+	/* A bootloader with a record of its own, as ESP-IDF has. */
 	bool vendor;
 	int vendor_slot, vendor_other;
 	enum sim_vendor vendor_state;

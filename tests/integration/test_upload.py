@@ -308,7 +308,7 @@ WRONG_FILES = {
     "html": (b"<!DOCTYPE html><html>404</html>", "web page"),
     "elf": (b"\x7fELF" + bytes(500), "ELF"),
     "partition table": (b"\xaa\x50" + bytes(3070), "partition table"),
-    "boot loader": (images.esp32(desc=False), "boot"),
+    "bootloader": (images.esp32(desc=False), "boot"),
     "merged": (b"\xff" * 0x1000 + images.esp32(desc=False).ljust(0x7000, b"\xff") + b"\xaa\x50" +
                bytes(3070), "merged"),
     "cut off": (images.esp32("1.0.0")[:-40], ""),

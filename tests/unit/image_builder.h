@@ -23,7 +23,7 @@ struct image_spec {
 	uint16_t min_rev, max_rev;
 	uint8_t elf_fill;    /* each byte of the ELF hash */
 	uint8_t data_fill;   /* makes otherwise equal images differ */
-	bool without_desc;   /* a boot loader, or something very old */
+	bool without_desc;   /* a bootloader, or something very old */
 	bool without_digest; /* no SHA-256 appended */
 };
 

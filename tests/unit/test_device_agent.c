@@ -638,7 +638,7 @@ static void the_boot_loader_counts_or_starts_the_old_one(void **state)
 	assert_int_equal(paku_boot_choose(&s.io, s.cfg.max_boots), 1);
 }
 
-/* A boot loader of its own mind has been told: the next boots are what the last one was. */
+/* A bootloader of its own mind has been told: the next boots are what the last one was. */
 static void what_was_decided_stays_so(void **state)
 {
 	(void)state;

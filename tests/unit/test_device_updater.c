@@ -174,7 +174,7 @@ static void what_fails_is_told_and_can_be_tried_again(void **state)
 static void the_old_version_after_a_restart(void **state)
 {
 	(void)state;
-	/* It was installed, and the boot loader went back. */
+	/* It was installed, and the bootloader went back. */
 	keep(NULL, "+1.1.0 ABC");
 	paku_updater_connected(&world.u);
 	says_born("1.0.0", 7,

@@ -270,7 +270,7 @@ static void test_every_bit_flipped(void **state)
 	len = build_esp8266_v2(image, false);
 	flip_every_bit(16 + 160 + 8 + 8, 16 + 160 + 8 + 8 + 72, len, CHIP_ESP8266);
 	len = build_esp8266_arduino(image, false);
-	flip_every_bit(8 + 8, 8 + 8 + 101, len, CHIP_ESP8266); /* of the boot loader */
+	flip_every_bit(8 + 8, 8 + 8 + 101, len, CHIP_ESP8266); /* of the bootloader */
 	flip_every_bit(0x1010, 0x1010 + 301, len, CHIP_ESP8266);
 	len = build_esp8266_arduino(image, true);
 	flip_every_bit(0, 0x100, len, CHIP_ESP8266);
@@ -537,7 +537,7 @@ static void test_merged(void **state)
 	flash[0x8000] = 0xAA;
 	flash[0x8001] = 0x50;
 	assert_refused(inspect_as(IMAGE_AUTO, CHIP_ESP32, flash, size), "merged flash image");
-	build_esp32(flash, &spec); /* chips whose boot loader stands at 0 */
+	build_esp32(flash, &spec); /* chips whose bootloader stands at 0 */
 	assert_refused(inspect_as(IMAGE_AUTO, CHIP_ESP32_S3, flash, size), "merged flash image");
 	free(flash);
 }

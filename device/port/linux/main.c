@@ -2,7 +2,7 @@
 /*
  * paku-device: the agent's life on Linux.
  *
- * One turn of the outer loop is one boot: the boot loader's choice, the agent set up anew from the
+ * One turn of the outer loop is one boot: the bootloader's choice, the agent set up anew from the
  * boot record, and steps until it asks for a restart.  Nothing but the files in --dir and the
  * command line survives a turn, so a kill -9 at any moment is a power cut like any other.
  */
