@@ -167,6 +167,13 @@ def test_what_makes_no_sense_is_named(up, name, value):
     assert name in done.stdout and value in done.stdout
 
 
+@pytest.mark.parametrize("args,wrong", [(["--bogus"], "'--bogus' is not understood"),
+                                        (["--stop", "--demo"], "one option at a time")])
+def test_an_option_that_is_not_understood_is_named(up, args, wrong):
+    done = up(*args)
+    assert done.returncode == 2 and wrong in done.stdout and "Usage" in done.stdout
+
+
 def test_demonstration(up):
     for _ in range(2):  # the second finds what the first left
         done = up("--demo")
