@@ -534,8 +534,8 @@ void reason_sentence(const struct device *d, const struct decision *x, char *out
 		return;
 	case REASON_NEWER_ROLLOUT_WINS:
 		snprintf(out, size,
-			 "Another rollout, newer or of a higher priority, decides for this device "
-			 "before %s.",
+			 "Another rollout decides for this device before %s: it is newer, of a "
+			 "higher priority, or has begun already.",
 			 name);
 		return;
 	case REASONS: break;

@@ -259,8 +259,9 @@ static void add_considered(struct buf *b, const struct device *d, const struct m
 	for (const struct rollout *o = m ? m->rollouts : NULL; o; o = o->next) {
 		struct decision x = {
 			.reason = decide_rollout(d, o), .release = o->release, .rollout = o};
-		if (decided && (x.reason == REASON_OFFER || x.reason == REASON_UP_TO_DATE))
-			x.reason = REASON_NEWER_ROLLOUT_WINS;
+		if ((decided && x.reason == REASON_UP_TO_DATE) ||
+		    (x.reason == REASON_OFFER && chosen->rollout != o))
+			x.reason = REASON_NEWER_ROLLOUT_WINS; /* or one that has begun */
 		if (chosen->rollout == o) {
 			decided = true;
 			if (x.reason == REASON_OFFER)

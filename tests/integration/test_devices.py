@@ -47,6 +47,22 @@ def test_an_offer(service):
     assert len(service.list("updates")) == 1
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["offered", "begun"])
+def test_only_one_rollout_is_said_to_offer(service, begun):
+    """The offer stands when a newer rollout would make the same one."""
+    service.release(images.esp32(VERSION), VERSION)
+    first = service.rollout(VERSION, name="first")
+    offer = service.check("d1")
+    second = service.rollout(VERSION, name="second")
+    if begun:
+        assert service.get(offer["download_url"][len(service.url):]).status_code == 200
+    told = service.explain("d1")
+    assert told["rollout_id"] == first
+    assert {c["rollout_id"]: c["reason"] for c in told["considered"]} == {
+        second: "newer_rollout_wins", first: "in_progress" if begun else "offered"}
+    assert "has begun already" in told["considered"][0]["sentence"]
+
+
 def test_the_url_follows_the_host_that_was_asked(service):
     service.release(images.esp32(VERSION), VERSION)
     service.rollout(VERSION)
