@@ -179,7 +179,9 @@ static enum next unsatisfiable(struct request *r)
 	char range[40];
 	size_t len;
 
-	respond_status(r, 416, "the range lies outside the image, which has %" PRIu64 " bytes",
+	respond_status(r, 416,
+		       "the image has %" PRIu64 " bytes, counted from 0, and the range "
+		       "names none of them",
 		       d->size);
 	char *body = buf_take(&r->out, &len);
 	struct MHD_Response *m =

@@ -76,15 +76,16 @@ def test_esp_idf_asks_one_byte_too_many(loaded, bytes_):
 
 
 @pytest.mark.parametrize("spec", ["bytes=%(size)d-", "bytes=-0", "bytes=9999999999999999999-",
-                                  "bytes=99999999999999999999999-", "bytes=%(size)d-%(size)d"])
-def test_a_range_outside_is_416(loaded, bytes_, spec):
+                                  "bytes=99999999999999999999999-", "bytes=%(size)d-%(size)d",
+                                  "bytes=5-2", "bytes=9999999-%(size)d"])
+def test_a_range_of_nothing_is_416(loaded, bytes_, spec):
     answer = fetch(loaded, Range=spec % {"size": len(bytes_)})
     assert answer.status_code == 416
     assert answer.headers["Content-Range"] == "bytes */%d" % len(bytes_)
-    assert isinstance(answer.json()["detail"], str)
+    assert "%d bytes" % len(bytes_) in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("spec", ["bytes=5-2", "bytes=a-b", "lines=1-2", "bytes=0-1,5-6", "bytes",
+@pytest.mark.parametrize("spec", ["bytes=a-b", "lines=1-2", "bytes=0-1,5-6", "bytes",
                                   "bytes=", "bytes=--1"])
 def test_what_is_no_single_range_is_ignored(loaded, bytes_, spec):
     answer = fetch(loaded, Range=spec)

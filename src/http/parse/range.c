@@ -83,7 +83,7 @@ enum range_result range_parse(const char *header, uint64_t size, uint64_t *first
 	if (strncasecmp(header, "bytes=", 6) != 0 || !take_single(header + 6, &a, &b))
 		return RANGE_NONE;
 	if (a.present && b.present && compare(a, b) > 0)
-		return RANGE_NONE;
+		return RANGE_UNSATISFIABLE;
 	uint64_t from = clamp(a), to = clamp(b);
 	if (size == 0 || (a.present ? from >= size : to == 0))
 		return RANGE_UNSATISFIABLE;

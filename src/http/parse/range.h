@@ -17,9 +17,10 @@ enum range_result {
 };
 
 /*
- * HEADER may be NULL.  Ignored: another unit, a syntax error, a last byte before the first, several
- * ranges.  A last byte beyond the end is clamped; numbers of any length are compared, never
- * wrapped.  Nothing of an empty representation can be satisfied.
+ * HEADER may be NULL.  Ignored: another unit, a syntax error, several ranges.  A last byte beyond
+ * the end is clamped, one before the first cannot be satisfied (a device that has more than this
+ * image has bytes asks so); numbers of any length are compared, never wrapped.  Nothing of an empty
+ * representation can be satisfied.
  */
 enum range_result range_parse(const char *header, uint64_t size, uint64_t *first, uint64_t *last);
 
