@@ -331,6 +331,22 @@ static void respond_shutting_down(struct request *r)
 	respond_status(r, 503, "the service is shutting down; come again");
 }
 
+/* The target cannot be read. */
+static void respond_malformed(struct request *r, const struct ota_err *err)
+{
+	const struct query_wrong *w = &r->query.wrong;
+
+	if (err->code != OTA_EINVAL) {
+		respond_err(r, err);
+	} else if (w->where) {
+		field_errors_add(&r->errors, w->where, w->name[0] ? w->name : NULL,
+				 FIELD_TYPE_VALUE, "%s", err->msg);
+		respond_fields(r);
+	} else {
+		respond_status(r, 422, "%s", err->msg);
+	}
+}
+
 /* Finds out what is asked and whether it may be; false: the answer is made. */
 static bool admit(struct request *r)
 {
@@ -350,9 +366,7 @@ static bool admit(struct request *r)
 		}
 	}
 	if (query_parse(&r->query, r->target, &err) != OTA_OK) {
-		respond_err(r, &err);
-		if (err.code == OTA_EINVAL)
-			r->status = 422;
+		respond_malformed(r, &err);
 		return false;
 	}
 	r->route = route_find(r, r->allow, sizeof r->allow);

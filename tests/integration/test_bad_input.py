@@ -193,7 +193,20 @@ def test_many_parameters(services):
 def test_the_same_parameter_twice(service):
     answer = service.session.get(service.url + "/api/firmware/check?device_id=a&device_id=b"
                                  "&device_model=m&current_version=1")
-    clear(answer, 400, 422)
+    detail, = clear(answer, 422).json()["detail"]
+    assert detail["loc"] == ["query", "device_id"] and "twice" in detail["msg"]
+    untouched(service)
+
+
+@pytest.mark.parametrize("value,says", [("a%00b", "%00"), ("a%zzb", "%zz"), ("%FF", "UTF-8")])
+def test_a_parameter_that_cannot_be_read_is_named(service, value, says):
+    for target, loc in (("/api/firmware/check?current_version=1&device_model=m&device_id=" + value,
+                         ["query", "device_id"]),
+                        ("/api/admin/devices/" + value, ["path"])):
+        answer = service.raw(("GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                              % target).encode())
+        detail, = answer.json()["detail"]
+        assert answer.status == 422 and detail["loc"] == loc and says in detail["msg"]
     untouched(service)
 
 

@@ -7,15 +7,15 @@
 #include <string.h>
 #include <strings.h>
 
-/* Which piece of the target is being decoded: what is allowed in it and what errors call it. */
+/* Which piece of the target is being decoded: what is allowed in it, and how an error begins. */
 struct piece {
 	const char *what;
 	bool plus_is_space, lines_allowed;
 };
 
-static const struct piece PATH_PIECE = {"the path", false, false};
-static const struct piece KEY_PIECE = {"a parameter's name", true, false};
-static const struct piece VALUE_PIECE = {"a parameter's value", true, true};
+static const struct piece PATH_PIECE = {"", false, false};
+static const struct piece KEY_PIECE = {"a parameter's name ", true, false};
+static const struct piece VALUE_PIECE = {"", true, true};
 
 static int hex_digit(char c)
 {
@@ -35,7 +35,7 @@ static enum ota_code fail_escape(const char *at, const struct piece *p, struct o
 	for (size_t i = 1; i < 3 && at[i] > 0x20 && at[i] < 0x7F; i++)
 		shown[i] = at[i];
 	return ota_fail(err, OTA_EINVAL,
-			"%s has a broken escape: \"%s\" is not %% and two hexadecimal digits "
+			"%shas a broken escape: \"%s\" is not %% and two hexadecimal digits "
 			"(a %% itself is written %%25)",
 			p->what, shown);
 }
@@ -59,13 +59,13 @@ static enum ota_code decode(char *text, const struct piece *p, bool *plus_seen, 
 			bool line = c == '\t' || c == '\r' || c == '\n';
 			if ((c < 0x20 && !(line && p->lines_allowed)) || c == 0x7F)
 				return ota_fail(err, OTA_EINVAL,
-						"%s has the control character %%%02X", p->what, c);
+						"%shas the control character %%%02X", p->what, c);
 		}
 		*to++ = (char)c;
 	}
 	*to = '\0';
 	if (!utf8_valid(text, strlen(text)))
-		return ota_fail(err, OTA_EINVAL, "%s is not valid UTF-8", p->what);
+		return ota_fail(err, OTA_EINVAL, "%sis not valid UTF-8", p->what);
 	return OTA_OK;
 }
 
@@ -118,6 +118,13 @@ static enum ota_code split_path(struct query *q, char *path, struct ota_err *err
 	return OTA_OK;
 }
 
+static enum ota_code fail_param(struct query *q, const char *name, enum ota_code code)
+{
+	if (strlen(name) < sizeof q->wrong.name)
+		strcpy(q->wrong.name, name);
+	return code;
+}
+
 static enum ota_code add_param(struct query *q, char *pair, struct ota_err *err)
 {
 	struct query_param p = {.key = pair, .value = ""};
@@ -130,20 +137,17 @@ static enum ota_code add_param(struct query *q, char *pair, struct ota_err *err)
 	if ((code = decode(pair, &KEY_PIECE, &key_plus, err)) != OTA_OK)
 		return code;
 	if (*pair == '\0')
-		return ota_fail(err, OTA_EINVAL, "the query has a value without a name");
+		return ota_fail(err, OTA_EINVAL, "has a value without a name");
 	if (value) {
-		code = decode(value, &VALUE_PIECE, &p.plus_seen, err);
-		if (code) {
-			ota_wrap(err, "%s", pair);
-			return code;
-		}
 		p.value = value;
+		code = decode(value, &VALUE_PIECE, &p.plus_seen, err);
+		if (code)
+			return fail_param(q, pair, code);
 	}
 	if (query_find(q, pair))
-		return ota_fail(err, OTA_EINVAL, "the parameter \"%s\" is given twice", pair);
+		return fail_param(q, pair, ota_fail(err, OTA_EINVAL, "is given twice"));
 	if (q->param_count == QUERY_MAX_PARAMS)
-		return ota_fail(err, OTA_EINVAL, "the query has more than %d parameters",
-				QUERY_MAX_PARAMS);
+		return ota_fail(err, OTA_EINVAL, "has more than %d parameters", QUERY_MAX_PARAMS);
 	q->params[q->param_count++] = p;
 	return OTA_OK;
 }
@@ -167,6 +171,8 @@ void query_clear(struct query *q)
 {
 	q->segment_count = q->param_count = 0;
 	q->arena = NULL;
+	q->wrong.where = NULL;
+	q->wrong.name[0] = '\0';
 }
 
 enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
@@ -185,11 +191,17 @@ enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err)
 	char *params = strchr(q->arena, '?');
 	if (params)
 		*params++ = '\0';
+	struct query_wrong wrong = {.where = "path"};
 	code = split_path(q, q->arena, err);
-	if (!code && params)
+	if (!code && params) {
 		code = split_params(q, params, err);
-	if (code)
+		wrong = q->wrong;
+		wrong.where = "query";
+	}
+	if (code) {
 		query_fini(q);
+		q->wrong = wrong;
+	}
 	return code;
 }
 

@@ -23,18 +23,26 @@ struct query_param {
 	bool plus_seen;          /* a bare `+` became a space: maybe a %2B was meant */
 };
 
+/* Which part of a target is malformed. */
+struct query_wrong {
+	const char *where; /* "path", "query"; NULL: the target as a whole */
+	char name[64];     /* of the parameter; "": none, or one with a name too long to repeat */
+};
+
 struct query {
 	size_t segment_count, param_count;
 	const char *segments[QUERY_MAX_SEGMENTS]; /* decoded; "", "." and ".." as they stand */
 	struct query_param params[QUERY_MAX_PARAMS];
 	char *arena;
+	struct query_wrong wrong; /* when query_parse() failed */
 };
 
 /*
  * Fills *q from RAW, which is not kept.  "/" has no segment, "/a/" has two, the second one empty.
  * An absolute form ("http://host/path") loses its scheme and host, a fragment is dropped.
- * On failure *q is empty (query_fini() is harmless): OTA_EINVAL for what is malformed,
- * OTA_ENOTFOUND for a path deeper than any that exists, OTA_ENOMEM.
+ * On failure *q is empty but for `wrong` (query_fini() is harmless): OTA_EINVAL for what is
+ * malformed, with a sentence without a subject where `wrong` says what is meant; OTA_ENOTFOUND for
+ * a path deeper than any that exists, OTA_ENOMEM.
  */
 OTA_MUST_USE enum ota_code query_parse(struct query *q, const char *raw, struct ota_err *err);
 /* An empty one; what lies behind its counts is never looked at. */
