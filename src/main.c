@@ -154,6 +154,34 @@ static void fit_connections(struct config *cfg)
 
 /* --- start and stop, in this order and its reverse --- */
 
+/* Releases whose file is gone or of another size: a backup of the database alone, perhaps.  Devices
+ * would be the first to find out. */
+static void tell_missing_images(const struct daemon *d)
+{
+	struct ota_err err;
+	uint64_t size;
+	char subject[160];
+	int fd;
+
+	for (const struct model *m = fleet_models(d->fleet); m; m = m->next)
+		for (const struct release *r = m->releases; r; r = r->next) {
+			if (r->deleted)
+				continue;
+			if (blob_open(d->blobs, r->sha256, &fd, &size, &err) == OTA_OK) {
+				close(fd);
+				if (size == (uint64_t)r->file_size)
+					continue;
+				ota_fail(&err, OTA_EIO,
+					 "the image file has %llu bytes instead of %lld",
+					 (unsigned long long)size, (long long)r->file_size);
+			}
+			snprintf(subject, sizeof subject, "release/%s", r->version);
+			log_event(LOG_WARNING, subject, "image_missing",
+				  "%s; bring it back, or upload it again as %s of %s", err.msg,
+				  r->version, m->name);
+		}
+}
+
 static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 {
 	char path[4200];
@@ -185,6 +213,7 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 			"none of the %d images in %s belongs to a release of this database: is it "
 			"the right one? They stay",
 			swept.unknown, blob_store_dir(d->blobs));
+	tell_missing_images(d);
 	d->cache = cache_new(d->blobs, (uint64_t)d->cfg.image_cache_bytes);
 	return d->cache ? OTA_OK : ota_fail_nomem(err);
 }

@@ -287,6 +287,19 @@ def test_images_of_another_database_stay(services, tmp_path):
     assert one.get("/api/firmware/download/1.0.0").status_code == 200
 
 
+def test_an_image_that_is_missing_is_told_at_the_start(service):
+    kept = service.release(images.esp32("1.0.0"), "1.0.0")
+    for version, damage in (("1.1.0", os.remove), ("1.2.0", lambda path: os.truncate(path, 9))):
+        lost = service.release(images.esp32(version), version)
+        damage(os.path.join(service.data, "firmware", lost["checksum_sha256"] + ".bin"))
+    service.restart()
+    told = [line for line in service.log().splitlines() if "image_missing" in line]
+    assert [v for line in told for v in ("1.0.0", "1.1.0", "1.2.0") if "release/" + v in line] \
+        == ["1.2.0", "1.1.0"]
+    assert all("upload it again" in line for line in told)
+    assert kept["checksum_sha256"] not in "".join(told)
+
+
 class SlowDownload(threading.Thread):
     """Takes an image at the speed of a bad link: BYTES now and then, or none after the first."""
 
