@@ -152,6 +152,20 @@ static void fit_connections(struct config *cfg)
 	}
 }
 
+/* A name that is written wrongly would do nothing, and nobody would know. */
+static void tell_unknown_settings(void)
+{
+	size_t at = 0;
+
+	for (const char *v; (v = options_unknown(config_table, config_count, "OTA_", &at));) {
+		int len = (int)strcspn(v, "=");
+		if (strncmp(v, "OTA_SERVICE_URL=", 16) != 0) /* paku-ota's */
+			log_event(LOG_WARNING, "daemon", "unknown_setting",
+				  "%.*s is none, and does nothing; paku-otad --help lists them",
+				  len, v);
+	}
+}
+
 /* --- start and stop, in this order and its reverse --- */
 
 /* Releases whose file is gone or of another size: a backup of the database alone, perhaps.  Devices
@@ -497,6 +511,7 @@ static int run(bool json)
 		return 2;
 	}
 	log_configure((enum log_level)d.cfg.log_level, json);
+	tell_unknown_settings();
 	block_signals(&set);
 	umask(077); /* database and images are nobody else's to read, wherever they are */
 	raise_descriptor_limit();

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h> /* environ */
 
 static const char *value_of(const struct option *o, const char **named)
 {
@@ -49,9 +50,10 @@ static enum ota_code load_number(const struct option *o, const char *named, cons
 	if (!parse_number(text, o->type == OPTION_BYTES, &v) || v < o->min || v > o->max)
 		return ota_fail(err, OTA_EINVAL,
 				"%s is '%s', but must be a whole number from %" PRId64
-				" to %" PRId64 "%s%s",
+				" to %" PRId64 "%s%s%s",
 				named, text, o->min, o->max, o->unit ? " " : "",
-				o->unit ? o->unit : "");
+				o->unit ? o->unit : "",
+				o->type == OPTION_BYTES ? ", or one with K, M or G behind it" : "");
 	*field = v;
 	return OTA_OK;
 }
@@ -100,6 +102,30 @@ enum ota_code options_load(const struct option *table, size_t count, void *into,
 		}
 	}
 	return OTA_OK;
+}
+
+static bool is_known(const struct option *table, size_t count, const char *variable)
+{
+	size_t len = strcspn(variable, "=");
+
+	for (size_t i = 0; i < count; i++)
+		for (int k = 0; k < 2; k++) {
+			const char *name = k ? table[i].alias : table[i].name;
+			if (name && strncmp(name, variable, len) == 0 && name[len] == '\0')
+				return true;
+		}
+	return false;
+}
+
+const char *options_unknown(const struct option *table, size_t count, const char *prefix,
+			    size_t *at)
+{
+	for (const char *v; (v = environ[*at]) != NULL; (*at)++)
+		if (strncmp(v, prefix, strlen(prefix)) == 0 && !is_known(table, count, v)) {
+			(*at)++;
+			return v;
+		}
+	return NULL;
 }
 
 void options_free(const struct option *table, size_t count, void *from)

@@ -34,5 +34,9 @@ struct option {
  */
 enum ota_code options_load(const struct option *table, size_t count, void *into,
 			   struct ota_err *err);
+/* The next variable whose name begins with PREFIX and is none of the table's; NULL: no more.  *AT
+ * is 0 at first, and the caller's to keep. */
+const char *options_unknown(const struct option *table, size_t count, const char *prefix,
+			    size_t *at);
 void options_free(const struct option *table, size_t count, void *from);
 void options_print(const struct option *table, size_t count, FILE *out);

@@ -48,6 +48,17 @@ def test_a_bad_value_stops_the_start_and_is_named(services, name, value):
     assert name in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+def test_a_setting_that_there_is_not_is_told(services):
+    service = services(env={"OTA_MAX_DEVICE": "5", "OTA_SERVICE_URL": "http://x", "OTA_MAX_DEVICES": "5"})
+    told = [line for line in service.log().splitlines() if "unknown_setting" in line]
+    assert len(told) == 1 and "OTA_MAX_DEVICE " in told[0] and "--help" in told[0]
+
+
+def test_a_wrong_size_says_how_sizes_are_written(services):
+    done = services(start=False).run(env={"OTA_MAX_FIRMWARE_BYTES": "64MB"})
+    assert "K, M or G" in done.stderr
+
+
 def test_help_prints_every_option(services):
     done = services(start=False).run("--help")
     assert done.returncode == 0
