@@ -76,7 +76,7 @@ static const struct cmd commands[] = {
 	{"stop-all", NULL, "stop everything: offer nothing new to any device",
 	 "  paku-ota stop-all --reason 'pumps do not come back'\n"
 	 "\n"
-	 "What waits is taken back; downloads under way run to their end. It lasts, also over a\n"
+	 "What waits is withdrawn; downloads under way run to their end. It lasts, also over a\n"
 	 "restart of the service, until 'paku-ota resume-all'.",
 	 .opts = cmd_stop_all_opts, .run = cmd_stop_all},
 	{"resume-all", NULL, "take stop-all back", .opts = cmd_resume_all_opts,

@@ -255,7 +255,7 @@ static bool apply_verdict(struct committer *c, struct device_work *w, struct mod
 	return !v.moved_on || attempt_success_ends(c, w);
 }
 
-/* The offer that follows: opened, kept, or an older one taken back. */
+/* The offer that follows: opened, kept, or an older one withdrawn. */
 static bool apply_decision(struct committer *c, struct device_work *w, const struct model *m,
 			   bool opens)
 {
