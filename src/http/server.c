@@ -250,6 +250,11 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 	atomic_store(&s->draining, true);
 	connections_close_idle(s->connections);
 	drain(s, drain_s, hurry);
+	int64_t cut = atomic_load(&s->active_downloads);
+	if (cut > 0)
+		log_event(LOG_INFO, "daemon", "downloads_cut",
+			  "%lld had not ended; OTA_DRAIN_S is how long they may go on",
+			  (long long)cut);
 	if (s->given_fd >= 0)
 		let_go_of_given_socket(s);
 	/*

@@ -389,6 +389,7 @@ def test_sigterm_ends_within_the_drain_time(draining):
     service.signal()
     assert service.wait() == 0
     assert time.monotonic() - begun < 5
+    assert "downloads_cut 1 had not ended" in service.log()
     slow.enough.set()
     slow.join()
 
