@@ -176,7 +176,8 @@ enum ota_code api_send(struct cli *c, struct buf *url, struct http_request *q, j
 			c->service_us = reply.date_us;
 			c->service_mono_ms = clock_mono_ms();
 		}
-		code = take_answer(c, &reply, out, err);
+		if (!q->save || reply.status < 200 || reply.status > 299)
+			code = take_answer(c, &reply, out, err);
 		buf_fini(&reply.body);
 	} else if (code == OTA_EIO) {
 		cli_hint(c, "is it running? --server URL or OTA_SERVICE_URL names another");

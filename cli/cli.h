@@ -58,13 +58,14 @@ extern const struct cmd cmd_devices_subs[], cmd_releases_subs[], cmd_rollout_sub
 extern const struct cmd cmd_completion_subs[], cmd_policy_subs[];
 extern const struct opt cmd_upload_opts[], cmd_updates_opts[], cmd_events_opts[], cmd_log_opts[],
 	cmd_watch_opts[], cmd_login_opts[], cmd_rejected_opts[], cmd_stop_all_opts[],
-	cmd_resume_all_opts[], cmd_retry_opts[], cmd_alerts_opts[];
+	cmd_resume_all_opts[], cmd_retry_opts[], cmd_alerts_opts[], cmd_backup_opts[];
 
 enum ota_code cmd_upload(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_updates(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_log(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_events(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_rejected(struct cli *c, const struct args *a, struct ota_err *err);
+enum ota_code cmd_backup(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_alerts(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_stop_all(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_resume_all(struct cli *c, const struct args *a, struct ota_err *err);

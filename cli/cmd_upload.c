@@ -4,9 +4,9 @@
  * far it is, where that is a terminal.
  */
 #include "cli/api.h"
+#include "cli/bar.h"
 #include "cli/format.h"
 #include "cli/term.h"
-#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,8 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define BAR_REDRAW_MS 100
 
 static const char *const image_types[] = {"auto", "esp", "raw", NULL};
 
@@ -87,47 +85,6 @@ static enum ota_code check_file(const char *path, struct ota_err *err)
 	return OTA_OK;
 }
 
-struct bar {
-	bool shown;
-	int64_t drawn_mono_ms, started_mono_ms;
-	int64_t drawn_sent;
-};
-
-static void bar_progress(void *ctx, int64_t sent, int64_t total)
-{
-	struct bar *b = ctx;
-	int64_t now = clock_mono_ms();
-	int columns = term_columns(), width = columns - 46, full;
-	char done[FORMAT_SIZE], all[FORMAT_SIZE];
-
-	if (total <= 0 || sent == b->drawn_sent ||
-	    (sent < total && now - b->drawn_mono_ms < BAR_REDRAW_MS))
-		return;
-	b->drawn_mono_ms = now;
-	b->drawn_sent = sent;
-	b->shown = true;
-	width = width > 40 ? 40 : width < 4 ? 4 : width;
-	full = (int)(sent * width / total);
-	format_bytes(sent, done);
-	format_bytes(total, all);
-	fprintf(stderr, "\r%s", term_sgr_err(COLOUR_CYAN));
-	for (int i = 0; i < width; i++)
-		fputs(i < full ? (term_utf8() ? "█" : "#") : (term_utf8() ? "░" : "."), stderr);
-	fprintf(stderr, "%s %3d %%", term_sgr_err(COLOUR_NONE), (int)(sent * 100 / total));
-	/* A line that wraps cannot be drawn over. */
-	if (columns >= 36)
-		fprintf(stderr, "  %s of %s", done, all);
-	if (columns >= 52 && sent == total)
-		fputs(", being checked", stderr);
-	fputs("\x1b[K", stderr);
-}
-
-static void bar_end(const struct bar *b)
-{
-	if (b->shown)
-		fputs("\r\x1b[K", stderr);
-}
-
 static void print_image(const json_t *image)
 {
 	const char *chip = api_str(image, "chip"), *project = api_str(image, "project");
@@ -192,7 +149,7 @@ enum ota_code cmd_upload(struct cli *c, const struct args *a, struct ota_err *er
 		   *model = args_get(a, "model");
 	char embedded[APP_VERSION_SIZE + 1], *copy;
 	struct http_request q = {.method = "POST", .upload_path = path};
-	struct bar bar = {.drawn_sent = -1};
+	struct bar bar = {.drawn = -1, .at_end = ", being checked"};
 	struct buf url = BUF_INIT;
 	json_t *answer;
 	enum ota_code code;
@@ -213,10 +170,7 @@ enum ota_code cmd_upload(struct cli *c, const struct args *a, struct ota_err *er
 	if (!copy)
 		return ota_fail_nomem(err);
 	q.upload_name = basename(copy);
-	if (term_is_tty(stderr) && !c->json) {
-		q.progress = bar_progress;
-		q.progress_ctx = &bar;
-	}
+	bar_begin(&bar, &q, !c->json);
 	upload_url(c, a, version, &url);
 	code = api_send(c, &url, &q, &answer, err);
 	bar_end(&bar);

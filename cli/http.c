@@ -4,6 +4,7 @@
 #include "cli/term.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +51,12 @@ void http_free(struct http **h)
 static size_t on_body(char *data, size_t size, size_t n, void *ctx)
 {
 	struct http *h = ctx;
+	long status = 0;
 
+	if (h->request->save)
+		curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status >= 200 && status <= 299)
+		return fwrite(data, size, n, h->request->save) * size;
 	if (size * n > BODY_MAX - h->reply->body.len)
 		return 0;
 	buf_add(&h->reply->body, data, size * n);
@@ -82,9 +88,9 @@ static int on_transfer(void *ctx, curl_off_t dl_total, curl_off_t dl, curl_off_t
 {
 	struct http *h = ctx;
 
-	(void)dl_total;
-	(void)dl;
-	if (h->request->progress)
+	if (h->request->progress && h->request->save)
+		h->request->progress(h->request->progress_ctx, dl, dl_total);
+	else if (h->request->progress)
 		h->request->progress(h->request->progress_ctx, ul, ul_total);
 	return term_interrupted();
 }
@@ -168,6 +174,9 @@ static enum ota_code explain_failure(const struct http *h, CURLcode rc, struct o
 		return ota_fail(err, OTA_EINVAL, "cannot read the file to its end; did it change?");
 	case CURLE_COULDNT_CONNECT: return ota_fail(err, OTA_EIO, "nothing answers there");
 	case CURLE_WRITE_ERROR:
+		if (h->request->save)
+			return ota_fail(err, OTA_EINVAL, "the file cannot be written: %s",
+					strerror(errno));
 		return ota_fail(err, OTA_EIO, "the answer is larger than %u MiB", BODY_MAX >> 20);
 	case CURLE_SSL_CACERT_BADFILE: return ota_fail(err, OTA_EINVAL, "--cacert: %s", h->reason);
 	default:

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 
 #include <stdint.h>
+#include <stdio.h>
 
 struct http;
 
@@ -23,8 +24,9 @@ struct http_request {
 	const char *content_type; /* of body */
 	const char *upload_path;  /* instead of body: this file as multipart field `file` */
 	const char *upload_name;
-	/* Called as bytes go out, total 0 while unknown; may be NULL. */
-	void (*progress)(void *ctx, int64_t sent, int64_t total);
+	FILE *save; /* where the body of a good answer goes instead of into the reply; or NULL */
+	/* Called as bytes go out (with save: come in), total 0 while unknown; may be NULL. */
+	void (*progress)(void *ctx, int64_t moved, int64_t total);
 	void *progress_ctx;
 };
 

@@ -82,6 +82,16 @@ static const struct cmd commands[] = {
 	{"resume-all", NULL, "take stop-all back", .opts = cmd_resume_all_opts,
 	 .run = cmd_resume_all},
 	{"status", NULL, "the service's health and figures, in a few lines", .run = cmd_status},
+	{"backup", "FILE", "save everything the service keeps into one file",
+	 "  paku-ota backup paku-ota.tar\n"
+	 "\n"
+	 "The database as it stands at one moment, every image that it names, and the hash of the\n"
+	 "key; devices are served meanwhile. On PostgreSQL the images: the database is pg_dump's,\n"
+	 "first. On the service's machine, 'paku-otad --restore FILE' brings it back into an "
+	 "empty\n"
+	 "data folder.",
+	 .opts = cmd_backup_opts, .min_args = 1, .max_args = 1, .run = cmd_backup,
+	 .takes_file = true},
 	{"login", "URL", "store the service's address and key for later",
 	 "Asks for the key (or reads it from stdin), tries it, and stores both in\n"
 	 "$XDG_CONFIG_HOME/paku-ota (~/.config/paku-ota), readable by you alone.",

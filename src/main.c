@@ -10,10 +10,12 @@
 #include "config.h"
 #include "firmware/cache.h"
 #include "http/auth.h"
+#include "http/backup.h"
 #include "http/server.h"
 #include "manager.h"
 #include "mqtt/broker.h"
 #include "mqtt/mqtt.h"
+#include "restore.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -48,8 +50,9 @@ struct daemon {
 
 static void print_help(void)
 {
-	printf("Usage: paku-otad [--log-format plain|json] [--new-key] [--import] [--version] "
-	       "[--help]\n"
+	printf("Usage: paku-otad [--log-format plain|json] [--new-key] [--import] [--restore "
+	       "FILE]\n"
+	       "                 [--version] [--help]\n"
 	       "\n"
 	       "The firmware update service: releases, rollouts and devices over HTTP and MQTT, on "
 	       "an\n"
@@ -64,6 +67,9 @@ static void print_help(void)
 	       "  --import            copy the embedded database of OTA_DATA_DIR into the empty "
 	       "PostgreSQL that\n"
 	       "                      is set, and compare; then end\n"
+	       "  --restore FILE      bring back what 'paku-ota backup FILE' has saved, into an "
+	       "empty\n"
+	       "                      OTA_DATA_DIR, and compare; then end\n"
 	       "  --log-format json   one JSON object a line instead of plain text\n"
 	       "\n"
 	       "SIGTERM ends it: short requests within 5 s, downloads within OTA_DRAIN_S.\n");
@@ -202,6 +208,13 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 	struct blob_swept swept;
 	enum ota_code rc;
 
+	if (restore_is_unfinished(&d->cfg))
+		return ota_fail(err, OTA_ECONFLICT,
+				"a restore into %s was begun and not ended: run paku-otad "
+				"--restore FILE again, or empty that folder",
+				d->cfg.data_dir);
+	backup_copy_path(d->cfg.data_dir, path, sizeof path);
+	unlink(path); /* of a backup that a crash has broken off */
 	snprintf(path, sizeof path, "%s/paku-ota.db", d->cfg.data_dir);
 	rc = config_on_postgres(&d->cfg) ? store_postgres_open(d->cfg.database_url, &d->store, err)
 					 : store_sqlite_open(path, &d->store, err);
@@ -494,6 +507,27 @@ static int import_database(void)
 	return rc == OTA_OK ? 0 : 1;
 }
 
+static int restore_backup(const char *archive)
+{
+	struct daemon d = {.lock_fd = -1};
+	struct ota_err err = {0};
+	char said[4400];
+	enum ota_code rc = config_load(&d.cfg, &err);
+
+	umask(077);
+	if (rc == OTA_OK && (rc = make_folder(d.cfg.data_dir, &err)) == OTA_OK &&
+	    (rc = lock_folder(&d, &err)) == OTA_OK)
+		rc = restore_run(&d.cfg, archive, said, sizeof said, &err);
+	if (rc == OTA_OK)
+		printf("%s\n", said);
+	else
+		fprintf(stderr, "paku-otad: %s\n", err.msg);
+	if (d.lock_fd >= 0)
+		close(d.lock_fd);
+	config_free(&d.cfg);
+	return rc == OTA_OK ? 0 : 1;
+}
+
 static int run(bool json)
 {
 	struct daemon d = {.lock_fd = -1, .listen_fd = -1};
@@ -549,6 +583,8 @@ int main(int argc, char **argv)
 			return new_key();
 		if (strcmp(argv[i], "--import") == 0)
 			return import_database();
+		if (strcmp(argv[i], "--restore") == 0 && i + 1 < argc)
+			return restore_backup(argv[i + 1]);
 		const char *format = NULL;
 		if (strncmp(argv[i], "--log-format=", 13) == 0)
 			format = argv[i] + 13;

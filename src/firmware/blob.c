@@ -17,7 +17,7 @@ struct blob_store {
 	char *dir;
 	int dir_fd;
 	pthread_mutex_t lock;
-	int writers; /* under lock */
+	int writers; /* under lock; and who holds what is there */
 };
 
 struct blob_writer {
@@ -93,7 +93,7 @@ const char *blob_store_dir(const struct blob_store *s)
 	return s->dir;
 }
 
-static bool is_blob_name(const char *name, uint8_t sha256[SHA256_SIZE])
+bool blob_is_name(const char *name, uint8_t sha256[SHA256_SIZE])
 {
 	char hex[SHA256_HEX_SIZE];
 
@@ -116,7 +116,7 @@ static void sweep_file(struct blob_store *s, struct sweep *w, const char *name)
 	uint8_t sha256[SHA256_SIZE];
 	bool remove = strncmp(name, TEMP_PREFIX, sizeof TEMP_PREFIX - 1) == 0;
 
-	if (is_blob_name(name, sha256)) {
+	if (blob_is_name(name, sha256)) {
 		bool wanted = w->wanted(w->ctx, sha256);
 		w->wanted_images += wanted;
 		w->other_images += !wanted;
@@ -169,6 +169,16 @@ static void count_writer(struct blob_store *s, int delta)
 	pthread_mutex_lock(&s->lock);
 	s->writers += delta;
 	pthread_mutex_unlock(&s->lock);
+}
+
+void blob_hold(struct blob_store *s)
+{
+	count_writer(s, 1);
+}
+
+void blob_let_go(struct blob_store *s)
+{
+	count_writer(s, -1);
 }
 
 static bool open_temp(struct blob_writer *w)

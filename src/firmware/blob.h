@@ -63,6 +63,10 @@ enum ota_code blob_open(struct blob_store *s, const uint8_t sha256[SHA256_SIZE],
  */
 void blob_remove(struct blob_store *s, const uint8_t sha256[SHA256_SIZE], blob_wanted_fn *wanted,
 		 void *ctx);
+/* Between these two no image is removed: a backup reads them. */
+void blob_hold(struct blob_store *s);
+void blob_let_go(struct blob_store *s);
 /* "<64 hex>.bin" */
 #define BLOB_NAME_SIZE (SHA256_HEX_SIZE + 4)
 void blob_name(const uint8_t sha256[SHA256_SIZE], char out[BLOB_NAME_SIZE]);
+bool blob_is_name(const char *name, uint8_t sha256[SHA256_SIZE]);

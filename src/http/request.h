@@ -54,6 +54,7 @@ struct http_server {
 	char own_url[64]; /* "http://127.0.0.1:8080": for requests without a Host */
 	_Atomic int port; /* known once it listens, when workers already ask for it */
 	int64_t started_mono_ms;
+	_Atomic bool backing_up;
 	_Atomic bool draining; /* new requests are told to come again */
 	_Atomic bool closing;  /* no handler begins any more */
 	_Atomic int64_t active_requests, active_downloads;
@@ -252,6 +253,7 @@ handler_fn group_windows_list, group_window_put, group_window_delete;
 void add_window_now(struct buf *b, const struct window *w, int64_t now_us);
 handler_fn alerts_list, alert_acknowledge;
 handler_fn health_show, metrics_show;
+handler_fn backup_make;
 
 /* "stopped": why and since when an operator stopped everything, or null (stop.c). */
 void add_stop(struct fleet *f, struct buf *b);

@@ -197,12 +197,38 @@ static const char *store_name(const struct store *s)
 	return "postgresql";
 }
 
+struct image_visit {
+	image_fn *visit;
+	void *ctx;
+};
+
+static bool image_row(struct row *r, void *ctx)
+{
+	struct image_visit *v = ctx;
+
+	return v->visit(v->ctx, column_text(r, 0), column_number(r, 1));
+}
+
+/* The copy is pg_dump's. */
+static enum ota_code snapshot(struct store *s, const char *path, bool *copied, image_fn *visit,
+			      void *ctx, struct ota_err *err)
+{
+	struct image_visit v = {visit, ctx};
+	struct select q;
+
+	(void)path;
+	*copied = false;
+	select_begin(&q, IMAGES_SELECT);
+	return select_run(s, &q, image_row, &v, err);
+}
+
 static const struct store_ops postgres_ops = {
 	.close = postgres_close,
 	.commit = pg_commit,
 	.look = look,
 	.next_id = next_id,
 	SQL_READING_OPS,
+	.snapshot = snapshot,
 	.name = store_name,
 };
 

@@ -139,6 +139,11 @@ enum ota_code sql_list_webhooks(struct store *, const struct webhook_query *,
 				struct ota_err *err);
 enum ota_code sql_alert_counts(struct store *, struct alert_counts *out, struct ota_err *err);
 
+/* What snapshot() and store_sqlite_check() ask: digest and size. */
+#define IMAGES_SELECT                                                                              \
+	"SELECT DISTINCT checksum_sha256, file_size FROM firmware_releases"                        \
+	" WHERE deleted_at IS NULL ORDER BY 1"
+
 /* All of them, for a back end's table. */
 #define SQL_READING_OPS                                                                            \
 	.load = sql_load, .find_attempt = sql_find_attempt, .list_updates = sql_list_updates,      \

@@ -168,6 +168,7 @@ static const struct store_ops sqlite_ops = {
 	.commit = sqlite_commit,
 	.next_id = next_id,
 	SQL_READING_OPS,
+	.snapshot = sqlite_snapshot,
 	.name = store_name,
 };
 

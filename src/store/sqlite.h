@@ -38,6 +38,10 @@ enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct o
 enum ota_code sqlite_select(struct sql_store *base, bool own, const struct select *q, row_fn *row,
 			    void *ctx, struct ota_err *err);
 
+/* sqlite_copy.c */
+enum ota_code sqlite_snapshot(struct store *base, const char *path, bool *copied, image_fn *visit,
+			      void *ctx, struct ota_err *err);
+
 /* sqlite_alerts.c */
 bool sqlite_write_alert(struct sqlite_store *s, const struct change *c);
 bool sqlite_write_webhook(struct sqlite_store *s, const struct change *c);

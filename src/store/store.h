@@ -317,6 +317,9 @@ struct stored_attempt {
 	int64_t completed_us;
 };
 
+/* An image that a release names, each once: the digest in hex.  False: enough. */
+typedef bool image_fn(void *ctx, const char *sha256, int64_t size);
+
 struct store;
 
 struct store_ops {
@@ -383,6 +386,13 @@ struct store_ops {
 				       struct ota_err *err);
 	enum ota_code (*alert_counts)(struct store *s, struct alert_counts *out,
 				      struct ota_err *err);
+	/*
+	 * The database as it stands at one moment, while others write on: a copy of it in the new
+	 * file PATH (*COPIED false: it is no file, and has its own way), and the images that
+	 * releases name in it.  Any thread that may wait for a disk.
+	 */
+	enum ota_code (*snapshot)(struct store *s, const char *path, bool *copied, image_fn *visit,
+				  void *ctx, struct ota_err *err);
 	const char *(*name)(const struct store *s); /* "sqlite" */
 };
 
@@ -406,6 +416,10 @@ enum ota_code store_sqlite_open(const char *path, struct store **out, struct ota
  * already.  One instance writes to a database: a second one is refused.
  */
 enum ota_code store_postgres_open(const char *conninfo, struct store **out, struct ota_err *err);
+
+/* Whether the file PATH is a whole SQLite database that this program understands, and which images
+ * it names. */
+enum ota_code store_sqlite_check(const char *path, image_fn *visit, void *ctx, struct ota_err *err);
 
 /* Copies all of the SQLite database PATH into the empty one that CONNINFO says, and compares.
  * PROGRESS is told the rows of a table so far, and when it is DONE. */

@@ -179,17 +179,24 @@ def test_lines_of_the_api_page(make_service, tmp_path):
             at = found + len(part)
 
 
-def test_backup_as_the_operating_page_says(service, tmp_path):
-    block = [b for b in blocks(page("docs/operating.md"), "sh") if ".backup" in b]
-    assert len(block) == 1
-    wait_for(lambda: service.get("/health").ok, "the service")
-    text = block[0].replace("/var/lib/paku-ota", service.data).replace("/backup", str(tmp_path))
-    done = run_lines(text, tmp_path, service)
-    assert done.returncode == 0, done.stdout + done.stderr
-    copy = sqlite3.connect(tmp_path / "paku-ota.db")
-    assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert copy.execute("SELECT count(*) FROM firmware_releases").fetchone()[0] >= 0
+def test_backup_as_the_operating_page_says(make_service, tmp_path):
+    service = make_service()
+    service.release(images.esp32("1.1.0"), "1.1.0")
+    service.check("dev-1")
+    lines = [b for b in blocks(page("docs/operating.md"), "sh") if "/backup/" in b]
+    assert len(lines) == 2 and "paku-ota backup" in lines[0] and "--restore" in lines[1]
+    new = tmp_path / "new"
+    place = {"PATH": "%s:%s:%s" % (os.path.join(BUILD, "cli"), os.path.join(BUILD, "src"), os.environ["PATH"])}
+    for text in lines:
+        done = run_lines(text.replace("/var/lib/paku-ota", str(new)).replace("/backup/", "%s/" % tmp_path),
+                         tmp_path, service, place)
+        assert done.returncode == 0, done.stdout + done.stderr
+    copy = sqlite3.connect(new / "paku-ota.db")
+    assert copy.execute("SELECT device_id FROM devices").fetchall() == [("dev-1",)]
     copy.close()
+    done = run_lines("tar xf paku-ota.tar && sha256sum -c SHA256SUMS", tmp_path, service)
+    assert done.returncode == 0 and "paku-ota.db: OK" in done.stdout, done.stderr
+    assert "tar\nxf paku-ota.tar && sha256sum -c SHA256SUMS" in page("docs/operating.md")
 
 
 def test_rows_are_saved_as_the_operating_page_says(make_service, tmp_path):
