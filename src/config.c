@@ -75,6 +75,9 @@ const struct option config_table[] = {
 	 "Changes that may wait for the disk; beyond it requests get 503 with Retry-After."},
 	{"OTA_LAST_SEEN_FLUSH_S", NULL, OPTION_INT, AT(last_seen_flush_s), "60", 1, 3600, NULL, "s",
 	 "How often last_seen of devices that say nothing new is written."},
+	{"OTA_KEEP_EVENTS_DAYS", NULL, OPTION_INT, AT(keep_events_days), "400", 0, 36500, NULL, "d",
+	 "How long events and finished attempts are kept; 0: for ever. Those of live rollouts "
+	 "stay, and each device's newest attempt; attempts are counted by day for good."},
 	{"OTA_IDLE_TIMEOUT_S", NULL, OPTION_INT, AT(idle_timeout_s), "60", 1, 3600, NULL, "s",
 	 "How long a connection may stay without a request."},
 	{"OTA_REQUEST_TIMEOUT_S", NULL, OPTION_INT, AT(request_timeout_s), "30", 1, 3600, NULL, "s",

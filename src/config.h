@@ -19,7 +19,7 @@ struct config {
 	int64_t max_firmware_bytes, image_cache_bytes, download_bytes_per_s;
 	int64_t max_downloads, command_timeout_s, dispatch_per_second;
 	int64_t max_connections, max_connections_per_address;
-	int64_t new_devices_per_second, max_devices, max_queue, last_seen_flush_s;
+	int64_t new_devices_per_second, max_devices, max_queue, last_seen_flush_s, keep_events_days;
 	int64_t mqtt_port;
 	char *webhook_url, *webhook_secret;
 	int64_t stuck_h, webhook_retry_s;

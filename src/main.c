@@ -326,6 +326,7 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 		.last_seen_flush_s = cfg->last_seen_flush_s,
 		.max_downloads = cfg->max_downloads,
 		.command_timeout_s = cfg->command_timeout_s,
+		.keep_days = cfg->keep_events_days,
 		.queue_max = (size_t)cfg->max_queue,
 	};
 	if ((rc = committer_start(d->fleet, d->store, &cc, &d->committer, err)) != OTA_OK)

@@ -38,8 +38,9 @@ struct plan_work {
 	bool deleted;
 	bool suspects; /* ... suspect since then, 0: not any more */
 	int64_t suspect_us;
-	bool stops;        /* everything is stopped, or goes on ... */
-	char *stop_reason; /* ... when NULL */
+	const struct release *pruned; /* the history of its rollouts is given up */
+	bool stops;                   /* everything is stopped, or goes on ... */
+	char *stop_reason;            /* ... when NULL */
 	struct group_window *group_window;
 	struct plan_work *next;
 };
@@ -80,6 +81,16 @@ struct round {
 	int flush_shard; /* FLEET_SHARDS: it is done for now */
 };
 
+/* Where the pruning of what is old is: retention.c. */
+struct retention {
+	int64_t next_pass_ms;
+	enum { RETAIN_RELEASES, RETAIN_ATTEMPTS, RETAIN_EVENTS } stage;
+	int64_t after_id;         /* of a release or a row: the pass goes on behind it */
+	int64_t rows;             /* that a step looks at */
+	int64_t attempts, events; /* removed in this pass */
+	bool under_way;           /* a step is on its way */
+};
+
 struct committer {
 	struct fleet *fleet;
 	struct store *store;
@@ -96,6 +107,7 @@ struct committer {
 	double new_device_tokens;
 	int64_t new_device_filled_ms;
 	struct round round;
+	struct retention retention;
 	_Atomic int64_t ended[ATTEMPT_STATES]; /* attempts since the start, by how they ended */
 	struct committer_queue *queue;         /* what other threads see: committer.c */
 };
@@ -113,7 +125,7 @@ prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepar
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
 	prepare_rollout_create, prepare_rollout_walk, prepare_flush_seen, prepare_status,
 	prepare_dispatch, prepare_rejected, prepare_stop, prepare_group_window, prepare_sent,
-	prepare_gate_look, prepare_gate_halt, prepare_alert, prepare_webhook;
+	prepare_gate_look, prepare_gate_halt, prepare_alert, prepare_webhook, prepare_prune;
 
 /* After the commit: the log, the fleet and the gates get what the command changed. */
 void publish_log(const struct batch *b, const struct command *cmd);

@@ -39,6 +39,7 @@ enum command_kind {
 	COMMAND_GATE_HALT,
 	COMMAND_ALERT,
 	COMMAND_WEBHOOK,
+	COMMAND_PRUNE,
 	COMMAND_KINDS,
 };
 
@@ -197,6 +198,15 @@ struct command {
 				*token; /* of the attempt whose image was sent to its last byte */
 		} sent;
 		struct watch *halt; /* the committer's own */
+		/* What is old goes: rows of a range, or (RELEASE) the history of its rollouts is
+		 * given up. */
+		struct {
+			const struct release *release;
+			enum prune_what what;
+			int64_t after_id, upto_id, before_us;
+			int64_t rows; /* that it is to remove */
+			int64_t begun_us;
+		} prune;
 		struct alert_word alert;
 		/* What became of a message about an alert. */
 		struct {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "commit/batch.h"
 #include "commit/progress.h"
+#include "commit/retention.h"
 #include "commit/round.h"
 
 #include "commit/gates.h"
@@ -65,6 +66,7 @@ static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
 	[COMMAND_GATE_HALT] = prepare_gate_halt,
 	[COMMAND_ALERT] = prepare_alert,
 	[COMMAND_WEBHOOK] = prepare_webhook,
+	[COMMAND_PRUNE] = prepare_prune,
 };
 
 /* Changes releases or rollouts, or speaks of every device: a batch by itself. */
@@ -81,6 +83,7 @@ static bool stands_alone(enum command_kind kind)
 	case COMMAND_GATE_LOOK:
 	case COMMAND_GATE_HALT:
 	case COMMAND_ALERT:
+	case COMMAND_PRUNE:
 	case COMMAND_DEVICE_DELETE: return true;
 	default: return false;
 	}
@@ -336,6 +339,8 @@ static void tick(struct committer *c, struct command_list *out)
 	struct committer_queue *q = c->queue;
 
 	round_flush(c, out);
+	if (q->sickness.code == OTA_OK)
+		retention_step(c, out);
 	fleet_drop_empty_models(c->fleet);
 	struct change_batch probe = {0};
 	struct ota_err err = {0};

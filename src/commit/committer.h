@@ -24,6 +24,7 @@ struct committer_config {
 	int64_t last_seen_flush_s;
 	int64_t max_downloads;     /* attempts that may take a place at once; 0: any number */
 	int64_t command_timeout_s; /* how long a command is waited for before it is sent again */
+	int64_t keep_days;         /* events and finished attempts; 0: for ever */
 	size_t queue_max;          /* commands waiting; beyond it submit refuses */
 };
 

@@ -398,6 +398,23 @@ void gates_forget(struct committer *c, const struct device *d)
 	}
 }
 
+bool gates_are_open(const struct gates *g, const struct release *r)
+{
+	for (const struct watch *k = g->first; k; k = k->next)
+		if (k->release == r && k->open_count > 0)
+			return true;
+	return false;
+}
+
+void gates_give_up(struct gates *g, const struct release *r)
+{
+	for (struct watch *k = g->first, *next; k; k = next) {
+		next = k->next;
+		if (k->release == r)
+			gates_drop(g, k);
+	}
+}
+
 struct watch *gates_halted(const struct gates *g)
 {
 	struct watch *k = g->first;

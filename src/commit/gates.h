@@ -39,6 +39,9 @@ struct on_trial {
 	bool at_risk;
 };
 
+/* A rollout that is done offers its release to latecomers still: so long what it saw is kept. */
+#define GATES_KEPT_US (7 * INT64_C(86400) * US_PER_S)
+
 struct watch {
 	const struct release *release;
 	int64_t rollout_id; /* of the rollout that has its own; 0: of the release */
@@ -120,6 +123,10 @@ void gates_undo(struct committer *c, struct command *cmd);
 void gates_see(struct committer *c, const struct device *d, const struct device_state *next);
 /* The device is no more; it has its outcome, or gave its place back. */
 void gates_forget(struct committer *c, const struct device *d);
+/* Whether devices without an outcome are on trial at a gate of the release. */
+bool gates_are_open(const struct gates *g, const struct release *r);
+/* The release's history is given up: what its gates saw, too. */
+void gates_give_up(struct gates *g, const struct release *r);
 /* A gate that has halted, while its rollouts do not say so yet; NULL: none. */
 struct watch *gates_halted(const struct gates *g);
 

@@ -8,9 +8,6 @@
 #include <jansson.h>
 #include <string.h>
 
-/* A rollout that is done offers its release to latecomers still: so long what it saw is kept. */
-#define KEPT_US (7 * INT64_C(86400) * US_PER_S)
-
 struct load {
 	struct committer *c;
 	int64_t now_us;
@@ -106,7 +103,7 @@ static bool is_kept(const struct rollout *r, int64_t now_us)
 {
 	switch (r->walk.state) {
 	case ROLLOUT_ABORTED: return false;
-	case ROLLOUT_COMPLETED: return now_us - r->walk.state_since_us < KEPT_US;
+	case ROLLOUT_COMPLETED: return now_us - r->walk.state_since_us < GATES_KEPT_US;
 	default: return true;
 	}
 }

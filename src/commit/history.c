@@ -39,7 +39,7 @@ static bool find_sources(struct committer *c, int64_t rollout_id, struct history
 	add_source(h, r);
 	const struct model *m = is_watched(r) ? fleet_model(c->fleet, r->release->model) : NULL;
 	for (const struct rollout *o = m ? m->rollouts : NULL; o; o = o->next) {
-		if (o == r || o->release != r->release || !is_watched(o))
+		if (o == r || o->release != r->release || !is_watched(o) || o->pruned_us)
 			continue;
 		add_source(h, o);
 		if (o->id < first->id)
@@ -54,8 +54,14 @@ enum ota_code history_find(struct committer *c, int64_t rollout_id, struct histo
 {
 	memset(out, 0, sizeof *out);
 	fleet_plan_read(c->fleet);
-	bool found = find_sources(c, rollout_id, out);
+	const struct rollout *r = fleet_rollout(c->fleet, rollout_id);
+	bool found = find_sources(c, rollout_id, out), gone = r && r->pruned_us;
 	fleet_plan_done(c->fleet);
+	if (gone)
+		return ota_fail(err, OTA_EGONE,
+				"what happened in rollout %lld is too long ago: its events are "
+				"not kept any more (OTA_KEEP_EVENTS_DAYS)",
+				(long long)rollout_id);
 	return found ? OTA_OK
 		     : ota_fail(err, OTA_ENOTFOUND, "no rollout has the id %lld",
 				(long long)rollout_id);

@@ -243,6 +243,7 @@ static enum ota_code load_rollout(void *ctx, const struct row_rollout *row, stru
 	r->max_attempts = row->max_attempts;
 	r->max_parallel = row->max_parallel;
 	r->created_us = time_or_zero(row->created_at);
+	r->pruned_us = time_or_zero(row->pruned_at);
 	r->lowest_hash = UINT64_MAX;
 	json_decref(meta);
 	fleet_publish_rollout(f, fleet_model_ensure(f, rel->model), r);

@@ -53,6 +53,10 @@ static void publish_plan(struct committer *c, struct plan_work *p)
 		fleet_set_suspect(c->fleet, p->release, p->suspect_us);
 	else if (p->release)
 		fleet_set_deleted(c->fleet, p->release, p->deleted);
+	if (p->pruned) {
+		fleet_set_pruned(c->fleet, p->pruned, c->batch.now_us);
+		gates_give_up(&c->gates, p->pruned);
+	}
 	if (p->group_window)
 		fleet_set_group_window(c->fleet, p->group_window);
 	if (p->stops)

@@ -236,6 +236,7 @@ struct rollout {
 	bool rolls_back;      /* when it halts, what it gave is taken back */
 	struct takeback back; /* never changes */
 	int64_t created_us;
+	int64_t pruned_us;    /* since then its history may be gone; 0: it is whole */
 	struct rollout *next; /* older rollout of the model */
 	/* From here on written beside readers; rollout_copy() knows which these are. */
 	_Atomic uint64_t moves; /* of attempts of it, told or seen: somebody may want to count anew

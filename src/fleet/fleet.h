@@ -89,6 +89,8 @@ void fleet_set_walk(struct fleet *f, struct rollout *r, struct walk *w);
 void fleet_set_deleted(struct fleet *f, struct release *r, bool deleted);
 /* 0: it is not suspect any more. */
 void fleet_set_suspect(struct fleet *f, struct release *r, int64_t since_us);
+/* The history of all rollouts of the release may be gone since then. */
+void fleet_set_pruned(struct fleet *f, const struct release *r, int64_t since_us);
 /* Another name of the release; takes LEARNT, frees the list before. */
 void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *learnt);
 

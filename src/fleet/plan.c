@@ -373,6 +373,17 @@ void fleet_set_suspect(struct fleet *f, struct release *r, int64_t since_us)
 	pthread_rwlock_unlock(&f->plan_lock);
 }
 
+void fleet_set_pruned(struct fleet *f, const struct release *r, int64_t since_us)
+{
+	struct model *m = fleet_find_model(f, r->model);
+
+	pthread_rwlock_wrlock(&f->plan_lock);
+	for (struct rollout *o = m->rollouts; o; o = o->next)
+		if (o->release == r && !o->pruned_us)
+			o->pruned_us = since_us;
+	pthread_rwlock_unlock(&f->plan_lock);
+}
+
 void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *learnt)
 {
 	struct model *m = fleet_find_model(f, r->model);

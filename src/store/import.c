@@ -16,11 +16,17 @@
 
 /* What is referred to stands before what refers to it. */
 static const char *const tables[] = {
-	"firmware_releases",    "devices",
-	"device_groups",        "rollout_configurations",
-	"device_update_status", "attempt_failures",
-	"ota_events",           "ota_alerts",
-	"ota_webhooks",         "ota_rejected_messages",
+	"firmware_releases",
+	"devices",
+	"device_groups",
+	"rollout_configurations",
+	"device_update_status",
+	"attempt_failures",
+	"ota_events",
+	"ota_daily_attempts",
+	"ota_alerts",
+	"ota_webhooks",
+	"ota_rejected_messages",
 	"service_state",
 };
 #define TABLES ((int)(sizeof tables / sizeof tables[0]))

@@ -329,6 +329,22 @@ static void put_webhook(struct pg_rows *r, const struct change *ch)
 		pg_add_int(pg_begin(r, PG_WEBHOOK_PRUNE), WEBHOOKS_KEPT);
 }
 
+static void put_prune(struct pg_rows *r, const struct change *ch)
+{
+	bool events = ch->prune.what == PRUNE_EVENTS;
+	struct pg_columns *c;
+
+	/* Events may go while the state says so, and no later: a trigger holds them else. */
+	if (events)
+		pg_add_time(pg_begin(r, PG_PRUNE_BEGIN), ch->prune.before_us);
+	c = pg_begin(r, events ? PG_PRUNE_EVENTS : PG_PRUNE_ATTEMPTS);
+	pg_add_int(c, ch->prune.after_id);
+	pg_add_int(c, ch->prune.upto_id);
+	pg_add_time(c, ch->prune.before_us);
+	if (events)
+		pg_add_int(pg_begin(r, PG_PRUNE_END), 1);
+}
+
 /* --- what a change speaks of: its key, the first and the last of its statements --- */
 
 #define KEY_PLAN  1
@@ -403,6 +419,8 @@ struct pg_place pg_place_of(const struct change *ch)
 	case CHANGE_STATE: return at(KEY_STATE, PG_STATE_PUT, PG_STATE_REMOVE);
 	case CHANGE_ALERT: return at(KEY_ALERT, PG_ALERT_CLEAR, PG_ALERT_RAISE);
 	case CHANGE_WEBHOOK: return at(KEY_ALERT, PG_WEBHOOK_ADD, PG_WEBHOOK_PRUNE);
+	case CHANGE_PRUNE: return at(KEY_STATE, PG_PRUNE_ATTEMPTS, PG_PRUNE_END);
+	case CHANGE_ROLLOUT_PRUNED: return at(KEY_PLAN, PG_ROLLOUT_PRUNED, PG_ROLLOUT_PRUNED);
 	}
 	return at(NO_KEY, PG_EVENT, PG_EVENT);
 }
@@ -439,5 +457,9 @@ void pg_put_change(struct pg_rows *r, const struct change *ch)
 	case CHANGE_STATE: put_state(r, ch); break;
 	case CHANGE_ALERT: put_alert(r, ch); break;
 	case CHANGE_WEBHOOK: put_webhook(r, ch); break;
+	case CHANGE_PRUNE: put_prune(r, ch); break;
+	case CHANGE_ROLLOUT_PRUNED:
+		put_time(r, PG_ROLLOUT_PRUNED, ch->rollout_pruned.id, ch->rollout_pruned.at_us);
+		break;
 	}
 }

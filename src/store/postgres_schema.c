@@ -311,7 +311,22 @@ static const char going_back[] =
 	" WHERE u.device_id = d.device_id AND u.release_id = d.ran_release_id"
 	" AND u.status = 'success' ORDER BY u.id DESC LIMIT 1) WHERE d.ran_release_id <> 0;";
 
-static const char *const migrations[][PARTS] = {{tables, adoption, indexes}, {going_back}};
+/* What is old goes, and is counted by day for good. */
+static const char retention[] =
+	"CREATE TABLE ota_daily_attempts ("
+	" day date NOT NULL, rollout_id bigint NOT NULL, release_id bigint NOT NULL,"
+	" firmware_version text NOT NULL, status text NOT NULL, closed text NOT NULL,"
+	" unsolicited integer NOT NULL, attempts bigint NOT NULL,"
+	" PRIMARY KEY (rollout_id, day, release_id, firmware_version, status, closed,"
+	"  unsolicited));"
+	"ALTER TABLE rollout_configurations ADD COLUMN pruned_at timestamptz;"
+	"CREATE OR REPLACE FUNCTION ota_events_are_kept() RETURNS trigger LANGUAGE plpgsql AS"
+	" $$ BEGIN IF TG_OP = 'DELETE' AND OLD.created_at < (SELECT value::timestamptz"
+	"  FROM service_state WHERE key = 'pruning') THEN RETURN OLD; END IF;"
+	" RAISE EXCEPTION 'ota_events is append-only'; END $$;";
+
+static const char *const migrations[][PARTS] = {
+	{tables, adoption, indexes}, {going_back}, {retention}};
 #define MIGRATIONS ((int)(sizeof migrations / sizeof migrations[0]))
 
 static enum ota_code run(struct postgres_store *s, const char *sql, struct ota_err *err)

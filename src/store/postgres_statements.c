@@ -2,6 +2,8 @@
 /* PostgreSQL leaves the indexes alone when no indexed column changes: each statement names few. */
 #include "store/postgres_statements.h"
 
+#include "store/sql.h"
+
 #define DEVICE_NAMES                                                                               \
 	"mac_address, current_firmware_version, hw, boot_hash, booted_at, boot_seen_at,"           \
 	" firmware_digest, app_elf_sha256, ran_release_id, ran_as, site, topic_form, online,"      \
@@ -144,6 +146,28 @@ const struct pg_statement_text pg_statements[PG_STATEMENTS] = {
 		      "event_type, device_id, firmware_version, rollout_id, event_data,"
 		      " created_at, created_by",
 		      "tttijzt", ""},
+	[PG_PRUNE_ATTEMPTS] =
+		{"WITH gone AS (DELETE FROM device_update_status u USING",
+		 "after_id, upto_id, before", "iiz",
+		 "WHERE u.id > n.after_id AND u.id <= n.upto_id AND " PRUNABLE_ATTEMPT(
+			 "u",
+			 "n.before") " RETURNING u.*) INSERT INTO ota_daily_attempts AS a"
+				     " (" DAILY_COLUMNS ") SELECT (coalesce(u.completed_at,"
+				     " u.reported_at) AT TIME ZONE 'UTC')::date, " DAILY_VALUES(
+					     "u") ", count(*) FROM gone u"
+						  " GROUP BY 1, 2, 3, 4, 5, 6, 7"
+						  " ON CONFLICT (" DAILY_KEY ") DO UPDATE SET"
+						  " attempts = a.attempts + excluded.attempts"},
+	[PG_PRUNE_BEGIN] = {"INSERT INTO service_state (key, value) SELECT '" PRUNING_KEY
+			    "', before::text FROM",
+			    "before", "z", ""},
+	[PG_PRUNE_EVENTS] = {"DELETE FROM ota_events e USING", "after_id, upto_id, before", "iiz",
+			     "WHERE e.id > n.after_id AND e.id <= n.upto_id AND " PRUNABLE_EVENT(
+				     "e", "n.before")},
+	[PG_PRUNE_END] = {"DELETE FROM service_state s USING", "one", "i",
+			  "WHERE s.key='" PRUNING_KEY "'"},
+	[PG_ROLLOUT_PRUNED] = {"UPDATE rollout_configurations r SET pruned_at=n.at FROM", "id, at",
+			       "iz", "WHERE r.id=n.id"},
 	[PG_REJECTED] = {"INSERT INTO ota_rejected_messages (device_id, topic, payload, reason,"
 			 " detail, created_at) SELECT * FROM",
 			 "device_id, topic, payload, reason, detail, created_at", "ttxttz", ""},

@@ -174,8 +174,24 @@ static const char migration_8[] =
 	" WHERE u.device_id = devices.device_id AND u.release_id = devices.ran_release_id"
 	" AND u.status = 'success' ORDER BY u.id DESC LIMIT 1) WHERE ran_release_id <> 0;";
 
-static const char *const migrations[] = {migration_1, migration_2, migration_3, migration_4,
-					 migration_5, migration_6, migration_7, migration_8};
+/* What is old goes, and is counted by day for good. */
+static const char migration_9[] =
+	"CREATE TABLE ota_daily_attempts ("
+	" day TEXT NOT NULL, rollout_id INTEGER NOT NULL, release_id INTEGER NOT NULL,"
+	" firmware_version TEXT NOT NULL, status TEXT NOT NULL, closed TEXT NOT NULL,"
+	" unsolicited INTEGER NOT NULL, attempts INTEGER NOT NULL,"
+	" PRIMARY KEY (rollout_id, day, release_id, firmware_version, status, closed,"
+	"  unsolicited)) STRICT, WITHOUT ROWID;"
+	"ALTER TABLE rollout_configurations ADD COLUMN pruned_at TEXT;"
+	"DROP TRIGGER ota_events_are_kept;"
+	"CREATE TRIGGER ota_events_are_kept BEFORE DELETE ON ota_events"
+	" WHEN OLD.created_at >= coalesce((SELECT value FROM service_state"
+	"  WHERE key = 'pruning'), '')"
+	" BEGIN SELECT RAISE(ABORT, 'ota_events is append-only'); END;";
+
+static const char *const migrations[] = {migration_1, migration_2, migration_3,
+					 migration_4, migration_5, migration_6,
+					 migration_7, migration_8, migration_9};
 
 const char *const *sqlite_migrations(int *count)
 {

@@ -66,6 +66,8 @@ void where_fact(struct select *q, const char *condition);
 /* One more value of the last condition: TEXT, or (NULL) the number. */
 void select_value(struct select *q, const char *before, const char *text, int64_t number,
 		  const char *after);
+/* A value alone: $1, $2 and so on stand in the text already. */
+void select_bind(struct select *q, const char *text, int64_t number);
 void select_limit(struct select *q, const char *order, int limit);
 
 /* False: enough. */
@@ -92,7 +94,7 @@ enum ota_code select_run_own(struct store *s, struct select *q, row_fn *row, voi
 	"release_id,"                                                                              \
 	" allow_downgrade, max_attempts, max_parallel, state, state_reason, state_since, stages,"  \
 	" stage, stage_since, stage_held_us, approved, not_before, deadline, priority, requires,"  \
-	" maintenance_window"
+	" maintenance_window, pruned_at"
 struct row_rollout read_rollout(struct row *r);
 
 /* The functions of struct store_ops that only read. */
@@ -139,6 +141,46 @@ enum ota_code sql_list_webhooks(struct store *, const struct webhook_query *,
 				struct ota_err *err);
 enum ota_code sql_alert_counts(struct store *, struct alert_counts *out, struct ota_err *err);
 
+enum ota_code sql_prune_range(struct store *, enum prune_what what, int64_t after_id,
+			      int64_t before_us, int limit, struct prune_range *out,
+			      struct ota_err *err);
+enum ota_code sql_rollout_last_us(struct store *, int64_t rollout_id, int64_t *out,
+				  struct ota_err *err);
+
+/*
+ * Whether a row may go, being older than BEFORE.  Never: what belongs to a rollout that is not
+ * pruned; what is open or still in memory; a device's newest attempt; the newest row of all, from
+ * whose id the next goes on.
+ */
+#define OF_NO_LIVE_ROLLOUT(row)                                                                    \
+	"(" row ".rollout_id IS NULL OR NOT EXISTS (SELECT 1 FROM rollout_configurations r"        \
+	" WHERE r.id = " row ".rollout_id AND r.pruned_at IS NULL))"
+#define PRUNABLE_EVENT(row, before)                                                                \
+	row ".created_at < " before " AND " row                                                    \
+	    ".id < (SELECT max(id) FROM ota_events) AND " OF_NO_LIVE_ROLLOUT(row)
+#define PRUNABLE_ATTEMPT(row, before)                                                              \
+	row ".reported_at < " before " AND (" row ".completed_at < " before " OR (" row            \
+	    ".completed_at IS NULL AND " row ".unsolicited <> 0))"                                 \
+	    " AND (" row ".status <> 'success' OR " row ".settled <> 0 OR " row                    \
+	    ".unsolicited <> 0) AND " row ".id < (SELECT max(id) FROM device_update_status)"       \
+	    " AND (EXISTS (SELECT 1 FROM device_update_status l WHERE l.device_id = " row          \
+	    ".device_id AND l.id > " row ".id)"                                                    \
+	    " OR NOT EXISTS (SELECT 1 FROM devices d WHERE d.device_id = " row ".device_id))"      \
+	    " AND " OF_NO_LIVE_ROLLOUT(row)
+/* An attempt as ota_daily_attempts counts it; the day is the back end's.  What devices call things
+ * that nobody has released would be a row each. */
+#define DAILY_COLUMNS                                                                              \
+	"day, rollout_id, release_id, firmware_version, status, closed, unsolicited, attempts"
+#define DAILY_KEY "rollout_id, day, release_id, firmware_version, status, closed, unsolicited"
+#define DAILY_VALUES(row)                                                                          \
+	"coalesce(" row ".rollout_id, 0), coalesce(" row ".release_id, 0), CASE WHEN " row         \
+	".unsolicited <> 0 AND coalesce(" row ".release_id, 0) = 0 THEN '' ELSE " row              \
+	".firmware_version END, " row ".status, CASE WHEN " row                                    \
+	".status = 'pending' THEN coalesce(" row ".closed, '') ELSE '' END, " row ".unsolicited"
+
+/* Of the service's state, inside a transaction that removes events: those before that time. */
+#define PRUNING_KEY "pruning"
+
 /* What snapshot() and store_sqlite_check() ask: digest and size. */
 #define IMAGES_SELECT                                                                              \
 	"SELECT DISTINCT checksum_sha256, file_size FROM firmware_releases"                        \
@@ -153,7 +195,8 @@ enum ota_code sql_alert_counts(struct store *, struct alert_counts *out, struct 
 	.gate_events = sql_gate_events, .rollout_history = sql_rollout_history,                    \
 	.updates_since = sql_updates_since, .find_alert = sql_find_alert,                          \
 	.list_alerts = sql_list_alerts, .list_webhooks = sql_list_webhooks,                        \
-	.alert_counts = sql_alert_counts
+	.alert_counts = sql_alert_counts, .prune_range = sql_prune_range,                          \
+	.rollout_last_us = sql_rollout_last_us
 
 /* The greatest id of each kind that was given; in both back ends ids are counted in memory. */
 enum ota_code sql_last_ids(struct store *s, int64_t last_id[ID_KINDS], struct ota_err *err);

@@ -141,6 +141,7 @@ struct row_rollout read_rollout(struct row *r)
 		.priority = (int)column_number(r, 26),
 		.requires = column_text(r, 27),
 		.window = column_text(r, 28),
+		.pruned_at = column_time(r, 29),
 	};
 }
 
@@ -334,11 +335,13 @@ enum ota_code sql_rollout_counts(struct store *base, int64_t rollout_id, struct 
 	struct select sel;
 
 	memset(out, 0, sizeof *out);
-	/* What ended otherwise keeps no `closed` that matters: only pending rows are told apart. */
+	/* What ended otherwise keeps no `closed` that matters: only pending rows are told apart.
+	 * And those that were pruned. */
 	select_begin(&sel, "SELECT status, CASE WHEN status='pending' THEN closed END, count(*)"
-			   " FROM device_update_status");
-	where_id(&sel, "rollout_id = ?", rollout_id);
-	buf_adds(&sel.sql, " GROUP BY 1, 2");
+			   " FROM device_update_status WHERE rollout_id = $1 GROUP BY 1, 2"
+			   " UNION ALL SELECT status, CASE WHEN closed <> '' THEN closed END,"
+			   " attempts FROM ota_daily_attempts WHERE rollout_id = $1");
+	select_bind(&sel, NULL, rollout_id);
 	return select_run(base, &sel, count_row, out, err);
 }
 

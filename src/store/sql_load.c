@@ -265,7 +265,8 @@ enum ota_code sql_gate_events(struct store *base, int64_t release_id,
 	select_begin(&q, "SELECT id, event_type, device_id, rollout_id, event_data, created_at"
 			 " FROM ota_events");
 	where_number(&q,
-		     "rollout_id IN (SELECT id FROM rollout_configurations WHERE release_id = ?)",
+		     "rollout_id IN (SELECT id FROM rollout_configurations WHERE release_id = ?"
+		     " AND pruned_at IS NULL)",
 		     release_id);
 	where_fact(&q, "event_type IN ('gate_stage','device_exposed','device_at_risk',"
 		       "'device_proven','device_failed','device_silent','device_given_back',"

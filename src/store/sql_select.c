@@ -82,6 +82,11 @@ void select_value(struct select *q, const char *before, const char *text, int64_
 	buf_printf(&q->sql, "%s$%d%s", before, q->count, after);
 }
 
+void select_bind(struct select *q, const char *text, int64_t number)
+{
+	add_value(q, text, number);
+}
+
 void where_fact(struct select *q, const char *condition)
 {
 	add_condition(q, condition);

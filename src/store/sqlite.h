@@ -11,7 +11,7 @@
 #include <sqlite3.h>
 
 #define READERS        2
-#define STATEMENTS_MAX 40
+#define STATEMENTS_MAX 48
 
 struct sqlite_store {
 	struct sql_store sql;

@@ -366,6 +366,7 @@ static bool write_small(struct sqlite_store *s, const struct change *c)
 		[CHANGE_RELEASE_DELETED] = ST_RELEASE_DELETED,
 		[CHANGE_RELEASE_LEARNT] = ST_RELEASE_LEARNT,
 		[CHANGE_RELEASE_SUSPECT] = ST_RELEASE_SUSPECT,
+		[CHANGE_ROLLOUT_PRUNED] = ST_ROLLOUT_PRUNED,
 	};
 	sqlite3_stmt *st = statement(s, which[c->kind]);
 
@@ -380,6 +381,10 @@ static bool write_small(struct sqlite_store *s, const struct change *c)
 	case CHANGE_RELEASE_SUSPECT:
 		sqlite3_bind_int64(st, 1, c->release_suspect.id);
 		bind_time(st, 2, c->release_suspect.suspect_us);
+		break;
+	case CHANGE_ROLLOUT_PRUNED:
+		sqlite3_bind_int64(st, 1, c->rollout_pruned.id);
+		bind_time(st, 2, c->rollout_pruned.at_us);
 		break;
 	case CHANGE_RELEASE_DELETED:
 		sqlite3_bind_int64(st, 1, c->release_deleted.id);
@@ -434,6 +439,33 @@ static bool write_state(struct sqlite_store *s, const struct change *c)
 	return run(st);
 }
 
+static bool run_pruning(struct sqlite_store *s, enum statement which, const struct change *c)
+{
+	sqlite3_stmt *st = statement(s, which);
+
+	if (!st)
+		return false;
+	sqlite3_bind_int64(st, 1, c->prune.after_id);
+	sqlite3_bind_int64(st, 2, c->prune.upto_id);
+	bind_time(st, 3, c->prune.before_us);
+	return run(st);
+}
+
+/* Events may go while the state says so, and no later: a trigger holds them else. */
+static bool write_prune(struct sqlite_store *s, const struct change *c)
+{
+	char before[TIME_TEXT_SIZE];
+	struct change says = {.kind = CHANGE_STATE, .state = {PRUNING_KEY, before}};
+
+	if (c->prune.what == PRUNE_ATTEMPTS)
+		return run_pruning(s, ST_PRUNE_COUNT, c) && run_pruning(s, ST_PRUNE_ATTEMPTS, c);
+	time_format(c->prune.before_us, before);
+	if (!write_state(s, &says) || !run_pruning(s, ST_PRUNE_EVENTS, c))
+		return false;
+	says.state.value = NULL;
+	return write_state(s, &says);
+}
+
 static bool write_change(struct sqlite_store *s, const struct change *c)
 {
 	switch (c->kind) {
@@ -460,7 +492,9 @@ static bool write_change(struct sqlite_store *s, const struct change *c)
 	case CHANGE_DEVICE_SEEN:
 	case CHANGE_RELEASE_DELETED:
 	case CHANGE_RELEASE_LEARNT:
+	case CHANGE_ROLLOUT_PRUNED:
 	case CHANGE_RELEASE_SUSPECT: return write_small(s, c);
+	case CHANGE_PRUNE: return write_prune(s, c);
 	}
 	return false;
 }

@@ -88,6 +88,20 @@ const char *const sqlite_statements[STATEMENTS] = {
 	[ST_STATE_PUT] = "INSERT INTO service_state (key, value) VALUES (?1,?2)"
 			 " ON CONFLICT (key) DO UPDATE SET value=?2",
 	[ST_STATE_REMOVE] = "DELETE FROM service_state WHERE key=?1",
+	/* NOT INDEXED: by id, so that a step looks at no more than its range. */
+	[ST_PRUNE_COUNT] =
+		"INSERT INTO ota_daily_attempts (" DAILY_COLUMNS ") SELECT"
+		" substr(coalesce(u.completed_at, u.reported_at), 1, 10), " DAILY_VALUES(
+			"u") ", count(*) FROM device_update_status AS u NOT INDEXED WHERE"
+			     " u.id > ?1 AND u.id <= ?2 AND " PRUNABLE_ATTEMPT(
+				     "u", "?3") " GROUP BY 1, 2, 3, 4, 5, 6, 7"
+						" ON CONFLICT (" DAILY_KEY ") DO UPDATE SET"
+						" attempts = attempts + excluded.attempts",
+	[ST_PRUNE_ATTEMPTS] = "DELETE FROM device_update_status AS u NOT INDEXED WHERE u.id > ?1"
+			      " AND u.id <= ?2 AND " PRUNABLE_ATTEMPT("u", "?3"),
+	[ST_PRUNE_EVENTS] = "DELETE FROM ota_events AS e NOT INDEXED WHERE e.id > ?1"
+			    " AND e.id <= ?2 AND " PRUNABLE_EVENT("e", "?3"),
+	[ST_ROLLOUT_PRUNED] = "UPDATE rollout_configurations SET pruned_at=?2 WHERE id=?1",
 	[ST_HEARTBEAT] = "INSERT INTO service_state (key, value) VALUES ('probe', ?1)"
 			 " ON CONFLICT (key) DO UPDATE SET value=?1",
 	[ST_SAVEPOINT] = "SAVEPOINT part",

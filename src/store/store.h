@@ -39,7 +39,13 @@ enum change_kind {
 	CHANGE_STATE,    /* a fact about the service as a whole */
 	CHANGE_ALERT,
 	CHANGE_WEBHOOK,
+	CHANGE_PRUNE,          /* removes old rows of a range; attempts are counted by day first */
+	CHANGE_ROLLOUT_PRUNED, /* its events and attempts may go from now on */
 };
+
+/* What is removed when it is old.  Each row says for itself whether it may go: PRUNABLE_... in
+ * sql.h. */
+enum prune_what { PRUNE_ATTEMPTS, PRUNE_EVENTS };
 
 enum webhook_change {
 	WEBHOOK_ADD,
@@ -155,6 +161,15 @@ struct change {
 			bool cleared;       /* else: raised */
 			const char *error;  /* of the last try; NULL: leave what is there */
 		} webhook;
+		struct {
+			enum prune_what what;
+			int64_t after_id,
+				upto_id; /* rows with ids above the one, and up to the other */
+			int64_t before_us;
+		} prune;
+		struct {
+			int64_t id, at_us;
+		} rollout_pruned;
 	};
 };
 
@@ -202,6 +217,7 @@ struct row_rollout {
 	int percent, max_attempts, max_parallel, priority;
 	int stage; /* from 1 */
 	int64_t held_us;
+	const char *pruned_at; /* NULL: its history is whole */
 	bool active, allow_downgrade, approved;
 };
 
@@ -276,6 +292,14 @@ struct list_query {
 /* Attempts of one rollout by status, lapsed and withdrawn apart: indexed by attempt_state. */
 struct attempt_counts {
 	int64_t by_state[ATTEMPT_STATES];
+};
+
+/* The next rows by id, as many as were asked for or there are. */
+struct prune_range {
+	int64_t upto_id;   /* of the last of them */
+	int64_t rows;      /* 0: there are none */
+	int64_t prunable;  /* of these */
+	int64_t oldest_us; /* when the oldest of them came into being */
 };
 
 enum id_kind {
@@ -386,6 +410,14 @@ struct store_ops {
 				       struct ota_err *err);
 	enum ota_code (*alert_counts)(struct store *s, struct alert_counts *out,
 				      struct ota_err *err);
+	/* What of the LIMIT rows after AFTER_ID may go, being older than BEFORE.  The committer's.
+	 */
+	enum ota_code (*prune_range)(struct store *s, enum prune_what what, int64_t after_id,
+				     int64_t before_us, int limit, struct prune_range *out,
+				     struct ota_err *err);
+	/* When the newest event of a rollout was, 0: there is none.  The committer's. */
+	enum ota_code (*rollout_last_us)(struct store *s, int64_t rollout_id, int64_t *out,
+					 struct ota_err *err);
 	/*
 	 * The database as it stands at one moment, while others write on: a copy of it in the new
 	 * file PATH (*COPIED false: it is no file, and has its own way), and the images that

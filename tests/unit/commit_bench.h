@@ -163,11 +163,12 @@ static inline void dump_rollout(struct buf *b, const struct rollout *r)
 		   (long long)r->created_us, (unsigned long long)r->lowest_hash);
 	buf_printf(b,
 		   " %s stage=%d/%d since=%lld,%lld held=%lld approved=%d why=%s priority=%d "
-		   "requires=%s not_before=%lld deadline=%lld ",
+		   "requires=%s not_before=%lld deadline=%lld pruned=%lld ",
 		   rollout_state_name(r->walk.state), r->walk.stage, r->stage_count,
 		   (long long)r->walk.state_since_us, (long long)r->walk.stage_since_us,
 		   (long long)r->walk.held_us, r->walk.approved, r->walk.reason, r->priority,
-		   r->requires, (long long)r->not_before_us, (long long)r->deadline_us);
+		   r->requires, (long long)r->not_before_us, (long long)r->deadline_us,
+		   (long long)r->pruned_us);
 	for (int i = 0; i < r->stage_count; i++)
 		buf_printf(b, "%d:%lld:%lld:%d,", r->stages[i].percent,
 			   (long long)r->stages[i].min_duration_s,

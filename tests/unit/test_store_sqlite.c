@@ -33,12 +33,13 @@ static void rollouts_get_stages(void **state)
 	int count;
 	const char *const *m = sqlite_migrations(&count);
 
-	assert_true(sql(p, "DROP TABLE ota_webhooks; DROP TABLE ota_alerts;"
-			   "DROP TABLE ota_rejected_messages; DROP TABLE service_state;"
-			   "DROP TABLE ota_events; DROP TABLE attempt_failures;"
-			   "DROP TABLE device_update_status; DROP TABLE rollout_configurations;"
-			   "DROP TABLE device_groups; DROP TABLE devices;"
-			   "DROP TABLE firmware_releases"));
+	assert_true(sql(
+		p, "DROP TABLE ota_webhooks; DROP TABLE ota_alerts; DROP TABLE ota_daily_attempts;"
+		   "DROP TABLE ota_rejected_messages; DROP TABLE service_state;"
+		   "DROP TABLE ota_events; DROP TABLE attempt_failures;"
+		   "DROP TABLE device_update_status; DROP TABLE rollout_configurations;"
+		   "DROP TABLE device_groups; DROP TABLE devices;"
+		   "DROP TABLE firmware_releases"));
 	assert_true(sql(p, m[0]) && sql(p, m[1]) && sql(p, "PRAGMA user_version=2"));
 	assert_true(sql(p, "INSERT INTO firmware_releases (id, version, device_model, file_path,"
 			   " file_size, checksum_sha256, created_at)"
