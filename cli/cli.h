@@ -65,6 +65,7 @@ enum ota_code cmd_updates(struct cli *c, const struct args *a, struct ota_err *e
 enum ota_code cmd_log(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_events(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_rejected(struct cli *c, const struct args *a, struct ota_err *err);
+enum ota_code cmd_doctor(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_backup(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_alerts(struct cli *c, const struct args *a, struct ota_err *err);
 enum ota_code cmd_stop_all(struct cli *c, const struct args *a, struct ota_err *err);

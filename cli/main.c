@@ -82,6 +82,13 @@ static const struct cmd commands[] = {
 	{"resume-all", NULL, "take stop-all back", .opts = cmd_resume_all_opts,
 	 .run = cmd_resume_all},
 	{"status", NULL, "the service's health and figures, in a few lines", .run = cmd_status},
+	{"doctor", NULL, "look closely whether all is well, and say what to do where it is not",
+	 "One line a check: ok, warning or problem, what was found, and what to do. The service\n"
+	 "looks at its store, disks, images, broker, clock, devices and alerts; from here, "
+	 "whether\n"
+	 "clocks agree and an image comes over from the address that devices are told.\n"
+	 "Ends with 1 when there is a problem, else with 0.",
+	 .run = cmd_doctor},
 	{"backup", "FILE", "save everything the service keeps into one file",
 	 "  paku-ota backup paku-ota.tar\n"
 	 "\n"

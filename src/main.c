@@ -347,6 +347,7 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 		.listen_fd = &d->listen_fd,
 		.mqtt_status = d->mqtt ? mqtt_write_status : NULL,
 		.mqtt_metrics = d->mqtt ? mqtt_write_metrics : NULL,
+		.mqtt_examine = d->mqtt ? mqtt_examine : NULL,
 		.mqtt_ctx = d->mqtt,
 	};
 	if ((rc = http_start(&parts, &d->http, err)) != OTA_OK || !cfg->mqtt)

@@ -47,6 +47,7 @@ struct http_server {
 	struct etas *etas;                             /* rollout_plan.c: the last looks ahead */
 	void (*mqtt_status)(void *ctx, struct buf *b); /* these as in struct http_parts */
 	void (*mqtt_metrics)(void *ctx, struct buf *b, bool text);
+	void (*mqtt_examine)(void *ctx, finding_fn *say, void *say_ctx);
 	void *mqtt_ctx;
 	struct MHD_Daemon *daemon;
 	int given_fd; /* the listening socket that others go on listening on; -1: it is ours alone
@@ -253,7 +254,7 @@ handler_fn group_windows_list, group_window_put, group_window_delete;
 void add_window_now(struct buf *b, const struct window *w, int64_t now_us);
 handler_fn alerts_list, alert_acknowledge;
 handler_fn health_show, metrics_show;
-handler_fn backup_make;
+handler_fn backup_make, doctor_show;
 
 /* "stopped": why and since when an operator stopped everything, or null (stop.c). */
 void add_stop(struct fleet *f, struct buf *b);

@@ -55,6 +55,7 @@ const struct route routes[] = {
 	{"GET", "/api/admin/update-status", updates_list, true, BODY_NONE, false},
 	{"GET", "/api/admin/events", events_list, true, BODY_NONE, false},
 	{"GET", "/api/admin/rejected", rejected_list, true, BODY_NONE, false},
+	{"GET", "/api/admin/doctor", doctor_show, true, BODY_NONE, false},
 	{"GET", "/api/admin/backup", backup_make, true, BODY_NONE, false},
 	{"GET", "/api/admin/alerts", alerts_list, true, BODY_NONE, false},
 	{"POST", "/api/admin/alerts/{id}/acknowledge", alert_acknowledge, true, BODY_JSON, false},

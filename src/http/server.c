@@ -151,6 +151,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	s->auth = parts->auth;
 	s->mqtt_status = parts->mqtt_status;
 	s->mqtt_metrics = parts->mqtt_metrics;
+	s->mqtt_examine = parts->mqtt_examine;
 	s->mqtt_ctx = parts->mqtt_ctx;
 	s->started_mono_ms = clock_mono_ms();
 	s->census_ms = INT64_MIN / 2; /* never */

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/finding.h"
 #include "commit/committer.h"
 #include "config.h"
 #include "firmware/cache.h"
@@ -32,6 +33,8 @@ struct http_parts {
 	 */
 	void (*mqtt_status)(void *ctx, struct buf *b);
 	void (*mqtt_metrics)(void *ctx, struct buf *b, bool text);
+	/* What the doctor says of it; it may wait a moment. */
+	void (*mqtt_examine)(void *ctx, finding_fn *say, void *say_ctx);
 	void *mqtt_ctx;
 };
 

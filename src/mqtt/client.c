@@ -73,7 +73,6 @@ static void on_connect(struct mosquitto *m, void *arg, int code, int flags,
 
 	(void)m;
 	(void)flags;
-	(void)properties;
 	c->packets++;
 	if (code != 0) {
 		/* Dropped by client_read(): not in a callback of what is dropped. */
@@ -81,6 +80,13 @@ static void on_connect(struct mosquitto *m, void *arg, int code, int flags,
 			 mosquitto_reason_string(code));
 		return;
 	}
+	c->limits = (struct client_limits){0};
+	mosquitto_property_read_int32(properties, MQTT_PROP_MAXIMUM_PACKET_SIZE,
+				      &c->limits.packet_bytes, false);
+	mosquitto_property_read_int32(properties, MQTT_PROP_SESSION_EXPIRY_INTERVAL,
+				      &c->limits.session_s, false);
+	mosquitto_property_read_int16(properties, MQTT_PROP_RECEIVE_MAXIMUM,
+				      &c->limits.unacknowledged, false);
 	c->up = true;
 	c->ready = false;
 	c->since_us = clock_service_us();

@@ -39,6 +39,11 @@ struct client {
 	bool up;             /* the broker has accepted */
 	bool ready;          /* ... and sends what was subscribed to */
 	unsigned packets;    /* of those that were read, the ones that said something */
+	/* What the broker said of itself when it accepted; 0: it did not. */
+	struct client_limits {
+		uint32_t packet_bytes, session_s;
+		uint16_t unacknowledged;
+	} limits;
 	int64_t since_us;    /* up or down since then */
 	int64_t retry_at_ms; /* down: when to try again */
 	int backoff_ms;

@@ -34,6 +34,8 @@ struct mqtt {
 	bool up;
 	int64_t since_us;
 	char problem[200];
+	struct client_limits limits; /* of the session that collects */
+	bool own_broker;
 };
 
 static void on_seen(void *ctx, const char *device_id)
@@ -56,6 +58,7 @@ static void note_state(struct mqtt *m)
 	if (m->up && a->since_us > b->since_us)
 		m->since_us = a->since_us;
 	snprintf(m->problem, sizeof m->problem, "%s", tells->problem);
+	m->limits = a->limits;
 	committer_hears(m->committer, m->up);
 	pthread_mutex_unlock(&m->lock);
 }
@@ -125,6 +128,7 @@ enum ota_code mqtt_new(const struct mqtt_parts *p, struct mqtt **out, struct ota
 	mosquitto_lib_init();
 	pthread_mutex_init(&m->lock, NULL);
 	m->since_us = clock_service_us();
+	m->own_broker = !p->cfg->mqtt_host[0];
 	m->broker = (struct client_config){
 		.ca_file = p->cfg->mqtt_tls ? p->cfg->mqtt_ca : NULL,
 		.cert_file = p->cfg->mqtt_cert,
@@ -255,6 +259,60 @@ void mqtt_write_status(void *ctx, struct buf *b)
 			 m->problem[0] ? m->problem : "not connected yet");
 	pthread_mutex_unlock(&m->lock);
 	json_str(b, "mqtt", text);
+}
+
+/* Less than that and something is lost, or slow. */
+#define PACKET_LEAST         (64 * 1024)
+#define SESSION_LEAST_S      3600
+#define UNACKNOWLEDGED_LEAST 20
+
+static void examine_limits(const struct client_limits *l, finding_fn *say, void *ctx)
+{
+	if (l->packet_bytes && l->packet_bytes < PACKET_LEAST)
+		finding_say(say, ctx, "broker", FINDING_WARNING,
+			    "raise its limit (mosquitto: max_packet_size)",
+			    "the broker takes packets of up to %u bytes only",
+			    (unsigned)l->packet_bytes);
+	if (l->session_s && l->session_s < SESSION_LEAST_S)
+		finding_say(say, ctx, "broker", FINDING_WARNING,
+			    "raise its limit (mosquitto: persistent_client_expiration)",
+			    "the broker forgets the service's session after %u s: what devices say "
+			    "while the service is away longer is lost",
+			    (unsigned)l->session_s);
+	if (l->unacknowledged && l->unacknowledged < UNACKNOWLEDGED_LEAST)
+		finding_say(say, ctx, "broker", FINDING_WARNING,
+			    "raise its limit (mosquitto: max_inflight_messages)",
+			    "the broker takes %u commands at a time only",
+			    (unsigned)l->unacknowledged);
+}
+
+void mqtt_examine(void *ctx, finding_fn *say, void *say_ctx)
+{
+	struct mqtt *m = ctx;
+	char since[TIME_TEXT_SIZE], problem[200];
+
+	pthread_mutex_lock(&m->lock);
+	struct client_limits limits = m->limits;
+	bool up = m->up;
+	time_format(m->since_us, since);
+	snprintf(problem, sizeof problem, "%s", m->problem[0] ? m->problem : "not connected yet");
+	pthread_mutex_unlock(&m->lock);
+	if (!up) {
+		finding_say(
+			say, say_ctx, "broker", FINDING_PROBLEM,
+			m->own_broker
+				? "look for broker lines in the service's log"
+				: "is the broker of MQTT_HOST there, and does it take MQTT_USER "
+				  "and MQTT_PASSWORD? Its log tells",
+			"not connected since %.19sZ: %s", since, problem);
+		return;
+	}
+	finding_say(say, say_ctx, "broker", FINDING_OK, NULL, "%s, connected since %.19sZ%s",
+		    m->own_broker ? "the own one" : "that of MQTT_HOST", since,
+		    m->own_broker ? ""
+				  : "; it does not tell how many messages it queues: docs/mqtt.md "
+				    "says what it should");
+	examine_limits(&limits, say, say_ctx);
 }
 
 static void write_text(struct mqtt *m, struct buf *b)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/finding.h"
 #include "commit/committer.h"
 #include "config.h"
 
@@ -45,6 +46,8 @@ void mqtt_free(struct mqtt **m);
 
 /* Any thread, from mqtt_new() to mqtt_free(), for /health and /metrics; CTX is a struct mqtt. */
 void mqtt_write_status(void *ctx, struct buf *b);
+/* For the doctor: the connection, and what the broker allows. */
+void mqtt_examine(void *ctx, finding_fn *say, void *say_ctx);
 void mqtt_write_metrics(void *ctx, struct buf *b, bool text);
 
 /*

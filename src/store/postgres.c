@@ -229,6 +229,7 @@ static const struct store_ops postgres_ops = {
 	.next_id = next_id,
 	SQL_READING_OPS,
 	.snapshot = snapshot,
+	.examine = pg_examine,
 	.name = store_name,
 };
 

@@ -97,6 +97,10 @@ enum ota_code pg_migrate(struct postgres_store *s, struct ota_err *err);
 enum ota_code pg_select(struct sql_store *s, bool own, const struct select *q, row_fn *row,
 			void *ctx, struct ota_err *err);
 
+/* --- postgres_examine.c --- */
+
+enum ota_code pg_examine(struct store *s, finding_fn *say, void *ctx, struct ota_err *err);
+
 /* --- postgres_commit.c --- */
 
 enum ota_code pg_commit(struct store *s, struct change_batch *b, struct ota_err *err);

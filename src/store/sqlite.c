@@ -169,6 +169,7 @@ static const struct store_ops sqlite_ops = {
 	.next_id = next_id,
 	SQL_READING_OPS,
 	.snapshot = sqlite_snapshot,
+	.examine = sqlite_examine,
 	.name = store_name,
 };
 

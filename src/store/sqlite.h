@@ -42,6 +42,8 @@ enum ota_code sqlite_select(struct sql_store *base, bool own, const struct selec
 enum ota_code sqlite_snapshot(struct store *base, const char *path, bool *copied, image_fn *visit,
 			      void *ctx, struct ota_err *err);
 
+enum ota_code sqlite_examine(struct store *base, finding_fn *say, void *ctx, struct ota_err *err);
+
 /* sqlite_alerts.c */
 bool sqlite_write_alert(struct sqlite_store *s, const struct change *c);
 bool sqlite_write_webhook(struct sqlite_store *s, const struct change *c);

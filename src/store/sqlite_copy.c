@@ -11,8 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define BUSY_TIMEOUT_MS 5000
+#define WAL_LARGE       (INT64_C(256) << 20)
 
 struct copy {
 	struct sqlite_store as; /* for its sentences: the path */
@@ -165,4 +167,46 @@ enum ota_code store_sqlite_check(const char *path, image_fn *visit, void *ctx, s
 		rc = visit_images(&c, visit, ctx, err);
 	sqlite3_close(c.db);
 	return rc;
+}
+
+static int64_t size_of(const char *path, const char *tail)
+{
+	char name[4300];
+	struct stat st;
+
+	snprintf(name, sizeof name, "%s%s", path, tail);
+	return stat(name, &st) == 0 ? (int64_t)st.st_size : 0;
+}
+
+enum ota_code sqlite_examine(struct store *base, finding_fn *say, void *ctx, struct ota_err *err)
+{
+	struct sqlite_store *s = (struct sqlite_store *)base;
+	int64_t mib = INT64_C(1) << 20, log = size_of(s->path, "-wal");
+	char found[256];
+	struct copy c;
+	enum ota_code rc = open_file(&c, s->path, s->path, SQLITE_OPEN_READONLY, err);
+
+	if (rc != OTA_OK)
+		return rc;
+	sqlite3_busy_timeout(c.db, BUSY_TIMEOUT_MS);
+	rc = ask(&c, "PRAGMA quick_check(1)", found, sizeof found, err);
+	sqlite3_close(c.db);
+	if (rc != OTA_OK)
+		return rc;
+	if (strcmp(found, "ok") != 0)
+		finding_say(say, ctx, "store", FINDING_PROBLEM,
+			    "stop the service and restore a backup, or save the rows that can be "
+			    "read: docs/operating.md, \"The database is damaged\"",
+			    "the database %s is damaged: %s", s->path, found);
+	else
+		finding_say(say, ctx, "store", FINDING_OK, NULL,
+			    "sqlite, %lld MiB in %s, looked through: whole",
+			    (long long)(size_of(s->path, "") / mib), s->path);
+	if (log > WAL_LARGE)
+		finding_say(say, ctx, "store", FINDING_WARNING,
+			    "end other programs that hold the database open, such as an sqlite3 "
+			    "in another terminal",
+			    "the log beside the database has grown to %lld MiB",
+			    (long long)(log / mib));
+	return OTA_OK;
 }

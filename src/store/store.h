@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/err.h"
+#include "base/finding.h"
 #include "core/alert.h"
 #include "core/domain.h"
 
@@ -425,6 +426,8 @@ struct store_ops {
 	 */
 	enum ota_code (*snapshot)(struct store *s, const char *path, bool *copied, image_fn *visit,
 				  void *ctx, struct ota_err *err);
+	/* How the database is, by looking closely: it may take long.  Any thread that may wait. */
+	enum ota_code (*examine)(struct store *s, finding_fn *say, void *ctx, struct ota_err *err);
 	const char *(*name)(const struct store *s); /* "sqlite" */
 };
 

@@ -24,3 +24,32 @@ def test_backup_keeps_nothing_else(cli, service, tmp_path):
         run = cli("backup", str(path))
         assert run.returncode == code and words in run.stderr, run.stderr
         assert list(tmp_path.glob("b.tar*")) == []
+
+
+# --- doctor ---
+
+def findings(*checks, **more):
+    return {"version": "0.1.0", "now": "2026-01-01T00:00:00.000000Z", "checks": [
+        dict(zip(("check", "level", "finding", "advice"), c)) for c in checks],
+        "test_download": {"configured": False, "base_url": "http://here", "url": None, "checksum_sha256": None,
+                          "file_size": 0}, **more}
+
+
+def test_doctor_lines(cli, service):
+    service.answer("GET", "/api/admin/doctor", findings(
+        ("store", "ok", "whole", None), ("disk", "warning", "little\x1b[31m room", "make\nroom"), version="9.9.9"))
+    run = cli("doctor")
+    lines = run.stdout.splitlines()
+    assert lines[0] == "ok       store     whole"
+    assert lines[1].startswith("warning  disk      little") and "\x1b" not in lines[1] and "make" in lines[1]
+    assert lines[2].startswith("warning  version   the service is of version 9.9.9, and this is paku-ota 0.")
+    # Its clock is that of new year's day.
+    assert lines[3].startswith("problem  clock     the service's clock is ") and run.returncode == 1
+    assert lines[4].startswith("ok       address   there is no release yet") and len(lines) == 5
+
+
+def test_doctor_of_what_is_no_service(cli, service):
+    service.answer("GET", "/api/admin/doctor", (404, {"detail": "there is nothing"}))
+    run = cli("doctor")
+    assert run.returncode == 1 and run.stdout.startswith("problem  service   there is nothing. To do: ")
+    assert run.stderr == ""

@@ -15,7 +15,7 @@ COMMANDS = ["upload", "rollout", "rollout create", "rollout list", "rollout show
             "rollout abort", "rollout rollback", "rollout plan", "rollout report", "policy", "policy replay", "log", "watch", "devices", "devices list", "devices show",
             "devices delete", "devices group", "devices label", "devices notes", "devices import",
             "windows", "windows list", "windows set", "windows remove", "releases", "releases list", "releases delete", "updates", "events", "rejected", "alerts", "explain",
-            "retry", "stop-all", "resume-all", "status", "backup", "login", "completion", "completion bash"]
+            "retry", "stop-all", "resume-all", "status", "doctor", "backup", "login", "completion", "completion bash"]
 
 
 def test_version(cli):

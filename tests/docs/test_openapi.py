@@ -268,6 +268,9 @@ def test_answers_fit(call):
     assert call(200, "GET", listed, params={"limit": 1}).json()["alerts"]
     call(422, "GET", listed, params={"open": "maybe"})
 
+    # how it is
+    assert call(200, "GET", "/api/admin/doctor").json()["test_download"]["url"]
+
     # a backup
     assert call(200, "GET", "/api/admin/backup").content
 
@@ -384,5 +387,7 @@ def test_answers_fit(call):
 
 
 # What this test does not bring about: a device deleted while an import that names it is on its way;
-# two backups at a time (tests/integration/test_backup.py does).
-NOT_PROVOKED = {("POST", "/api/admin/devices/import"): {404}, ("GET", "/api/admin/backup"): {409}}
+# two backups at a time (tests/integration/test_backup.py does); a year (test_retention.py does).
+NOT_PROVOKED = {("POST", "/api/admin/devices/import"): {404}, ("GET", "/api/admin/backup"): {409},
+                ("POST", "/api/admin/rollouts/{id}/replay"): {410},
+                ("GET", "/api/admin/rollouts/{id}/report"): {410}}

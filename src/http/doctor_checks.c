@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+#include "http/doctor.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define MIB           (INT64_C(1) << 20)
+#define ROOM_LEAST    (64 * MIB) /* beside the largest image */
+#define INODES_LEAST  1000
+#define HASHED_MOST   (INT64_C(1) << 30) /* of images; more are looked at by their sizes alone */
+#define CLOCK_WARNS_S 5
+#define CLOCK_WRONG_S 60
+#define DAY_US        (INT64_C(86400) * US_PER_S)
+#define ALERTS_SHOWN  20
+#define REJECTED_READ 1000
+#define UNREADABLE    "see what it says, and docs/operating.md, \"What to do when\""
+
+void doctor_service(struct http_server *s, finding_fn *say, void *ctx)
+{
+	int64_t since_us;
+	char since[TIME_TEXT_SIZE], up[32], why[256];
+	bool stopped = fleet_stop_reason(s->fleet, why, sizeof why, &since_us);
+
+	duration_text((clock_mono_ms() - s->started_mono_ms) / 1000, up, sizeof up);
+	finding_say(say, ctx, "service", FINDING_OK, NULL, "version %s, up for %s", PAKU_VERSION,
+		    up);
+	if (!stopped)
+		return;
+	time_format(since_us, since);
+	finding_say(say, ctx, "service", FINDING_WARNING, "when it is mended: paku-ota resume-all",
+		    "everything is stopped since %.19sZ: %s", since, why);
+}
+
+void doctor_store(struct http_server *s, finding_fn *say, void *ctx)
+{
+	struct ota_err err = {0};
+	char reason[512];
+
+	if (!committer_healthy(s->committer, reason, sizeof reason))
+		say(ctx, "store", FINDING_PROBLEM, reason,
+		    "changes get 503 until it is mended; nothing needs a restart");
+	if (s->store->ops->examine(s->store, say, ctx, &err) != OTA_OK)
+		say(ctx, "store", FINDING_PROBLEM, err.msg, UNREADABLE);
+}
+
+/* --- disks --- */
+
+static void look_at_disk(struct http_server *s, const char *path, finding_fn *say, void *ctx)
+{
+	struct statvfs v;
+
+	if (statvfs(path, &v) != 0) {
+		finding_say(say, ctx, "disk", FINDING_PROBLEM,
+			    "is it mounted, and the service's user's?", "%s: %s", path,
+			    strerror(errno));
+		return;
+	}
+	int64_t room = (int64_t)(v.f_bavail * v.f_frsize), all = (int64_t)(v.f_blocks * v.f_frsize);
+	bool little = room < s->cfg->max_firmware_bytes + ROOM_LEAST;
+	bool few = v.f_files > 0 && v.f_favail < INODES_LEAST;
+	enum finding_level level = little || few     ? FINDING_PROBLEM
+				   : room < all / 10 ? FINDING_WARNING
+						     : FINDING_OK;
+	finding_say(say, ctx, "disk", level,
+		    level == FINDING_OK ? NULL
+					: "make room: delete releases (paku-ota releases delete), "
+					  "move backups elsewhere, or take a larger disk",
+		    "%s: %" PRId64 " MiB of %" PRId64 " are free%s", path, room / MIB, all / MIB,
+		    few ? ", and hardly a file can be made" : "");
+}
+
+void doctor_disks(struct http_server *s, finding_fn *say, void *ctx)
+{
+	const char *firmware = blob_store_dir(s->blobs);
+	struct stat a, b;
+
+	look_at_disk(s, s->cfg->data_dir, say, ctx);
+	if (stat(s->cfg->data_dir, &a) != 0 || stat(firmware, &b) != 0 || a.st_dev != b.st_dev)
+		look_at_disk(s, firmware, say, ctx);
+}
+
+/* --- images --- */
+
+struct image {
+	uint8_t sha256[SHA256_SIZE];
+	int64_t size;
+	char version[129], model[129];
+};
+
+static struct image *list_images(struct http_server *s, size_t *count)
+{
+	size_t cap = 0;
+	struct image *all = NULL;
+
+	*count = 0;
+	fleet_plan_read(s->fleet);
+	for (const struct model *m = fleet_models(s->fleet); m; m = m->next)
+		for (const struct release *r = m->releases; r; r = r->next)
+			cap += !r->deleted;
+	all = calloc(cap + 1, sizeof *all);
+	for (const struct model *m = fleet_models(s->fleet); m && all; m = m->next)
+		for (const struct release *r = m->releases; r; r = r->next) {
+			if (r->deleted)
+				continue;
+			struct image *i = &all[(*count)++];
+			memcpy(i->sha256, r->sha256, SHA256_SIZE);
+			i->size = r->file_size;
+			snprintf(i->version, sizeof i->version, "%s", r->version);
+			snprintf(i->model, sizeof i->model, "%s", r->model);
+		}
+	fleet_plan_done(s->fleet);
+	return all;
+}
+
+static bool same_hash(int fd, const uint8_t sha256[SHA256_SIZE])
+{
+	static _Thread_local unsigned char chunk[64 * 1024];
+	struct sha256 *hash = sha256_new();
+	uint8_t is[SHA256_SIZE];
+	bool ok = hash != NULL;
+	ssize_t n = 0;
+
+	while (ok && (n = read(fd, chunk, sizeof chunk)) > 0)
+		ok = sha256_update(hash, chunk, (size_t)n);
+	ok = ok && n == 0 && sha256_final(hash, is) && memcmp(is, sha256, sizeof is) == 0;
+	sha256_free(&hash);
+	return ok;
+}
+
+/* NULL: it is well. */
+static const char *look_at_image(struct http_server *s, const struct image *i, int64_t *hashed)
+{
+	struct ota_err err;
+	uint64_t size;
+	int fd;
+
+	if (blob_open(s->blobs, i->sha256, &fd, &size, &err) != OTA_OK)
+		return "is missing";
+	const char *wrong = NULL;
+	if (size != (uint64_t)i->size)
+		wrong = "has another size than the release";
+	else if (*hashed + i->size <= HASHED_MOST) {
+		*hashed += i->size;
+		if (!same_hash(fd, i->sha256))
+			wrong = "is damaged: its SHA-256 is another";
+	}
+	close(fd);
+	return wrong;
+}
+
+void doctor_images(struct http_server *s, finding_fn *say, void *ctx)
+{
+	size_t count, bad = 0;
+	int64_t hashed = 0, bytes = 0;
+	struct image *all = list_images(s, &count);
+
+	for (size_t i = 0; i < count && all; i++) {
+		const char *wrong = look_at_image(s, &all[i], &hashed);
+		bytes += all[i].size;
+		if (!wrong)
+			continue;
+		bad++;
+		finding_say(say, ctx, "images", FINDING_PROBLEM,
+			    "upload the same file again under the same version, or delete the "
+			    "release",
+			    "the image of %s for %s %s", all[i].version, all[i].model, wrong);
+	}
+	if (!bad)
+		finding_say(say, ctx, "images", FINDING_OK, NULL,
+			    "%zu releases, %" PRId64 " MiB, %s", count, bytes / MIB,
+			    hashed < bytes ? "all there; the first GiB compared with its sums"
+					   : "all there and compared with their sums");
+	free(all);
+}
+
+/* --- the clock --- */
+
+/* Of the service against what it has stored: others are compared by the store, and by who asks. */
+void doctor_clock(struct http_server *s, finding_fn *say, void *ctx)
+{
+	int64_t behind_s = (clock_service_us() - clock_wall_us()) / US_PER_S;
+
+	(void)s;
+	if (behind_s > CLOCK_WARNS_S)
+		finding_say(say, ctx, "clock",
+			    behind_s > CLOCK_WRONG_S ? FINDING_PROBLEM : FINDING_WARNING,
+			    "set the clock right, by NTP (chrony, systemd-timesyncd): rollouts "
+			    "wait until it is",
+			    "the machine's clock is %" PRId64 " s behind what was stored last",
+			    behind_s);
+}
+
+/* --- devices --- */
+
+struct census_of {
+	int64_t day_ago_us, count, heard, nameless;
+};
+
+static bool count_device(const struct device *d, void *ctx)
+{
+	struct census_of *c = ctx;
+
+	c->count++;
+	c->heard += d->last_seen_us >= c->day_ago_us;
+	c->nameless += !d->state.model[0];
+	return true;
+}
+
+void doctor_devices(struct http_server *s, finding_fn *say, void *ctx)
+{
+	struct census_of c = {.day_ago_us = clock_service_us() - DAY_US};
+
+	fleet_visit(s->fleet, 0, FLEET_SHARDS, count_device, &c);
+	bool nobody = c.count > 0 && c.heard == 0;
+	finding_say(say, ctx, "devices", nobody ? FINDING_PROBLEM : FINDING_OK,
+		    nobody ? "can they reach the address below, and the broker?" : NULL,
+		    "%" PRId64 " known, %" PRId64 " of them heard of within a day", c.count,
+		    c.heard);
+	if (c.nameless)
+		finding_say(say, ctx, "devices", FINDING_WARNING,
+			    "have them send device_model: without it no release is for them",
+			    "%" PRId64 " have not said which model they are", c.nameless);
+}
+
+/* --- alerts --- */
+
+struct alert_list {
+	finding_fn *say;
+	void *ctx;
+	int count;
+};
+
+static bool say_alert(void *ctx, const struct row_alert *row)
+{
+	struct alert_list *l = ctx;
+	bool rollout = strncmp(row->subject, "rollout/", 8) == 0;
+	enum finding_level level = strcmp(row->severity, "critical") == 0 && !row->acknowledged_at
+					   ? FINDING_PROBLEM
+					   : FINDING_WARNING;
+	char advice[160];
+
+	if (l->count++ == ALERTS_SHOWN)
+		return false;
+	snprintf(advice, sizeof advice, "docs/alerts.md, \"%s\"; seen: paku-ota alerts --ack %lld",
+		 row->kind, (long long)row->id);
+	finding_say(l->say, l->ctx, rollout ? "rollouts" : "alerts", level,
+		    row->acknowledged_at ? "somebody has seen it" : advice, "%s: %s", row->subject,
+		    row->sentence);
+	if (row->given_up)
+		finding_say(l->say, l->ctx, "alerts", FINDING_WARNING,
+			    "mend what OTA_WEBHOOK_URL points to",
+			    "%lld messages about it did not arrive: %s", (long long)row->given_up,
+			    row->last_error ? row->last_error : "?");
+	return true;
+}
+
+void doctor_alerts(struct http_server *s, finding_fn *say, void *ctx)
+{
+	struct alert_list l = {.say = say, .ctx = ctx};
+	struct list_query q = {.active = 1, .limit = ALERTS_SHOWN + 1};
+	struct ota_err err;
+
+	if (s->store->ops->list_alerts(s->store, &q, say_alert, &l, &err) != OTA_OK)
+		say(ctx, "alerts", FINDING_PROBLEM, err.msg, UNREADABLE);
+	else if (l.count > ALERTS_SHOWN)
+		say(ctx, "alerts", FINDING_WARNING, "there are more", "paku-ota alerts");
+	else if (l.count == 0)
+		say(ctx, "alerts", FINDING_OK, "none is open: no rollout is stuck or halted", NULL);
+}
+
+/* --- messages that were not understood --- */
+
+struct rejected_list {
+	int64_t since_us;
+	int count;
+	char last[200];
+};
+
+static bool count_rejected(void *ctx, const struct row_rejected *row)
+{
+	struct rejected_list *l = ctx;
+	int64_t at_us;
+
+	if (!row->created_at || !time_parse(row->created_at, &at_us) || at_us < l->since_us)
+		return false;
+	if (l->count++ == 0)
+		snprintf(l->last, sizeof l->last, "%s", row->detail);
+	return true;
+}
+
+void doctor_rejected(struct http_server *s, finding_fn *say, void *ctx)
+{
+	struct rejected_list l = {.since_us = clock_service_us() - DAY_US};
+	struct list_query q = {.active = -1, .limit = REJECTED_READ};
+	struct ota_err err;
+
+	if (s->store->ops->list_rejected(s->store, &q, count_rejected, &l, &err) != OTA_OK)
+		say(ctx, "messages", FINDING_PROBLEM, err.msg, UNREADABLE);
+	else if (l.count > 0)
+		finding_say(say, ctx, "messages", FINDING_WARNING,
+			    "paku-ota rejected shows them: the devices' firmware needs mending",
+			    "%d over MQTT within a day were not understood, the newest because %s",
+			    l.count, l.last);
+	else
+		say(ctx, "messages", FINDING_OK, "all that came over MQTT was understood", NULL);
+}
