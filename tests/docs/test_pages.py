@@ -199,6 +199,74 @@ def test_backup_as_the_operating_page_says(make_service, tmp_path):
     assert "tar\nxf paku-ota.tar && sha256sum -c SHA256SUMS" in page("docs/operating.md")
 
 
+# --- docs/faq.md, docs/upgrade.md ---
+
+def commands_in(text):
+    """What a page has to be typed: (program, words) of paku-ota and paku-otad, in blocks and in passing."""
+    lines = [line for b in re.findall(r"^```(?:sh|console)?\n(.*?)^```$", text, re.M | re.S) for line in b.splitlines()]
+    lines += re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S).replace("\n", " "))
+    for line in lines:
+        for part in re.split(r"&&|;|\|", line):
+            words = re.sub(r"^\s*(\$ )?([A-Z_]+=\S+ )*", "", part).split()
+            if words and words[0] in ("paku-ota", "paku-otad"):
+                yield words[0], words[1:]
+
+
+@pytest.mark.parametrize("name", ["docs/faq.md", "docs/upgrade.md", "docs/operating.md", "docs/alerts.md",
+                                  "docs/rollouts.md"])
+def test_commands_exist(name):
+    """Each command of the page, and each of its options, is one that --help tells of."""
+    program = {"paku-ota": os.path.join(BUILD, "cli", "paku-ota"), "paku-otad": PROGRAM}
+    found = list(commands_in(page(name)))
+    assert len(found) >= (3 if name in PAGES else 0), found
+    for which, words in found:
+        options = [w.split("=")[0] for w in words if w.startswith("--")]
+        if which == "paku-otad":
+            usage = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True).stdout
+        else:
+            named = [w for w in words[:2] if re.fullmatch(r"[a-z-]+", w) and not w.startswith("-")]
+            usage = ""
+            for n in range(len(named), 0, -1):  # "rollout show", else "explain"
+                done = subprocess.run([program[which], *named[:n], "--help"], capture_output=True, text=True)
+                path = "Usage: paku-ota " + " ".join(named[:n])
+                if done.returncode == 0 and done.stdout.startswith(path + " ") or done.stdout.startswith(path + "\n"):
+                    usage = "" if n < len(named) and "Commands:" in done.stdout else done.stdout
+                    if named == ["devices"]:
+                        usage += subprocess.run([program[which], "devices", "list", "--help"],
+                                                capture_output=True, text=True).stdout
+                    break
+            assert usage or not words, "%s: there is no 'paku-ota %s'" % (name, " ".join(words))
+        for option in options:
+            assert re.search(r"%s\b" % re.escape(option), usage or "--help"), (name, which, words, option)
+
+
+def test_the_table_of_problems_answers_the_seeds():
+    rows = {re.sub(r"\[([^\]]+)\].*", r"\1", cells[0]): cells for cells in table_rows(page("docs/faq.md"))}
+    for problem in ("Build fails", "Upload fails", "Rollout created, devices not updating", "High failure rate"):
+        assert re.search(r"`[^`]+`", rows[problem][1]), problem
+
+
+@pytest.mark.parametrize("name", ["docs/faq.md", "docs/upgrade.md"])
+def test_lines_run_as_they_stand(make_service, tmp_path, name):
+    service = make_service()
+    service.release(images.esp32("1.1.0"), "1.1.0")
+    service.rollout("1.1.0", name="night")
+    said = {"attempt_id": service.check("esp32_001")["attempt_id"]}
+    service.report("esp32_001", "1.1.0", "downloading", **said)
+    service.report("esp32_001", "1.1.0", "failed", result_code=4, **said)
+    new = tmp_path / "new"
+    place = {"PATH": "%s:%s:%s" % (os.path.join(BUILD, "cli"), os.path.join(BUILD, "src"), os.environ["PATH"])}
+    lines = [b for b in blocks(page(name), "sh")]
+    assert len(lines) >= 3
+    for text in lines:
+        done = run_lines(text.replace("/var/lib/paku-ota", str(new)), tmp_path, service, place)
+        assert done.returncode == 0, text + done.stdout + done.stderr
+    if name.endswith("faq.md"):
+        assert service.list("rollouts")[0]["state"] == "paused"
+    else:
+        assert (new / "paku-ota.db").exists()
+
+
 def test_rows_are_saved_as_the_operating_page_says(make_service, tmp_path):
     service = make_service()
     service.release(images.esp32("1.1.0"), "1.1.0")
