@@ -57,7 +57,8 @@ static enum ota_code look_at(FILE *f, const struct cli *c, struct ota_err *err)
 
 static enum ota_code fetch(struct cli *c, FILE *f, struct ota_err *err)
 {
-	struct http_request q = {.method = "GET", .accept = "application/x-tar", .save = f};
+	struct http_request q = {
+		.method = "GET", .accept = "application/x-tar", .save = f, .patient = true};
 	struct bar bar = {.drawn = -1};
 	struct buf url = BUF_INIT;
 

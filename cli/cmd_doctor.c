@@ -146,13 +146,14 @@ static bool say_refused(const struct cli *c, json_t *checks, enum ota_code code,
 
 static enum ota_code examine(struct cli *c, json_t *checks)
 {
+	struct http_request q = {.method = "GET", .patient = true};
 	struct buf url = BUF_INIT;
 	struct ota_err err = {0};
 	json_t *found = NULL;
 	bool ok;
 
 	api_url(c, &url, "/api/admin/doctor");
-	enum ota_code code = api_get(c, &url, &found, &err);
+	enum ota_code code = api_send(c, &url, &q, &found, &err);
 	int64_t answered_us = clock_wall_us();
 	if (code == OTA_ENOMEM)
 		return code;

@@ -12,6 +12,7 @@
 
 #define CONNECT_TIMEOUT_S 10L
 #define STALL_TIMEOUT_S   60L
+#define PATIENCE_S        1800L
 #define BODY_MAX          (64u << 20)
 
 struct http {
@@ -146,7 +147,7 @@ static void set_options(struct http *h, const struct http_request *q, struct cur
 	curl_easy_setopt(e, CURLOPT_HTTPHEADER, list);
 	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_S);
 	curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, STALL_TIMEOUT_S);
+	curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, q->patient ? PATIENCE_S : STALL_TIMEOUT_S);
 	curl_easy_setopt(e, CURLOPT_ERRORBUFFER, h->reason);
 	curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(e, CURLOPT_WRITEDATA, h);

@@ -3,7 +3,8 @@
  * One HTTP client on libcurl: a request, its whole answer.
  *
  * Redirects are not followed (the key would go with them).  A connection is waited for 10 s, and
- * given up when nothing moves for 60 s.  OTA_EIO: no answer came, with the reason.
+ * given up when nothing moves for 60 s (half an hour, for the patient).  OTA_EIO: no answer came,
+ * with the reason.
  */
 #pragma once
 
@@ -25,6 +26,7 @@ struct http_request {
 	const char *upload_path;  /* instead of body: this file as multipart field `file` */
 	const char *upload_name;
 	FILE *save; /* where the body of a good answer goes instead of into the reply; or NULL */
+	bool patient; /* the service has work to do before it answers: minutes, perhaps */
 	/* Called as bytes go out (with save: come in), total 0 while unknown; may be NULL. */
 	void (*progress)(void *ctx, int64_t moved, int64_t total);
 	void *progress_ctx;

@@ -50,8 +50,8 @@ struct daemon {
 
 static void print_help(void)
 {
-	printf("Usage: paku-otad [--log-format plain|json] [--new-key] [--import] "
-	       "[--restore FILE] [--version] [--help]\n"
+	printf("Usage: paku-otad [--log-format plain|json] [--new-key|--import|--restore FILE] "
+	       "[--version] [--help]\n"
 	       "\n"
 	       "The firmware update service: releases, rollouts and devices over HTTP and MQTT, on "
 	       "an\n"

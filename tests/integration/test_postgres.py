@@ -445,6 +445,7 @@ def everything(service):
     shown = {name: service.list(name) for name in (
         "devices", "releases", "rollouts", "updates", "events", "alerts", "rejected")}
     shown["device"] = service.ok("GET", "/api/admin/devices/d1")
+    shown["counts"] = service.ok("GET", "/api/admin/rollouts/1")["counts"]
     return shown
 
 
@@ -459,9 +460,11 @@ def test_an_embedded_installation_moves_over(services):
     service.put("/api/admin/devices/d1/groups", json={"groups": ["beta", "kitchen"]})
     service.stop()
     service.sql("INSERT INTO ota_rejected_messages (topic, payload, reason, detail, created_at)"
-                " VALUES ('t', x'00ff5c', 'not_json', 'd', '2026-11-23T22:12:49.000000Z')")
+                " VALUES ('t', x'00ff5c', 'not_json', 'd', '2026-11-23T22:12:49.000000Z');"
+                "INSERT INTO ota_daily_attempts VALUES ('2025-01-31', 1, 1, '1.2.0', 'success', '', 0, 7)")
     service.start()
     before = everything(service)
+    assert before["counts"]["success"] == 17
     assert before["rejected"] and before["updates"] and before["device"]["groups"]
     schema = postgres.cluster().schema()
     there = postgres.cluster().environment(schema)
