@@ -13,7 +13,7 @@
 #define AGAIN_MS      60000 /* after a failure */
 #define DAY_US        (INT64_C(86400) * US_PER_S)
 /* Others wait for a step: it looks at so many rows as take about so long. */
-#define STEP_US    10000
+#define STEP_US    20000
 #define ROWS_FIRST 128
 #define ROWS_LEAST 64
 #define ROWS_MOST  4096
@@ -91,7 +91,7 @@ static void step_done(struct command *cmd)
 		*(cmd->prune.what == PRUNE_EVENTS ? &t->events : &t->attempts) += cmd->prune.rows;
 		if (took_us > STEP_US && t->rows > ROWS_LEAST)
 			t->rows /= 2;
-		else if (took_us < STEP_US / 3 && t->rows < ROWS_MOST)
+		else if (took_us < STEP_US / 2 && t->rows < ROWS_MOST)
 			t->rows *= 2;
 	}
 	free(cmd);
@@ -131,24 +131,15 @@ static void go_on(struct committer *c)
 	t->next_pass_ms = clock_mono_ms() + PASS_EVERY_MS;
 }
 
-/* Looks on; true: a command was made, or the pass has ended. */
-static enum ota_code look_at_releases(struct committer *c, struct command_list *out,
-				      int64_t before_us, struct ota_err *err)
+static void look_at_releases(struct committer *c, struct command_list *out, int64_t before_us)
 {
-	struct command cmd = {0};
-	bool quiet;
+	struct command cmd = {.prune = {.before_us = before_us}};
 
 	cmd.prune.release = next_release(c, c->retention.after_id, before_us);
-	if (!cmd.prune.release) {
-		go_on(c);
-		return OTA_OK;
-	}
-	enum ota_code rc = is_quiet(c, cmd.prune.release, before_us, &quiet, err);
-	if (rc == OTA_OK && quiet)
+	if (cmd.prune.release)
 		submit(c, out, &cmd);
 	else
-		c->retention.after_id = cmd.prune.release->id;
-	return rc;
+		go_on(c);
 }
 
 static enum ota_code look_at_rows(struct committer *c, struct command_list *out, int64_t before_us,
@@ -192,8 +183,10 @@ void retention_step(struct committer *c, struct command_list *out)
 		t->rows = ROWS_FIRST;
 	while (rc == OTA_OK && !t->under_way && clock_mono_ms() >= t->next_pass_ms &&
 	       clock_service_us() - begun_us < STEP_US)
-		rc = t->stage == RETAIN_RELEASES ? look_at_releases(c, out, over_us, &err)
-						 : look_at_rows(c, out, before_us, &err);
+		if (t->stage == RETAIN_RELEASES)
+			look_at_releases(c, out, over_us);
+		else
+			rc = look_at_rows(c, out, before_us, &err);
 	if (rc == OTA_OK)
 		return;
 	log_event(LOG_WARNING, "retention", "not_pruned", "%s", err.msg);
@@ -202,32 +195,40 @@ void retention_step(struct committer *c, struct command_list *out)
 
 /* --- the command --- */
 
-static bool give_up(struct committer *c, struct command *cmd)
+static enum prepared give_up(struct committer *c, struct command *cmd)
 {
 	const struct release *rel = cmd->prune.release;
 	const struct model *m = fleet_model(c->fleet, rel->model);
-	struct plan_work *p = plan_work(c, cmd);
+	int64_t before_us = cmd->prune.before_us;
+	bool quiet;
 
+	/* Something may have begun since it was chosen. */
+	if (!may_be_given_up(c, m, rel, before_us))
+		return PREPARED;
+	cmd->code = is_quiet(c, rel, before_us, &quiet, &cmd->err);
+	if (cmd->code != OTA_OK || !quiet)
+		return cmd->code != OTA_OK ? PREPARED_FAIL : PREPARED;
+	struct plan_work *p = plan_work(c, cmd);
 	if (!p)
-		return false;
+		return prepare_fail_nomem(cmd);
 	p->pruned = rel;
 	for (const struct rollout *r = m->rollouts; r; r = r->next) {
 		if (r->release != rel || r->pruned_us)
 			continue;
 		struct change *ch = batch_change(&c->batch, CHANGE_ROLLOUT_PRUNED);
 		if (!ch)
-			return false;
+			return prepare_fail_nomem(cmd);
 		ch->rollout_pruned.id = r->id;
 		ch->rollout_pruned.at_us = c->batch.now_us;
 	}
-	return true;
+	return PREPARED;
 }
 
 enum prepared prepare_prune(struct committer *c, struct command *cmd)
 {
 	cmd->prune.begun_us = clock_service_us();
 	if (cmd->prune.release)
-		return give_up(c, cmd) ? PREPARED : prepare_fail_nomem(cmd);
+		return give_up(c, cmd);
 	struct change *ch = batch_change(&c->batch, CHANGE_PRUNE);
 	if (!ch)
 		return prepare_fail_nomem(cmd);
