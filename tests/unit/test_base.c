@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/tar.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -155,6 +156,32 @@ static void hashes(void **state)
 	assert_true(hash64("esp32_001", 9) == UINT64_C(0x3b970bfd51feb4fe));
 }
 
+/* Headers of an archive: sizes on both sides of what the usual field holds. */
+static void archive_headers(void **state)
+{
+	static const uint64_t sizes[] = {
+		0, 1, 511, 512, 077777777777, 0100000000000, UINT64_C(1) << 62};
+	unsigned char h[TAR_BLOCK];
+	char name[TAR_NAME_SIZE];
+	uint64_t size;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+		tar_write_header("paku-ota.db", sizes[i], 1800000000, h);
+		assert_int_equal(tar_read_header(h, name, &size), TAR_FILE);
+		assert_string_equal(name, "paku-ota.db");
+		assert_true(size == sizes[i]);
+		assert_int_equal((sizes[i] + tar_padding(sizes[i])) % TAR_BLOCK, 0);
+		for (int at = 0; at < TAR_BLOCK; at++) {
+			h[at] ^= 1; /* any byte but the one behind the sum's end */
+			assert_true(at == 155 || tar_read_header(h, name, &size) == TAR_BROKEN);
+			h[at] ^= 1;
+		}
+	}
+	memset(h, 0, sizeof h);
+	assert_int_equal(tar_read_header(h, name, &size), TAR_END);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -163,6 +190,7 @@ int main(void)
 		cmocka_unit_test(times),
 		cmocka_unit_test(times_as_people_write_them),
 		cmocka_unit_test(service_time_keeps_to_the_wall),
+		cmocka_unit_test(archive_headers),
 		cmocka_unit_test(hashes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
