@@ -88,6 +88,7 @@ struct retention {
 	int64_t after_id;         /* of a release or a row: the pass goes on behind it */
 	int64_t rows;             /* that a step looks at */
 	int64_t attempts, events; /* removed in this pass */
+	int64_t anchor_us;        /* the service's time less the monotonic one, as it was found */
 	bool under_way;           /* a step is on its way */
 };
 

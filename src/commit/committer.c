@@ -454,6 +454,7 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	q->beat_ms = clock_mono_ms();
 	q->next_tick_ms = clock_mono_ms() + TICK_MS;
 	round_begin(c);
+	retention_begin(c);
 	gates_init(&c->gates);
 	if (gates_load(c, err) != OTA_OK) {
 		committer_free(c);

@@ -18,6 +18,62 @@
 #define ROWS_LEAST 64
 #define ROWS_MOST  4096
 
+/* --- the clock --- */
+
+#define JUMP_US    DAY_US
+#define UNUSUAL_US (30 * DAY_US) /* for nothing to be stored */
+
+static int64_t anchor_us(void)
+{
+	return clock_service_us() - clock_mono_ms() * 1000;
+}
+
+static void wait_a_day(struct retention *t, const char *why, int64_t us)
+{
+	log_event(LOG_WARNING, "retention", "waits",
+		  "%s %" PRId64 " days: nothing is removed for a day; set the clock right if it is "
+		  "wrong",
+		  why, (us + (us < 0 ? -DAY_US : DAY_US) / 2) / DAY_US);
+	t->stage = RETAIN_RELEASES;
+	t->after_id = 0;
+	t->anchor_us = anchor_us();
+	t->next_pass_ms = clock_mono_ms() + DAY_US / 1000;
+}
+
+static bool see_newest(void *ctx, const struct row_event *row)
+{
+	int64_t *newest_us = ctx;
+
+	if (row->created_at)
+		(void)time_parse(row->created_at, newest_us);
+	return false;
+}
+
+void retention_begin(struct committer *c)
+{
+	const struct list_query newest = {.active = -1, .limit = 1};
+	int64_t newest_us = 0;
+	struct ota_err err;
+
+	c->retention.anchor_us = anchor_us();
+	if (c->cfg.keep_days == 0 ||
+	    c->store->ops->list_events(c->store, &newest, see_newest, &newest_us, &err) != OTA_OK)
+		return;
+	int64_t since_us = clock_service_us() - newest_us;
+	if (newest_us && since_us > UNUSUAL_US)
+		wait_a_day(&c->retention, "nothing was stored for", since_us);
+}
+
+static bool has_jumped(struct retention *t)
+{
+	int64_t us = anchor_us() - t->anchor_us;
+
+	if (us < JUMP_US && us > -JUMP_US)
+		return false;
+	wait_a_day(t, "the clock has jumped by", us);
+	return true;
+}
+
 /* --- releases that are over --- */
 
 static bool is_over(const struct rollout *r, int64_t before_us)
@@ -177,7 +233,7 @@ void retention_step(struct committer *c, struct command_list *out)
 	enum ota_code rc = OTA_OK;
 	struct ota_err err;
 
-	if (c->cfg.keep_days == 0 || t->under_way)
+	if (c->cfg.keep_days == 0 || t->under_way || has_jumped(t))
 		return;
 	if (t->rows == 0)
 		t->rows = ROWS_FIRST;

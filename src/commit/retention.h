@@ -13,5 +13,10 @@
 #include "commit/batch.h"
 #include "commit/command_list.h"
 
+/*
+ * At the start, before the thread.  A clock that is wrong by years must not cost the history: where
+ * nothing was stored for a month, and when the clock jumps by a day, nothing goes for a day.
+ */
+void retention_begin(struct committer *c);
 /* Once a second: the next step, if one is due, as a command. */
 void retention_step(struct committer *c, struct command_list *out);

@@ -71,6 +71,7 @@ def test_old_rows_go_and_live_ones_stay(services, clock):
     service.start()
     # Nothing is old yet.  The first pass begins within a second and ends with the events.
     assert number(service, "SELECT count(*) FROM ota_events") >= stored
+    service.ok("PUT", "/api/admin/devices/a/label", json={"label": "still there"})
     clock.go_on(20 * DAY_S)
     service.restart()
     wait_for(lambda: "retention pruned" in service.log(service.log_from), "the pass to end")
@@ -109,6 +110,22 @@ def test_old_rows_go_and_live_ones_stay(services, clock):
     assert show(service, live)["evidence"]["proven"] == 2
 
 
+def test_a_clock_that_is_wrong_costs_nothing(services, clock):
+    """It is years ahead at the start, or jumps while the service runs."""
+    service = services(env={**clock.environment(), **KEEP})
+    service.release(images.esp32("1.1.0"), "1.1.0")
+    service.check("a")
+    had = number(service, "SELECT count(*) FROM ota_events")
+    service.stop()
+    clock.go_on(2000 * DAY_S)
+    service.start()
+    assert "retention waits nothing was stored for 2000 days" in service.log(service.log_from)
+    service.check("b")  # is stored at that time
+    clock.go_on(2 * DAY_S)
+    wait_for(lambda: "retention waits the clock has jumped by 2 days" in service.log(service.log_from), "the jump")
+    assert number(service, "SELECT count(*) FROM ota_events") == had + 1
+
+
 def test_off_keeps_everything(services, clock):
     service = services(env={**clock.environment(), "OTA_KEEP_EVENTS_DAYS": "0", "OTA_LAST_SEEN_FLUSH_S": "1"})
     service.release(images.esp32("1.1.0"), "1.1.0")
@@ -137,7 +154,9 @@ def old_rows(service):
     series = "generate_series(1, %d) AS s(i)" % OLD if service.schema else \
         "(WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d) SELECT i FROM s) s" % OLD
     service.sql("INSERT INTO ota_events (id, event_type, device_id, created_at)"
-                " SELECT 100000 + s.i, 'update_completed', 'x', %s FROM %s;" % (date, series))
+                " SELECT 100000 + s.i, 'update_completed', 'x', %s FROM %s;"
+                "INSERT INTO ota_events (id, event_type, created_at) VALUES (200000, 'device_edited', %s);"
+                % (date, series, date.replace("900", "1")))
     service.sql("INSERT INTO device_update_status (id, device_id, firmware_version, status, settled,"
                 " opened_at, reported_at, completed_at) SELECT 100000 + s.i, 'old-' || (s.i %% 50), '0.1.' ||"
                 " (s.i %% 3), CASE WHEN s.i %% 4 = 0 THEN 'failed' ELSE 'success' END, 1, %s, %s, %s FROM %s;"
