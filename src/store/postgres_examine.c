@@ -47,7 +47,12 @@ static void say_clock(struct examination *x, int64_t there_us)
 
 static void say_replication(struct examination *x, const char *names, int64_t standbys)
 {
-	if (names[0])
+	if (names[0] && standbys == 0)
+		finding_say(x->say, x->ctx, "replication", FINDING_PROBLEM,
+			    "start a standby, or reset synchronous_standby_names on the server",
+			    "synchronous (%s), and no standby is connected: changes wait for one",
+			    names);
+	else if (names[0])
 		finding_say(x->say, x->ctx, "replication", FINDING_OK, NULL,
 			    "synchronous (%s), %lld standbys connected", names,
 			    (long long)standbys);

@@ -330,6 +330,10 @@ def test_postgresql(services, cluster):
         only(doctor(service), "warning", "replication", "asynchronous: 1 standbys", "synchronous_standby_names")
         setting("synchronous_standby_names", "*", "*")
         assert not bad(doctor(service))
+        receiver.terminate()
+        receiver.wait()
+        wait_for(lambda: cluster.psql("SELECT count(*) FROM pg_stat_replication") == "0", "it to be gone")
+        only(doctor(service, 1), "problem", "replication", "no standby is connected", "start a standby")
     finally:
         cluster.psql("ALTER SYSTEM RESET synchronous_standby_names")
         cluster.psql("SELECT pg_reload_conf()")
