@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import os
+import pty
+import re
 import signal
 import sqlite3
 import subprocess
@@ -379,3 +381,40 @@ def test_on_postgresql_it_has_the_images(services, tmp_path):
     assert done.returncode == 0 and "pg_restore" in done.stdout, done.stderr
     assert files(new.data + "/firmware") == files(service.data + "/firmware")
     assert left(new) == {"firmware", "api-key.sha256"}
+
+
+def test_restore_shows_how_far_it_is(filled, services):
+    new = services("new", start=False, key=None)
+    theirs, ours = pty.openpty()
+    process = subprocess.Popen([new.program, "--restore", filled[1]], env=new.environment(), stdout=ours, stderr=ours)
+    assert process.wait(60) == 0
+    os.close(ours)
+    shown = os.read(theirs, 65536).decode()
+    os.close(theirs)
+    assert re.search(r"\r +\d+ %", shown) and "The database and 2 images" in shown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_no_room_for_the_copy(services, tmp_path):
+    """It is refused with the reason, leaves nothing behind, and the service goes on."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", str(small)], check=True)
+    try:
+        service = services("service", env={"OTA_DATA_DIR": str(small / "data")})
+        fill(service)
+        for i in range(400):
+            service.check("more-%d" % i)
+        room = os.statvfs(small)
+        with open(small / "ballast", "wb") as f:
+            f.write(bytes(room.f_bavail * room.f_frsize - 100_000))
+        done = backup(service, tmp_path / "b.tar")
+        assert done.returncode == 1 and "disk that holds" in done.stderr and "is full" in done.stderr
+        assert not [n for n in os.listdir(small / "data") if n.startswith("backup")]
+        os.unlink(small / "ballast")
+        service.check("afterwards")
+        done = backup(service, tmp_path / "b.tar")
+        assert done.returncode == 0, done.stderr
+        service.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
