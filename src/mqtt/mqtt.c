@@ -308,7 +308,7 @@ void mqtt_examine(void *ctx, finding_fn *say, void *say_ctx)
 		return;
 	}
 	finding_say(say, say_ctx, "broker", FINDING_OK, NULL, "%s, connected since %.19sZ%s",
-		    m->own_broker ? "the own one" : "that of MQTT_HOST", since,
+		    m->own_broker ? "the built-in one" : "that of MQTT_HOST", since,
 		    m->own_broker ? ""
 				  : "; it does not tell how many messages it queues: docs/mqtt.md "
 				    "says what it should");

@@ -349,7 +349,7 @@ def test_one_at_a_time(services):
     assert slow.status_code == 200
     second = service.get("/api/admin/backup")
     assert second.status_code == 409 and "one at a time" in second.json()["detail"]
-    for n in range(4):
+    for n in range(1, 4):
         assert service.delete("/api/admin/firmware/releases/9.0.%d" % n).status_code == 200
     assert service.firmware_files() == before
     data = slow.content
@@ -363,8 +363,8 @@ def test_one_at_a_time(services):
         pass
     wait_for(lambda: service.get("/api/admin/backup").status_code == 200, "the next to be made")
     assert service.session.get(service.url + "/api/admin/backup").status_code == 401
-    service.restart()
-    assert service.firmware_files() == []
+    service.restart()  # what was deleted meanwhile is swept
+    assert len(service.firmware_files()) == 1
 
 
 def test_on_postgresql_it_has_the_images(services, tmp_path):

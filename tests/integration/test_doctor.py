@@ -73,7 +73,7 @@ def test_all_is_well(tmp_path):
         told = {f[1]: f[2] for f in found}
         assert "looked through: whole" in told["store"]
         assert told["images"].startswith("2 releases") and "compared with their sums" in told["images"]
-        assert told["broker"].startswith("the own one, connected since 20")
+        assert told["broker"].startswith("the built-in one, connected since 20")
         assert told["devices"] == "1 known, 1 of them heard of within a day"
         assert "a test download of" in told["address"] and service.url in told["address"]
         # As text: one line a check.
