@@ -215,8 +215,9 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 	backup_copy_path(d->cfg.data_dir, path, sizeof path);
 	unlink(path); /* of a backup that a crash has broken off */
 	snprintf(path, sizeof path, "%s/paku-ota.db", d->cfg.data_dir);
-	rc = config_on_postgres(&d->cfg) ? store_postgres_open(d->cfg.database_url, &d->store, err)
-					 : store_sqlite_open(path, &d->store, err);
+	rc = config_on_postgres(&d->cfg)
+		     ? store_postgres_open(d->cfg.database_url, 0, &d->store, err)
+		     : store_sqlite_open(path, &d->store, err);
 	if (rc != OTA_OK)
 		return rc;
 	d->fleet = fleet_new();

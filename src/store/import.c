@@ -296,7 +296,7 @@ enum ota_code store_import(const char *path, const char *conninfo, store_import_
 	enum ota_code rc = store_sqlite_open(path, &from, err);
 
 	if (rc == OTA_OK)
-		rc = store_postgres_open(conninfo, &to, err);
+		rc = store_postgres_open(conninfo, 0, &to, err);
 	m.from = (struct sqlite_store *)from;
 	m.to = (struct postgres_store *)to;
 	if (rc == OTA_OK && PQsetnonblocking(m.to->db, 0) != 0)

@@ -17,9 +17,6 @@
 #define LOCK_WAIT_MS     5000 /* for the session of one that was just killed to go */
 #define LOCK_AGAIN_MS    100
 
-/* Of the database and the schema in it. */
-#define WRITER_LOCK "1885432437, hashtext(coalesce(current_schema(), ''))"
-
 static int64_t next_id(struct store *base, enum id_kind kind)
 {
 	return ++((struct postgres_store *)base)->last_id[kind];
@@ -77,26 +74,66 @@ static enum ota_code who_has_the_lock(struct postgres_store *s, PGconn *c, struc
 		return rc;
 	return ota_fail(err, OTA_ECONFLICT,
 			"another paku-otad writes to the database %s (%s); stop it, or set "
-			"PGDATABASE to another database",
+			"PGDATABASE to another database, or OTA_INSTANCE_URL for both",
 			s->where, who[0] ? who : "it has just gone");
+}
+
+/* Whoever wrote before this epoch writes no more, unless he waits for a standby to have it. */
+static enum ota_code end_writer_before(struct postgres_store *s, PGconn *c, struct ota_err *err)
+{
+	const char *const epoch[] = {s->epoch};
+	char ended[8];
+
+	return pg_ask(s, c,
+		      "SELECT pg_terminate_backend(l.pid) FROM pg_locks l"
+		      " JOIN pg_stat_activity a USING (pid) JOIN ota_leader o ON o.epoch = $1"
+		      " WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 1885432437"
+		      " AND l.objid = hashtext(coalesce(current_schema(), ''))::oid"
+		      " AND l.database = (SELECT oid FROM pg_database WHERE datname ="
+		      " current_database()) AND a.wait_event IS DISTINCT FROM 'SyncRep'",
+		      1, epoch, ended, sizeof ended, err);
+}
+
+/* Whether the epoch under which this instance leads, if there are others, still is. */
+static enum ota_code check_epoch(struct postgres_store *s, PGconn *c, struct ota_err *err)
+{
+	const char *const epoch[] = {s->epoch};
+	char is[8];
+	enum ota_code rc;
+
+	if (!s->epoch[0])
+		return OTA_OK;
+	rc = pg_ask(s, c, "SELECT 1 FROM ota_leader WHERE epoch = $1", 1, epoch, is, sizeof is,
+		    err);
+	if (rc == OTA_OK && !is[0])
+		rc = ota_fail(err, OTA_EUNAVAIL, "another instance leads by now");
+	return rc;
 }
 
 /* Says that this instance is the one that writes. */
 static enum ota_code take_lock(struct postgres_store *s, PGconn *c, struct ota_err *err)
 {
 	static const struct timespec pause = {0, LOCK_AGAIN_MS * 1000000L};
+	const char *ask = s->epoch[0] ? "SELECT pg_try_advisory_lock(" PG_WRITER_LOCK ")"
+				      : "SELECT pg_try_advisory_lock(" PG_WRITER_LOCK
+					") AND pg_try_advisory_lock(" PG_LEADER_LOCK ")";
 	int64_t until_ms = clock_mono_ms() + LOCK_WAIT_MS;
 	char got[8];
 
 	for (;;) {
-		enum ota_code rc = pg_ask(s, c, "SELECT pg_try_advisory_lock(" WRITER_LOCK ")", 0,
-					  NULL, got, sizeof got, err);
+		enum ota_code rc = check_epoch(s, c, err);
+		if (rc == OTA_OK)
+			rc = pg_ask(s, c, ask, 0, NULL, got, sizeof got, err);
+		if (rc == OTA_OK && got[0] != 't' && s->epoch[0])
+			rc = end_writer_before(s, c, err);
 		if (rc != OTA_OK)
 			return rc;
 		if (got[0] == 't')
 			return OTA_OK;
-		if (clock_mono_ms() >= until_ms)
-			return who_has_the_lock(s, c, err);
+		if (clock_mono_ms() >= until_ms) {
+			rc = who_has_the_lock(s, c, err);
+			return s->epoch[0] ? (err->code = OTA_EUNAVAIL) : rc;
+		}
 		nanosleep(&pause, NULL);
 	}
 }
@@ -111,10 +148,7 @@ static enum ota_code open_writer(struct postgres_store *s, struct ota_err *err)
 	if (rc == OTA_OK)
 		rc = take_lock(s, c, err);
 	if (rc == OTA_OK)
-		rc = pg_ask(s, c,
-			    "SELECT pid || ' ' || extract(epoch FROM backend_start)"
-			    " FROM pg_stat_activity WHERE pid = pg_backend_pid()",
-			    0, NULL, s->session, sizeof s->session, err);
+		rc = pg_ask(s, c, PG_OWN_SESSION, 0, NULL, s->session, sizeof s->session, err);
 	if (rc != OTA_OK) {
 		PQfinish(c);
 		return rc;
@@ -160,15 +194,24 @@ static enum ota_code look(struct store *base, struct ota_err *err)
 /* From here on whoever wrote before this instance finds that he has been overtaken. */
 static enum ota_code take_token(struct postgres_store *s, struct ota_err *err)
 {
-	const char *const values[] = {s->token};
+	const char *const values[] = {s->token, s->epoch};
 
 	pg_next_token(s, s->token);
-	PGresult *res = pg_run(s, s->db,
-			       "INSERT INTO service_state (key, value) VALUES ('writer', $1)"
-			       " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-			       1, values, PG_ANSWER_MS, NULL, err);
+	PGresult *res =
+		pg_run(s, s->db,
+		       s->epoch[0] ? "INSERT INTO service_state (key, value)"
+				     " SELECT 'writer', $1::text FROM ota_leader WHERE epoch = $2"
+				     " FOR SHARE ON CONFLICT (key)"
+				     " DO UPDATE SET value = excluded.value"
+				   : "INSERT INTO service_state (key, value)"
+				     " VALUES ('writer', $1) ON CONFLICT (key)"
+				     " DO UPDATE SET value = excluded.value",
+		       s->epoch[0] ? 2 : 1, values, PG_ANSWER_MS, NULL, err);
+	bool taken = res && strcmp(PQcmdTuples(res), "1") == 0;
 
 	PQclear(res);
+	if (res && !taken)
+		return ota_fail(err, OTA_EUNAVAIL, "another instance leads by now");
 	return res ? OTA_OK : err->code;
 }
 
@@ -233,8 +276,8 @@ static const struct store_ops postgres_ops = {
 	.name = store_name,
 };
 
-/* What libpq will take for host and database, without connecting; and never a password. */
-static void name_place(struct postgres_store *s)
+/* Never a password. */
+void pg_name_place(struct postgres_store *s)
 {
 	const char *host = NULL, *name = NULL, *user = NULL;
 	PQconninfoOption *from = s->conninfo[0] ? PQconninfoParse(s->conninfo, NULL) : NULL,
@@ -265,7 +308,7 @@ static enum ota_code open_all(struct postgres_store *s, struct ota_err *err)
 {
 	enum ota_code rc;
 
-	name_place(s);
+	pg_name_place(s);
 	if (!random_bytes(&s->token_base, sizeof s->token_base))
 		return ota_fail(err, OTA_EIO, "no random bytes are to be had");
 	if ((rc = open_writer(s, err)) != OTA_OK)
@@ -282,7 +325,8 @@ static enum ota_code open_all(struct postgres_store *s, struct ota_err *err)
 	return res ? sql_last_ids(&s->sql.base, s->last_id, err) : err->code;
 }
 
-enum ota_code store_postgres_open(const char *conninfo, struct store **out, struct ota_err *err)
+enum ota_code store_postgres_open(const char *conninfo, int64_t epoch, struct store **out,
+				  struct ota_err *err)
 {
 	struct postgres_store *s = calloc(1, sizeof *s);
 
@@ -292,6 +336,8 @@ enum ota_code store_postgres_open(const char *conninfo, struct store **out, stru
 		free(s);
 		return ota_fail_nomem(err);
 	}
+	if (epoch)
+		snprintf(s->epoch, sizeof s->epoch, "%" PRId64, epoch);
 	s->sql.base.ops = &postgres_ops;
 	s->sql.select = pg_select;
 	pthread_mutex_init(&s->readers_lock, NULL);

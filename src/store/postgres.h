@@ -10,6 +10,10 @@
  * from the value this instance wrote last to the next: whoever finds another value there has not
  * the database in memory that he believes to have, and writes nothing until he is started anew.
  * The token also answers whether a transaction whose COMMIT got no answer is in the database.
+ *
+ * Where several instances share the database, the one that leads (lease.h) opens it so, under its
+ * epoch: it ends the session of the leader before it, which may be frozen in the middle of a
+ * transaction, and takes the token.
  */
 #pragma once
 
@@ -22,6 +26,14 @@
 #define PG_TOKEN_SIZE  48
 #define PG_ANSWER_MS   30000 /* longer than the server's own limits: then it is not there */
 #define PG_CONNINFO_OF 256
+/* Advisory locks; all but the first are of the database and the schema in it. */
+#define PG_MIGRATION_LOCK "1885432437, 1"
+#define PG_WRITER_LOCK    "1885432437, hashtext(coalesce(current_schema(), ''))"
+#define PG_LEADER_LOCK    "1885432438, hashtext(coalesce(current_schema(), ''))"
+/* Which session this is: a process id alone may come again. */
+#define PG_OWN_SESSION                                                                             \
+	"SELECT pid || ' ' || extract(epoch FROM backend_start)"                                   \
+	" FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 
 /* How a server said no. */
 enum pg_refusal {
@@ -42,8 +54,8 @@ struct postgres_store {
 	int64_t last_id[ID_KINDS];
 	char token[PG_TOKEN_SIZE]; /* what this instance wrote last */
 	uint64_t token_base, token_count;
+	char epoch[24]; /* under which this instance leads; "": it is alone, and holds both locks */
 	bool loading;   /* reads have all the time they want */
-	bool overtaken; /* the token was another: nothing is written any more */
 	int64_t next_try_mono_ms;
 	int backoff_ms;
 	char session[64]; /* of db, or of the one that was lost and may linger: "pid start" */
@@ -78,6 +90,9 @@ enum ota_code pg_fail(const struct postgres_store *s, PGconn *c, const PGresult 
 		      const char *doing, enum pg_refusal *how, struct ota_err *err);
 
 /* --- postgres.c --- */
+
+/* What libpq will take for host and database, without connecting, into s->where. */
+void pg_name_place(struct postgres_store *s);
 
 /* The committer's session, made anew when it was lost; OTA_EUNAVAIL at once while it is not yet
  * time to try again. */

@@ -299,7 +299,7 @@ static enum ota_code try_batch(struct postgres_store *s, struct change_batch *b,
 	if (rc == OTA_OK)
 		rc = write_all(s, &t, b, how, err);
 	if (t.overtaken && *how != PG_LOST)
-		s->overtaken = true;
+		atomic_store(&s->sql.base.overtaken, true);
 	if (rc == OTA_OK && !t.overtaken) {
 		*how = PG_FAILED;
 		return commit(s, &t, err);
@@ -312,14 +312,14 @@ static enum ota_code try_batch(struct postgres_store *s, struct change_batch *b,
 	enum pg_refusal there = PG_FAILED;
 	if (roll_back(s, "ROLLBACK", &there, &why) != OTA_OK)
 		pg_writer_lost(s, &why);
-	return s->overtaken ? overtaken(s, err) : rc;
+	return atomic_load(&s->sql.base.overtaken) ? overtaken(s, err) : rc;
 }
 
 enum ota_code pg_commit(struct store *base, struct change_batch *b, struct ota_err *err)
 {
 	struct postgres_store *s = (struct postgres_store *)base;
 
-	if (s->overtaken)
+	if (atomic_load(&base->overtaken))
 		return overtaken(s, err);
 	for (int again = 0;; again++) {
 		enum pg_refusal how = PG_FAILED;

@@ -15,7 +15,6 @@
 #include <string.h>
 
 /* Held while the schema is changed, by whoever starts. */
-#define MIGRATION_LOCK "1885432437, 1"
 
 static const char tables[] =
 	"CREATE TABLE IF NOT EXISTS firmware_releases (id bigint PRIMARY KEY);"
@@ -358,7 +357,7 @@ static enum ota_code migrate(struct postgres_store *s, struct ota_err *err)
 
 	if ((rc = run(s,
 		      "SET LOCAL statement_timeout = 0;"
-		      "SELECT pg_advisory_xact_lock(" MIGRATION_LOCK ");"
+		      "SELECT pg_advisory_xact_lock(" PG_MIGRATION_LOCK ");"
 		      "CREATE TABLE IF NOT EXISTS ota_schema (version integer PRIMARY KEY,"
 		      " applied_at timestamptz NOT NULL DEFAULT now())",
 		      err)) != OTA_OK ||

@@ -439,6 +439,8 @@ struct store {
 	atomic_bool in_doubt;
 	/* Set by who ends the service: such a commit waits no more, and fails with OTA_EUNKNOWN. */
 	atomic_bool ending;
+	/* The database is not as this instance left it: nothing is written any more. */
+	atomic_bool overtaken;
 };
 
 /* Opens (and makes) PATH, applies the migrations.  Errors name the file and what to do. */
@@ -448,9 +450,12 @@ enum ota_code store_sqlite_open(const char *path, struct store **out, struct ota
  * Opens the database that CONNINFO says (a URL or libpq's key=value form), and where it says
  * nothing
  * ("") libpq's environment; applies the migrations, which take over what the contract's tables hold
- * already.  One instance writes to a database: a second one is refused.
+ * already.  One instance writes to a database.  EPOCH 0: it is the only one, and a second one is
+ * refused.  Else it leads in that epoch (lease.h), and takes over from whoever led before;
+ * OTA_EUNAVAIL: the epoch is over.
  */
-enum ota_code store_postgres_open(const char *conninfo, struct store **out, struct ota_err *err);
+enum ota_code store_postgres_open(const char *conninfo, int64_t epoch, struct store **out,
+				  struct ota_err *err);
 
 /* Whether the file PATH is a whole SQLite database that this program understands, and which images
  * it names. */

@@ -31,7 +31,7 @@ struct place {
 static void open_store(struct place *p)
 {
 	struct ota_err err = {0};
-	enum ota_code rc = p->database[0] ? store_postgres_open("", &p->s, &err)
+	enum ota_code rc = p->database[0] ? store_postgres_open("", 0, &p->s, &err)
 					  : store_sqlite_open(p->path, &p->s, &err);
 
 	if (rc != OTA_OK)
