@@ -9,13 +9,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TEMP_PREFIX ".upload-"
+/* In a shared folder: what is younger may be another instance's. */
+#define SHARED_AGE_S 3600
 
 struct blob_store {
 	char *dir;
 	int dir_fd;
+	bool shared;
 	pthread_mutex_t lock;
 	int writers; /* under lock; and who holds what is there */
 };
@@ -104,6 +108,19 @@ bool blob_is_name(const char *name, uint8_t sha256[SHA256_SIZE])
 	return hex_decode(hex, sha256, SHA256_SIZE);
 }
 
+void blob_store_share(struct blob_store *s)
+{
+	s->shared = true;
+}
+
+static bool may_go(const struct blob_store *s, const char *name)
+{
+	struct stat st;
+
+	return !s->shared || (fstatat(s->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			      time(NULL) - st.st_mtime > SHARED_AGE_S);
+}
+
 struct sweep {
 	blob_wanted_fn *wanted;
 	void *ctx;
@@ -122,7 +139,7 @@ static void sweep_file(struct blob_store *s, struct sweep *w, const char *name)
 		w->other_images += !wanted;
 		remove = w->images && !wanted;
 	}
-	if (remove && unlinkat(s->dir_fd, name, 0) == 0)
+	if (remove && may_go(s, name) && unlinkat(s->dir_fd, name, 0) == 0)
 		w->removed++;
 }
 
@@ -345,7 +362,7 @@ void blob_remove(struct blob_store *s, const uint8_t sha256[SHA256_SIZE], blob_w
 
 	blob_name(sha256, name);
 	pthread_mutex_lock(&s->lock);
-	if (s->writers == 0 && !wanted(ctx, sha256))
+	if (!s->shared && s->writers == 0 && !wanted(ctx, sha256))
 		unlinkat(s->dir_fd, name, 0);
 	pthread_mutex_unlock(&s->lock);
 }

@@ -20,6 +20,12 @@ struct blob_writer;
 
 /* Makes DIR (0700) where it is missing, and proves that it can be written. */
 enum ota_code blob_store_open(const char *dir, struct blob_store **out, struct ota_err *err);
+/*
+ * Other instances keep their files here, too.  One that wakes after long may believe that it leads
+ * still, and that nobody wants what another has just stored: so nothing is removed but by the
+ * sweep at a start, and then only what is an hour old.
+ */
+void blob_store_share(struct blob_store *s);
 void blob_store_close(struct blob_store **s);
 const char *blob_store_dir(const struct blob_store *s);
 
