@@ -130,6 +130,10 @@ const struct option config_table[] = {
 	 "one "
 	 "of PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and PGSERVICE: releases, "
 	 "rollouts and devices are kept there; none of them: in SQLite in OTA_DATA_DIR."},
+	{"OTA_INSTANCE_URL", NULL, OPTION_TEXT, AT(instance_url), NULL, 0, 0, NULL, NULL,
+	 "One of several instances on one PostgreSQL database: where the others reach this one, "
+	 "such as http://10.0.0.7:8080. One leads, the others pass requests on to it, and one of "
+	 "them takes over when it goes. Unset: this is the only one."},
 	{"PGHOST", NULL, OPTION_TEXT, AT(pghost), NULL, 0, 0, NULL, NULL,
 	 "The database server. libpq reads this and all its other variables and files as psql "
 	 "does: PGSSLMODE, PGSSLROOTCERT, PGPASSFILE, PGSERVICEFILE, PGTARGETSESSIONATTRS ..."},
@@ -237,6 +241,37 @@ static enum ota_code check_mqtt(const struct config *cfg, struct ota_err *err)
 	return OTA_OK;
 }
 
+/* Several instances share what one keeps to itself. */
+static enum ota_code check_instance(const struct config *cfg, struct ota_err *err)
+{
+	const char *url = cfg->instance_url, *missing = NULL;
+	size_t scheme = strncmp(url, "http://", 7) == 0    ? 7
+			: strncmp(url, "https://", 8) == 0 ? 8
+							   : 0;
+
+	if (!url[0])
+		return OTA_OK;
+	if (!scheme || !url[scheme] || strlen(url) > 120 || strpbrk(url + scheme, "/ ?#@\"\\"))
+		return ota_fail(err, OTA_EINVAL,
+				"OTA_INSTANCE_URL is '%s', but must be like http://10.0.0.7:8080, "
+				"without a path",
+				url);
+	if (!config_on_postgres(cfg))
+		missing = "PostgreSQL (DATABASE_URL or PGHOST)";
+	else if (!cfg->api_key[0])
+		missing = "OTA_API_KEY, the same for all";
+	else if (!cfg->firmware_path[0])
+		missing = "FIRMWARE_STORAGE_PATH, a folder that all of them see";
+	else if (cfg->mqtt && !cfg->mqtt_host[0])
+		missing = "MQTT_HOST, a broker that all of them reach, or OTA_MQTT=off";
+	else if (cfg->mqtt && !cfg->public_url[0])
+		missing = "OTA_PUBLIC_URL, where devices reach whichever instance answers";
+	if (missing)
+		return ota_fail(err, OTA_EINVAL,
+				"OTA_INSTANCE_URL is set: several instances need %s", missing);
+	return OTA_OK;
+}
+
 enum ota_code config_load(struct config *cfg, struct ota_err *err)
 {
 	memset(cfg, 0, sizeof *cfg);
@@ -247,7 +282,7 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 	    (rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
 	    (rc = check_proxies(cfg->trusted_proxies, err)) != OTA_OK ||
 	    (rc = check_bandwidth(cfg->download_bytes_per_s, err)) != OTA_OK ||
-	    (rc = check_mqtt(cfg, err)) != OTA_OK)
+	    (rc = check_mqtt(cfg, err)) != OTA_OK || (rc = check_instance(cfg, err)) != OTA_OK)
 		config_free(cfg);
 	return rc;
 }

@@ -10,6 +10,7 @@
 
 struct config {
 	char *api_key, *host, *data_dir, *firmware_path, *public_url, *trusted_proxies;
+	char *instance_url; /* "": there are no others */
 	char *database_url; /* libpq reads the others itself */
 	char *pghost, *pghostaddr, *pgport, *pguser, *pgpassword, *pgdatabase, *pgservice;
 	char *mqtt_host, *mqtt_user, *mqtt_password, *mqtt_ca, *mqtt_cert, *mqtt_key, *mqtt_site, *mqtt_client_id;

@@ -12,6 +12,7 @@
 #include "http/auth.h"
 #include "http/backup.h"
 #include "http/server.h"
+#include "instance.h"
 #include "manager.h"
 #include "mqtt/broker.h"
 #include "mqtt/mqtt.h"
@@ -31,7 +32,10 @@
 struct daemon {
 	struct config cfg;
 	int lock_fd;
-	int listen_fd; /* from the service manager; -1: the server opens its own */
+	int listen_fd;             /* from the service manager; -1: the server opens its own */
+	struct instance *instance; /* NULL: there are no others */
+	struct lease *lease;       /* the instance's */
+	/* What one does that leads, or is alone: */
 	struct store *store;
 	struct fleet *fleet;
 	struct blob_store *blobs;
@@ -46,7 +50,10 @@ struct daemon {
 	struct mqtt *mqtt;
 	char base_url[160], client_id[MQTT_CLIENT_ID_SIZE];
 	char made_key[API_KEY_SIZE];
+	bool ends; /* the process does */
 };
+
+static volatile int hurry; /* a second signal has come */
 
 static void print_help(void)
 {
@@ -201,7 +208,15 @@ static void tell_missing_images(const struct daemon *d)
 		}
 }
 
-static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
+static void tell_broker(const struct daemon *d)
+{
+	if (d->mqtt)
+		log_event(LOG_INFO, "mqtt", "started", "broker %s:%d, command URLs begin with %s",
+			  d->broker ? "of our own, port" : d->cfg.mqtt_host,
+			  d->broker ? broker_port(d->broker) : (int)d->cfg.mqtt_port, d->base_url);
+}
+
+static enum ota_code open_stores(struct daemon *d, int64_t epoch, struct ota_err *err)
 {
 	char path[4200];
 	struct blob_swept swept;
@@ -216,7 +231,7 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 	unlink(path); /* of a backup that a crash has broken off */
 	snprintf(path, sizeof path, "%s/paku-ota.db", d->cfg.data_dir);
 	rc = config_on_postgres(&d->cfg)
-		     ? store_postgres_open(d->cfg.database_url, 0, &d->store, err)
+		     ? store_postgres_open(d->cfg.database_url, epoch, &d->store, err)
 		     : store_sqlite_open(path, &d->store, err);
 	if (rc != OTA_OK)
 		return rc;
@@ -229,6 +244,8 @@ static enum ota_code open_stores(struct daemon *d, struct ota_err *err)
 	if ((rc = blob_store_open(d->cfg.firmware_path[0] ? d->cfg.firmware_path : path, &d->blobs,
 				  err)) != OTA_OK)
 		return rc;
+	if (d->lease)
+		blob_store_share(d->blobs);
 	if ((rc = blob_sweep(d->blobs, fleet_names_image, d->fleet, &swept, err)) != OTA_OK)
 		return rc;
 	if (swept.removed)
@@ -290,6 +307,7 @@ static enum ota_code start_conductor(struct daemon *d, struct ota_err *err)
 		.format = (enum webhook_format)cfg->webhook_format,
 		.secret = cfg->webhook_secret,
 		.retry_s = cfg->webhook_retry_s,
+		.lease = d->lease,
 	};
 	enum ota_code rc = webhooks_start(&wp, &d->webhooks, err);
 	struct alerts_parts ap = {
@@ -307,13 +325,13 @@ static enum ota_code start_conductor(struct daemon *d, struct ota_err *err)
 	return rc;
 }
 
-static enum ota_code start(struct daemon *d, struct ota_err *err)
+/* All that one does that leads in EPOCH, or is alone (0). */
+static enum ota_code start_leading(struct daemon *d, int64_t epoch, struct ota_err *err)
 {
 	const struct config *cfg = &d->cfg;
 	enum ota_code rc;
 
-	if ((rc = make_folder(cfg->data_dir, err)) != OTA_OK ||
-	    (rc = lock_folder(d, err)) != OTA_OK || (rc = open_stores(d, err)) != OTA_OK)
+	if ((rc = open_stores(d, epoch, err)) != OTA_OK)
 		return rc;
 	rc = auth_open(cfg->api_key, cfg->data_dir, d->made_key, &d->auth, err);
 	if (rc != OTA_OK)
@@ -333,8 +351,10 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 		return rc;
 	if ((rc = start_conductor(d, err)) != OTA_OK)
 		return rc;
-	struct mqtt_parts mp = {cfg, d->fleet, d->committer};
+	struct mqtt_parts mp = {cfg, d->fleet, d->committer, d->lease};
 	if (cfg->mqtt && (rc = mqtt_new(&mp, &d->mqtt, err)) != OTA_OK)
+		return rc;
+	if (d->instance && (rc = instance_take_socket(d->instance, &d->listen_fd, err)) != OTA_OK)
 		return rc;
 	struct http_parts parts = {
 		.cfg = cfg,
@@ -344,6 +364,7 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 		.blobs = d->blobs,
 		.cache = d->cache,
 		.auth = d->auth,
+		.lease = d->lease,
 		.listen_fd = &d->listen_fd,
 		.mqtt_status = d->mqtt ? mqtt_write_status : NULL,
 		.mqtt_metrics = d->mqtt ? mqtt_write_metrics : NULL,
@@ -355,12 +376,15 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 	return start_mqtt(d, err);
 }
 
-static void stop(struct daemon *d, const volatile int *hurry)
+static void stop_leading(struct daemon *d, const volatile int *now)
 {
 	if (d->store)
 		atomic_store(&d->store->ending, true);
 	mqtt_stop(d->mqtt);
-	http_stop(&d->http, d->cfg.drain_s, hurry);
+	/* Its successor need not wait for our downloads. */
+	if (d->instance && d->ends)
+		instance_leave(d->instance, now);
+	http_stop(&d->http, d->cfg.drain_s, now);
 	mqtt_free(&d->mqtt);
 	broker_stop(&d->broker);
 	conductor_stop(&d->conductor);
@@ -373,6 +397,73 @@ static void stop(struct daemon *d, const volatile int *hurry)
 	fleet_free(&d->fleet);
 	if (d->store)
 		d->store->ops->close(&d->store);
+}
+
+/* --- one of several instances --- */
+
+static void role_changed(void)
+{
+	kill(getpid(), SIGUSR1); /* main waits for it */
+}
+
+static enum ota_code take_lead(void *ctx, int64_t epoch, struct ota_err *err)
+{
+	struct daemon *d = ctx;
+
+	d->lease = instance_lease(d->instance);
+	enum ota_code rc = start_leading(d, epoch, err);
+	if (rc == OTA_OK)
+		tell_broker(d);
+	return rc;
+}
+
+static void lose_lead(void *ctx)
+{
+	static const volatile int at_once = 1;
+
+	stop_leading(ctx, &at_once);
+}
+
+static bool is_overtaken(void *ctx)
+{
+	const struct daemon *d = ctx;
+
+	return d->store && atomic_load(&d->store->overtaken);
+}
+
+static enum ota_code join_others(struct daemon *d, struct ota_err *err)
+{
+	struct instance_parts parts = {
+		.cfg = &d->cfg,
+		.listen_fd = d->listen_fd,
+		.start = take_lead,
+		.stop = lose_lead,
+		.is_overtaken = is_overtaken,
+		.changed = role_changed,
+		.ctx = d,
+	};
+
+	d->listen_fd = -1;
+	return instance_start(&parts, &d->instance, err);
+}
+
+/* --- all of it --- */
+
+static enum ota_code start(struct daemon *d, struct ota_err *err)
+{
+	enum ota_code rc;
+
+	if ((rc = make_folder(d->cfg.data_dir, err)) != OTA_OK ||
+	    (rc = lock_folder(d, err)) != OTA_OK)
+		return rc;
+	return d->cfg.instance_url[0] ? join_others(d, err) : start_leading(d, 0, err);
+}
+
+static void stop(struct daemon *d)
+{
+	d->ends = true;
+	stop_leading(d, &hurry);
+	instance_stop(&d->instance);
 	if (d->listen_fd >= 0)
 		close(d->listen_fd);
 	if (d->lock_fd >= 0)
@@ -382,14 +473,13 @@ static void stop(struct daemon *d, const volatile int *hurry)
 
 /* --- signals: all are waited for in one place --- */
 
-static volatile int hurry;
-
 static void block_signals(sigset_t *set)
 {
 	sigemptyset(set);
 	sigaddset(set, SIGTERM);
 	sigaddset(set, SIGINT);
 	sigaddset(set, SIGCHLD);
+	sigaddset(set, SIGUSR1); /* role_changed() */
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
@@ -411,38 +501,48 @@ static int64_t sooner(int64_t a, int64_t b)
  * A child that died is the broker, which is started again.  The manager hears from us as long as
  * the committer goes round: without it nothing is acknowledged any more.
  */
-static void wait_for_end(struct daemon *d, sigset_t *set)
+static enum ota_code wait_for_end(struct daemon *d, sigset_t *set, struct ota_err *err)
 {
+	enum ota_code rc = OTA_OK;
 	int64_t watchdog_ms = manager_watchdog_ms(), beat_ms = watchdog_ms ? watchdog_ms / 3 : -1;
 	int sig = 0, again_ms = -1;
 
-	while (sig != SIGTERM && sig != SIGINT) {
-		int64_t wait_ms = sooner(again_ms, beat_ms);
+	while (rc == OTA_OK && sig != SIGTERM && sig != SIGINT) {
+		int64_t wait_ms =
+			sooner(sooner(again_ms, beat_ms), d->instance ? INSTANCE_LOOK_MS : -1);
 		struct timespec wait = {wait_ms / 1000, wait_ms % 1000 * 1000000};
-		if (watchdog_ms && committer_alive(d->committer, watchdog_ms / 2))
+		if (watchdog_ms &&
+		    (!d->committer || committer_alive(d->committer, watchdog_ms / 2)))
 			manager_alive();
 		sig = wait_ms < 0 ? sigwaitinfo(set, NULL) : sigtimedwait(set, NULL, &wait);
 		if (d->broker && (sig == SIGCHLD || again_ms >= 0))
 			again_ms = broker_watch(d->broker);
+		if (d->instance && sig != SIGTERM && sig != SIGINT)
+			rc = instance_tend(d->instance, err);
 	}
 	manager_stopping();
-	log_event(LOG_INFO, "daemon", "stopping", "on %s", strsignal(sig));
+	if (rc == OTA_OK)
+		log_event(LOG_INFO, "daemon", "stopping", "on %s", strsignal(sig));
 	signal(SIGTERM, on_second_signal);
 	signal(SIGINT, on_second_signal);
+	sigdelset(set, SIGUSR1);
 	pthread_sigmask(SIG_UNBLOCK, set, NULL);
+	return rc;
 }
 
 static void tell_start(const struct daemon *d)
 {
-	int port = http_port(d->http);
-
-	log_event(LOG_INFO, "daemon", "started",
-		  "version %s on http://%s:%d, %zu devices, data in %s", PAKU_VERSION, d->cfg.host,
-		  port, fleet_device_count(d->fleet), d->cfg.data_dir);
-	if (d->mqtt)
-		log_event(LOG_INFO, "mqtt", "started", "broker %s:%d, command URLs begin with %s",
-			  d->broker ? "of our own, port" : d->cfg.mqtt_host,
-			  d->broker ? broker_port(d->broker) : (int)d->cfg.mqtt_port, d->base_url);
+	if (d->instance)
+		log_event(LOG_INFO, "daemon", "started",
+			  "version %s on http://%s:%d, as %s, one of several, data in %s",
+			  PAKU_VERSION, d->cfg.host, instance_port(d->instance),
+			  d->cfg.instance_url, d->cfg.data_dir);
+	else
+		log_event(LOG_INFO, "daemon", "started",
+			  "version %s on http://%s:%d, %zu devices, data in %s", PAKU_VERSION,
+			  d->cfg.host, http_port(d->http), fleet_device_count(d->fleet),
+			  d->cfg.data_dir);
+	tell_broker(d);
 	if (d->made_key[0]) {
 		/* The only time that it can be read: not in the log, which others may keep. */
 		printf("API key: %s\n", d->made_key);
@@ -553,16 +653,16 @@ static int run(bool json)
 	raise_descriptor_limit();
 	fit_connections(&d.cfg);
 	rc = start(&d, &err);
-	if (rc == OTA_OK)
+	if (rc == OTA_OK && d.auth) /* one of several, which follows, has none, and makes no key */
 		rc = auth_keep(d.auth, d.cfg.data_dir, &err);
 	if (rc == OTA_OK) {
 		tell_start(&d);
 		manager_ready();
-		wait_for_end(&d, &set);
-	} else {
-		fprintf(stderr, "paku-otad: %s\n", err.msg);
+		rc = wait_for_end(&d, &set, &err);
 	}
-	stop(&d, &hurry);
+	if (rc != OTA_OK)
+		fprintf(stderr, "paku-otad: %s\n", err.msg);
+	stop(&d);
 	if (rc == OTA_OK)
 		log_event(LOG_INFO, "daemon", "stopped", "all that was acknowledged is stored");
 	return rc == OTA_OK ? 0 : 1;

@@ -365,7 +365,7 @@ static bool send_next(struct webhooks *w, struct address *t)
 	struct message m;
 	bool arrived = false;
 
-	if (w->stopping || clock_mono_ms() < t->again_mono_ms)
+	if (w->stopping || clock_mono_ms() < t->again_mono_ms || !lease_holds(w->parts.lease))
 		return false;
 	if (!next_message(w, t, 0, &m))
 		t->again_mono_ms = clock_mono_ms() + w->parts.retry_s * 1000;

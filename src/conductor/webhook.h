@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "commit/committer.h"
+#include "store/lease.h"
 
 #define WEBHOOK_TARGETS_MAX 8
 #define WEBHOOK_TIMEOUT_MS  10000 /* for a message, from the connection to the answer's end */
@@ -31,8 +32,9 @@ struct webhooks_parts {
 	struct committer *committer;
 	const char *urls; /* separated by blanks or commas; "" none */
 	enum webhook_format format;
-	const char *secret; /* "": messages are not signed */
-	int64_t retry_s;    /* after the first failure */
+	const char *secret;  /* "": messages are not signed */
+	int64_t retry_s;     /* after the first failure */
+	struct lease *lease; /* NULL: there is no other instance */
 };
 
 struct webhooks;

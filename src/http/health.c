@@ -4,11 +4,22 @@
 
 #include "base/clock.h"
 
+#include <stdio.h>
+
 enum next health_show(struct request *r)
 {
 	struct http_server *s = r->server;
+	struct lease_view lead = {0};
 	char reason[512];
 	bool well = committer_healthy(s->committer, reason, sizeof reason);
+
+	if (s->lease)
+		lease_look(s->lease, &lead);
+	if (!lease_holds(s->lease)) {
+		snprintf(reason, sizeof reason, "this instance does not lead at the moment%s%s",
+			 lead.problem[0] ? ": " : "", lead.problem);
+		well = false;
+	}
 	struct buf *b = respond_begin(r, well ? 200 : 503);
 
 	json_str(b, "status", well ? "healthy" : "unhealthy");
@@ -20,6 +31,11 @@ enum next health_show(struct request *r)
 	json_str(b, "version", PAKU_VERSION);
 	json_str(b, "store", s->store->ops->name(s->store));
 	json_int(b, "uptime_s", (clock_mono_ms() - s->started_mono_ms) / 1000);
+	if (s->lease) {
+		json_str(b, "role", lease_holds(s->lease) ? "leader" : "follower");
+		json_str(b, "leader", lead.leader[0] ? lead.leader : NULL);
+		json_int(b, "epoch", lead.epoch);
+	}
 	add_stop(s->fleet, b);
 	if (s->mqtt_status)
 		s->mqtt_status(s->mqtt_ctx, b);

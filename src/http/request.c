@@ -11,13 +11,11 @@
 #include "core/names.h"
 #include "http/auth.h"
 #include "http/counts.h"
+#include "http/sockets.h"
 
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 /* Of a body that is refused, so much is read before the answer: a client that still sends reads
  * nothing. */
@@ -251,38 +249,13 @@ static void believe_proxies(struct request *r, const char *forwarded)
 	}
 }
 
-/*
- * The address of the peer, and whether it is a proxy that we believe: one that was named, or
- * whoever may open our Unix socket.
- */
-static bool find_peer(const struct request *r, char *out, size_t size)
-{
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-	socklen_t len;
-
-	snprintf(out, size, "?");
-	if (!info || !info->client_addr)
-		return false;
-	if (info->client_addr->sa_family == AF_UNIX) {
-		snprintf(out, size, "unix");
-		return true;
-	}
-	len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-						       : sizeof(struct sockaddr_in);
-	if (getnameinfo(info->client_addr, len, out, (socklen_t)size, NULL, 0, NI_NUMERICHOST) != 0)
-		snprintf(out, size, "?");
-	if (strncmp(out, "::ffff:", 7) == 0)
-		memmove(out, out + 7, strlen(out + 7) + 1);
-	return connections_trust(r->server->connections, out);
-}
-
 const char *request_forwarded(struct request *r, const char *header)
 {
 	char peer[64];
 	const char *said = request_header(r, header);
 
-	return said && find_peer(r, peer, sizeof peer) ? said : NULL;
+	return said && socket_peer(r->connection, r->server->connections, peer, sizeof peer) ? said
+											     : NULL;
 }
 
 /* The address of the peer, or what a trusted proxy tells. */
@@ -290,7 +263,7 @@ static void find_client(struct request *r)
 {
 	struct buf forwarded = BUF_INIT;
 
-	if (!find_peer(r, r->client, sizeof r->client))
+	if (!socket_peer(r->connection, r->server->connections, r->client, sizeof r->client))
 		return;
 	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, join_forwarded, &forwarded);
 	if (forwarded.data && buf_ok(&forwarded))
@@ -355,6 +328,11 @@ static bool admit(struct request *r)
 
 	if (atomic_load(&s->draining)) {
 		respond_shutting_down(r);
+		return false;
+	}
+	/* What is in memory may be out of date; only how this instance is can be told. */
+	if (!lease_holds(s->lease) && strcmp(r->target, "/health") != 0) {
+		respond_status(r, 503, "this instance does not lead at the moment; come again");
 		return false;
 	}
 	if (s->cfg->max_connections_per_address > 0) {

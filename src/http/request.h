@@ -16,6 +16,7 @@
 #include "http/connections.h"
 #include "json/field_errors.h"
 #include "json/json_body.h"
+#include "store/lease.h"
 #include "http/parse/query_fields.h"
 
 #include <microhttpd.h>
@@ -43,6 +44,7 @@ struct http_server {
 	struct jobs *jobs;
 	struct jobs *inspections; /* of uploads: they take long and stand back for devices */
 	struct auth *auth;
+	struct lease *lease; /* NULL: there is no other instance */
 	struct connections *connections;
 	struct etas *etas;                             /* rollout_plan.c: the last looks ahead */
 	void (*mqtt_status)(void *ctx, struct buf *b); /* these as in struct http_parts */

@@ -7,16 +7,11 @@
 #include "http/census.h"
 #include "http/counts.h"
 #include "http/request.h"
+#include "http/sockets.h"
 
-#include <errno.h>
-#include <netdb.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 /* What a connection may hold of request line and headers. */
 #define HEADER_MEMORY   (20 * 1024)
@@ -32,14 +27,7 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **s
 {
 	struct http_server *s = cls;
 
-	if (toe == MHD_CONNECTION_NOTIFY_STARTED) {
-		const union MHD_ConnectionInfo *info =
-			MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-		*socket_context = info ? connection_add(s->connections, info->connect_fd) : NULL;
-	} else if (*socket_context) {
-		connection_remove(s->connections, *socket_context);
-		*socket_context = NULL;
-	}
+	socket_notify(s->connections, connection, socket_context, toe);
 }
 
 static void on_log(void *cls, const char *fmt, va_list ap)
@@ -57,33 +45,6 @@ static void on_log(void *cls, const char *fmt, va_list ap)
 	log_event(LOG_DEBUG, "http", "library", "%s", text);
 }
 /* --- start and stop --- */
-
-static enum ota_code parse_address(const struct config *cfg, struct sockaddr_storage *out,
-				   struct ota_err *err)
-{
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,
-				 .ai_socktype = SOCK_STREAM};
-	struct addrinfo *found = NULL;
-	char port[8];
-
-	snprintf(port, sizeof port, "%d", (int)cfg->port);
-	int rc = getaddrinfo(cfg->host, port, &hints, &found);
-	if (rc != 0)
-		return ota_fail(err, OTA_EINVAL, "HOST is '%s', which is no address: %s", cfg->host,
-				gai_strerror(rc));
-	memset(out, 0, sizeof *out);
-	memcpy(out, found->ai_addr, found->ai_addrlen);
-	freeaddrinfo(found);
-	return OTA_OK;
-}
-
-/* As many workers as can run at once: requests never wait in one, so more would only take turns. */
-static unsigned processors_we_may_use(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 2;
-}
 
 static struct MHD_Daemon *start_daemon(struct http_server *s, const struct sockaddr_storage *at,
 				       int listen_fd)
@@ -107,13 +68,6 @@ static struct MHD_Daemon *start_daemon(struct http_server *s, const struct socka
 				MHD_OPTION_LISTEN_BACKLOG_SIZE, 4096u, MHD_OPTION_URI_LOG_CALLBACK,
 				request_begin, s, MHD_OPTION_NOTIFY_COMPLETED, request_end, s,
 				MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
-}
-
-static int bound_port(struct MHD_Daemon *d)
-{
-	const union MHD_DaemonInfo *info = MHD_get_daemon_info(d, MHD_DAEMON_INFO_BIND_PORT);
-
-	return info ? info->port : 0;
 }
 
 static void server_free(struct http_server *s)
@@ -149,6 +103,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	s->blobs = parts->blobs;
 	s->cache = parts->cache;
 	s->auth = parts->auth;
+	s->lease = parts->lease;
 	s->mqtt_status = parts->mqtt_status;
 	s->mqtt_metrics = parts->mqtt_metrics;
 	s->mqtt_examine = parts->mqtt_examine;
@@ -164,7 +119,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	}
 	if (!random_bytes(&s->id_prefix, sizeof s->id_prefix))
 		s->id_prefix = (uint64_t)clock_wall_us();
-	if (parse_address(s->cfg, &at, err) != OTA_OK ||
+	if (socket_address(s->cfg, &at, err) != OTA_OK ||
 	    connections_start(&cc, &s->connections, err) != OTA_OK ||
 	    jobs_start(JOB_THREADS, 0, &s->jobs, err) != OTA_OK ||
 	    jobs_start(1, INSPECTION_NICE, &s->inspections, err) != OTA_OK) {
@@ -184,7 +139,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	}
 	s->given_fd = *parts->listen_fd;
 	*parts->listen_fd = -1;
-	s->port = bound_port(s->daemon);
+	s->port = socket_port(s->daemon);
 	*out = s;
 	return OTA_OK;
 }
@@ -194,28 +149,11 @@ int http_port(const struct http_server *s)
 	return s->port;
 }
 
-static void wait_a_moment(void)
+/* Who has been let in gets an answer. */
+static void answer_last(struct http_server *s)
 {
-	struct timespec moment = {0, 20 * 1000000};
-
-	nanosleep(&moment, NULL);
-}
-
-/*
- * At its end the library shuts the listening socket down, which would end it for whoever listens
- * next, too.  So its descriptor gets another socket before; and who has been let in gets an answer.
- */
-static void let_go_of_given_socket(struct http_server *s)
-{
-	int nothing = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int64_t begun = clock_mono_ms();
 
-	if (nothing < 0 || dup2(nothing, s->given_fd) < 0)
-		log_event(LOG_WARNING, "http", "socket_ended",
-			  "the service manager's socket ends with this process: %s",
-			  strerror(errno));
-	if (nothing >= 0)
-		close(nothing);
 	while (connections_count(s->connections) > 0 && clock_mono_ms() - begun < LAST_ANSWERS_MS) {
 		connections_close_idle(s->connections);
 		wait_a_moment();
@@ -256,8 +194,10 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 		log_event(LOG_INFO, "daemon", "downloads_cut",
 			  "%lld had not ended; OTA_DRAIN_S is how long they may go on",
 			  (long long)cut);
-	if (s->given_fd >= 0)
-		let_go_of_given_socket(s);
+	if (s->given_fd >= 0) {
+		let_go_of_socket(s->given_fd);
+		answer_last(s);
+	}
 	/*
 	 * No handler runs or is suspended past this loop, and none begins: begin_work() counts,
 	 * then looks.  Job threads and the committer may still be leaving MHD_resume_connection().

@@ -9,6 +9,7 @@
 #include "commit/committer.h"
 #include "config.h"
 #include "firmware/cache.h"
+#include "store/lease.h"
 
 struct http_server;
 struct auth;
@@ -21,6 +22,7 @@ struct http_parts {
 	struct blob_store *blobs;
 	struct image_cache *cache;
 	struct auth *auth;
+	struct lease *lease; /* NULL: there is no other instance */
 	/*
 	 * A socket that listens already, whatever HOST and PORT say; the server's from then on, and
 	 * *listen_fd is -1.  -1: it opens one.

@@ -19,6 +19,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#define LEASE_WAIT_MS 100 /* before it is looked again whether this instance leads */
+
 struct mqtt {
 	pthread_t thread;
 	bool running; /* main's */
@@ -27,6 +29,7 @@ struct mqtt {
 	struct client_config broker;
 	char client_id[2][160]; /* collecting, telling */
 	struct committer *committer;
+	struct lease *lease; /* NULL: there is no other instance */
 	struct collector *collector;
 	struct dispatcher *dispatcher;
 	/* What others see; written by the thread at each turn. */
@@ -69,16 +72,22 @@ static void *run(void *arg)
 	int wait_ms = 0;
 
 	while (!m->stopping) {
+		const struct pollfd nothing = {.fd = -1};
+		bool leads = lease_holds(m->lease);
 		struct pollfd p[3] = {
 			{.fd = m->wake_fd, .events = POLLIN},
-			collector_pollfd(m->collector),
-			dispatcher_pollfd(m->dispatcher),
+			leads ? collector_pollfd(m->collector) : nothing,
+			leads ? dispatcher_pollfd(m->dispatcher) : nothing,
 		};
 		uint64_t n;
 		if (poll(p, 3, wait_ms) < 0 && errno != EINTR)
 			log_event(LOG_ERROR, "mqtt", "poll_failed", "%s", strerror(errno));
 		if (p[0].revents & POLLIN)
 			(void)!read(m->wake_fd, &n, sizeof n);
+		wait_ms = LEASE_WAIT_MS;
+		/* The sessions are the leader's: another one may have them by now. */
+		if (!lease_holds(m->lease))
+			continue;
 		wait_ms = collector_turn(m->collector, (p[1].revents & ~POLLOUT) != 0);
 		int other_ms = dispatcher_turn(m->dispatcher);
 		if (other_ms < wait_ms)
@@ -113,6 +122,7 @@ static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, stru
 		.wake_fd = m->wake_fd,
 	};
 	m->committer = p->committer;
+	m->lease = p->lease;
 	enum ota_code rc = dispatcher_new(&dc, &m->dispatcher, err);
 
 	return rc == OTA_OK ? collector_new(&cc, &m->collector, err) : rc;

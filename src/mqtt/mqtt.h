@@ -10,6 +10,7 @@
 #include "base/finding.h"
 #include "commit/committer.h"
 #include "config.h"
+#include "store/lease.h"
 
 struct mqtt;
 
@@ -17,6 +18,7 @@ struct mqtt_parts {
 	const struct config *cfg;
 	struct fleet *fleet;
 	struct committer *committer;
+	struct lease *lease; /* NULL: there is no other instance */
 };
 
 /* Where the broker is, and what command URLs begin with. */

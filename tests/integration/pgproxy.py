@@ -4,6 +4,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 
 COMMIT = b"Q\0\0\0\x0bCOMMIT\0"
 
@@ -39,13 +40,20 @@ class Proxy:
             if not self.open:
                 client.close()
                 continue
-            server = socket.socket(socket.AF_UNIX)
-            try:
-                server.connect(self.server)
-            except OSError:
-                client.close()
-                continue
-            threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
+            self._join(client)
+
+    def _join(self, client):
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(self.server)
+        except OSError:
+            client.close()
+            return
+        threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
+
+    def _may_pass(self):
+        """False holds back what came, for as long as it is asked again."""
+        return True
 
     def _pass(self, client, server):
         watch = selectors.DefaultSelector()
@@ -58,6 +66,8 @@ class Proxy:
                     data = key.fileobj.recv(65536)
                 except OSError:
                     data = b""
+                while not self._may_pass():
+                    time.sleep(0.02)
                 if not data or (deaf and key.fileobj is server):
                     client.close()
                     server.close()

@@ -1,0 +1,504 @@
+# SPDX-License-Identifier: MIT
+"""Several paku-otad on one PostgreSQL and one broker: one leads, the others pass on and take over.
+
+What was acknowledged is there once, nobody is told twice, no stage is walked twice, whoever is
+killed, frozen or cut off, and whenever."""
+import json
+import random
+import signal
+import threading
+import time
+
+import pytest
+import requests
+
+import images
+import postgres
+from mqtt import Broker, Client, Device, free_port
+from pgproxy import Proxy
+from service import KEY, Service, read_answer, wait_for
+from test_conductor import events, same_as_explained
+
+NEW = "2.0.0"
+TAKE_OVER_S = 5
+WINDOW_S = 59  # a command is waited for 60 s (OTA_COMMAND_TIMEOUT_S)
+DISTURBANCES = ("kill", "freeze", "cut")
+
+
+class Line(Proxy):
+    """To the database; when it is silent nothing passes, and nobody is told."""
+
+    silent = False
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near):
+        while self.silent:
+            time.sleep(0.02)
+        super()._join(near)
+
+    def _may_pass(self):
+        return not self.silent
+
+
+class Member(Service):
+    """One of several instances; each has its own line to the database."""
+
+    def __init__(self, group, number):
+        self.line = Line(postgres.cluster())
+        port = free_port()
+        super().__init__(group.folder / ("member%d" % number), store="sqlite", env={
+            **postgres.cluster().environment(group.name), **self.line.environment(),
+            "PORT": port, "OTA_INSTANCE_URL": "http://127.0.0.1:%d" % port,
+            "FIRMWARE_STORAGE_PATH": group.folder / "firmware",
+            "OTA_TRUSTED_PROXIES": "127.0.0.1", **group.settings})
+        self.is_frozen = False
+
+    def health(self):
+        try:
+            return self.session.get(self.url + "/health", timeout=5).json()
+        except requests.RequestException:
+            return {}
+
+    def follows(self):
+        health = self.health()
+        return health.get("role") == "follower" and health.get("leader")
+
+    def disturb(self, how):
+        if how == "kill":
+            self.kill()
+        elif how == "freeze":
+            self.signal(signal.SIGSTOP)
+            self.is_frozen = True
+        else:
+            self.line.silent = True
+
+    def thaw(self):
+        self.line.silent = False
+        if self.is_frozen:
+            self.signal(signal.SIGCONT)
+        self.is_frozen = False
+
+    def heal(self):
+        self.thaw()
+        if not self.process:
+            self.spawn()
+
+
+class Group:
+    def __init__(self, folder, count, **settings):
+        self.folder, self.settings = folder, settings
+        self.name = postgres.cluster().schema()
+        self.members = [Member(self, n) for n in range(count)]
+        self.members[0].start()
+        wait_for(self.leader, "the first to lead")
+        for m in self.members[1:]:
+            m.start()
+            wait_for(m.follows, "the others to follow")
+
+    def leader(self):
+        for m in self.members:
+            if m.process and not m.is_frozen and m.health().get("role") == "leader":
+                return m
+        return None
+
+    def others(self, member):
+        return [m for m in self.members if m is not member]
+
+    def psql(self, sql):
+        return postgres.cluster().psql(sql, self.name)
+
+    def close(self):
+        for m in self.members:
+            m.thaw()
+        for m in self.members:
+            m.stop()
+            m.line.close()
+
+
+@pytest.fixture
+def group(tmp_path):
+    made = []
+
+    def make(count=2, **settings):
+        made.append(Group(tmp_path, count, **settings))
+        return made[-1]
+
+    yield make
+    for g in made:
+        g.close()
+
+
+def answers(member):
+    """Whether a request that the leader alone can answer is answered here."""
+    try:
+        return member.session.get(member.url + "/api/firmware/check", timeout=5, params={
+            "device_id": "probe", "device_model": "probe",
+            "current_version": "1"}).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def take_over(group, how):
+    """Disturbs the leader; how long until another one answers."""
+    old = group.leader()
+    epoch = old.health()["epoch"]
+    begun = time.monotonic()
+    old.disturb(how)
+    # One that is cut off leads rightly for a while: what it answers is passed on.
+    new = wait_for(lambda: next((m for m in group.others(old) if m.health().get("role") == "leader"
+                                 and answers(m)), None), "a new leader")
+    took = time.monotonic() - begun
+    print("%-6s %.2f s" % (how, took))
+    assert took < TAKE_OVER_S
+    assert new.health()["epoch"] > epoch
+    return old, new
+
+
+@pytest.fixture
+def broker(tmp_path):
+    b = Broker(tmp_path)
+    yield b
+    b.close()
+
+
+# --- following ---
+
+def test_every_instance_answers_alike(group):
+    g = group(3)
+    leader, follower = g.members[0], g.members[1]
+    assert leader.health()["role"] == "leader"
+    image = images.esp32(NEW, size=300000)
+    follower.release(image, NEW)
+    assert g.members[2].list("releases")[0]["version"] == NEW
+    follower.rollout(NEW)
+    offer = follower.check("d1")
+    assert offer["update_available"] and offer["download_url"].startswith(follower.url + "/api/")
+    whole = follower.session.get(offer["download_url"])
+    assert whole.content == image and whole.headers["ETag"]
+    part = follower.session.get(offer["download_url"], headers={"Range": "bytes=1000-1999"})
+    assert part.status_code == 206 and part.content == image[1000:2000]
+    head = follower.session.head(offer["download_url"])
+    assert int(head.headers["Content-Length"]) == len(image) and not head.content
+    follower.report("d1", NEW, "success", attempt_id=offer["attempt_id"])
+    assert leader.list("updates")[0]["status"] == "success"
+    # What is wrong is as wrong here as there, to the letter.
+    for method, path, more in (
+            ("GET", "/api/nothing?a=b", {}), ("POST", "/api/firmware/check", {}),
+            ("GET", "/api/admin/devices", {"headers": {"X-API-Key": "wrong"}}),
+            ("POST", "/api/admin/rollout/create", {"json": {"name": "x"}}),
+            ("POST", "/api/admin/rollout/create", {"data": b"{"}),
+            ("GET", "/api/firmware/download/9.9.9", {}),
+            ("PUT", "/api/admin/devices/d1/label", {"json": {"label": "\u00e4 b"}}),
+            ("GET", "/api/admin/devices?limit=%zz&model=a%2Fb", {}),
+            ("GET", "/api/../api/admin//devices", {}),
+            ("DELETE", "/api/admin/devices/d1/label", {})):
+        here, there = follower.request(method, path, **more), leader.request(method, path, **more)
+        assert (here.status_code, here.text) == (there.status_code, there.text), path
+        for name in ("Content-Type", "Allow"):
+            assert here.headers.get(name) == there.headers.get(name)
+    said = follower.get("/api/admin/devices", headers={"X-Request-Id": "mine-1"})
+    assert said.headers["X-Request-Id"] == "mine-1"
+
+
+def test_bodies_of_any_size_and_shape(group):
+    g = group(2)
+    leader, follower = g.members
+    image = images.esp32(NEW, size=300000)
+
+    def pieces():
+        yield b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n"
+        for at in range(0, len(image), 50000):
+            yield image[at:at + 50000]
+        yield b"\r\n--b--\r\n"
+
+    params = {"version": NEW, "device_model": "esp32"}
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    upload = "/api/admin/firmware/upload"
+    answer = follower.post(upload, data=pieces(), params=params, headers=kind)  # chunked
+    assert answer.status_code == 200, answer.text
+    big = images.esp32("3.0.0") + bytes(6 << 20)
+    whole = follower.upload(big, "3.0.0", image_type="raw")
+    assert whole.status_code == 200, whole.text
+    offered = follower.session.get(follower.url + "/api/firmware/download/3.0.0")
+    assert offered.content == big
+    for size in (0, 1, 65536, 262144, 1 << 20, (1 << 20) + 1):
+        here, there = (m.post("/api/admin/stop-all", data=b" " * size) for m in (follower, leader))
+        assert (here.status_code, here.text) == (there.status_code, there.text), size
+    refused = follower.upload(bytes(65 << 20), "4.0.0", image_type="raw")
+    assert refused.status_code == 413, refused.text
+    early = follower.raw(b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n"
+                         b"Expect: 100-continue\r\nX-Request-Id: mine-2\r\n\r\n" % upload.encode())
+    assert early.status == 413 and early.headers["X-Request-Id"] == "mine-2"
+    with follower.connect() as s:  # gone in the middle of an upload
+        s.sendall(b"POST %s HTTP/1.1\r\nHost: a\r\nX-API-Key: %s\r\nContent-Length: 1000000\r\n"
+                  b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" % (upload.encode(), KEY.encode())
+                  + bytes(400000))
+    with follower.connect() as s:
+        s.sendall(b"GET /api/firmware/check?device_id=old&device_model=m&current_version=1 HTTP/1.0\r\n\r\n")
+        assert read_answer(s).status == 200
+    text = follower.get("/metrics", headers={"Accept": "text/plain"}).text
+    assert "paku_ota_leader 0" in text and "paku_ota_relayed_total" in text
+    assert "paku_ota_leader 1" in leader.get("/metrics", headers={"Accept": "text/plain"}).text
+
+
+def test_the_leader_sees_the_clients_address(group):
+    """So a limit for each address is one for each client, not for each instance."""
+    g = group(2, OTA_MAX_CONNECTIONS_PER_ADDRESS=1, OTA_TRUSTED_PROXIES="127.0.0.1")
+    leader, follower = g.members
+    s = leader.connect(source="127.0.0.9")  # a body that does not end holds its place
+    s.sendall(b"POST /api/device/d1/update-status HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
+              b"Expect: 100-continue\r\n\r\n")
+    assert b" 100 " in s.recv(100)
+
+    def asks(source, forged=b""):
+        with follower.connect(source=source) as c:
+            c.sendall(b"GET /api/firmware/check?device_id=a&device_model=m&current_version=1 HTTP/1.1\r\n"
+                      b"Host: a\r\n" + forged + b"\r\n")
+            return read_answer(c).status
+
+    assert asks("127.0.0.9") == 503
+    assert asks("127.0.0.8") == 200
+    assert asks("127.0.0.9", b"X-Forwarded-For: 10.0.0.1\r\n") == 503  # who is no proxy is not believed
+    s.close()
+
+
+def test_without_a_leader_there_is_503(group):
+    g = group(2)
+    old, follower = g.members
+    old.kill()
+    answer = follower.get("/api/admin/devices")
+    assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0, answer.text
+    wait_for(lambda: answers(follower), "the other one to lead")
+
+
+def test_who_is_alone_is_left_alone(group, services):
+    """One that was started without OTA_INSTANCE_URL is not overtaken, nor does it overtake."""
+    g = group(2)
+    env = postgres.cluster().environment(g.name)
+    alone = services("alone", start=False, store="sqlite", env=env)
+    done = alone.run()
+    assert done.returncode == 1 and "OTA_INSTANCE_URL for both" in done.stderr
+    for m in g.members:
+        m.stop()
+    alone.start()
+    alone.check("d1")
+    g.members[0].spawn()
+    wait_for(lambda: "nobody leads" in g.members[0].health().get("reason", ""), "it to look")
+    assert g.members[0].health()["role"] == "follower" and not g.members[0].health()["leader"]
+    alone.report("d1", "1.0.0", "failed")
+    alone.stop()
+    wait_for(lambda: answers(g.members[0]), "the lead")
+
+
+@pytest.mark.parametrize("missing, said", (
+    ("OTA_API_KEY", "OTA_API_KEY"), ("FIRMWARE_STORAGE_PATH", "FIRMWARE_STORAGE_PATH"),
+    ("PGHOST", "PostgreSQL"), ("MQTT_HOST", "MQTT_HOST"), ("OTA_PUBLIC_URL", "OTA_PUBLIC_URL")))
+def test_what_several_need(services, tmp_path, missing, said):
+    env = {"OTA_INSTANCE_URL": "http://127.0.0.1:1", "FIRMWARE_STORAGE_PATH": tmp_path, "PGHOST": "/tmp",
+           "OTA_API_KEY": "k", "OTA_MQTT": "on", "MQTT_HOST": "127.0.0.1",
+           "OTA_PUBLIC_URL": "http://ota.example.org"}
+    s = services(start=False, store="sqlite", key=None, env={**env, missing: ""})
+    done = s.run()
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+# --- taking over ---
+
+def test_a_leader_that_ends_is_followed_at_once(group):
+    g = group(2)
+    first, second = g.members
+    begun = time.monotonic()
+    first.stop()
+    wait_for(lambda: answers(second), "the other one")
+    print("stop   %.2f s" % (time.monotonic() - begun))
+    assert time.monotonic() - begun < 2
+    first.start()
+    wait_for(first.follows, "the first to follow")
+    assert answers(first)
+
+
+def test_who_wakes_after_long_writes_nothing_and_follows(group):
+    """Frozen in the middle of its work, it wakes in the epoch of another."""
+    g = group(2)
+    first, second = g.members
+    first.check("d1")
+    first.disturb("freeze")
+    # These are in its sockets when it wakes.
+    late = [first.connect() for _ in range(20)]
+    for i, s in enumerate(late):
+        body = json.dumps({"device_id": "late%d" % i, "firmware_version": "9", "status": "failed"})
+        s.sendall(("POST /api/device/late%d/update-status HTTP/1.1\r\nHost: a\r\nContent-Length: %d"
+                   "\r\nConnection: close\r\n\r\n%s" % (i, len(body), body)).encode())
+    wait_for(lambda: answers(second), "the other one to lead")
+    second.report("d1", "1.0.0", "failed")
+    first.heal()
+    for s in late:
+        answer = read_answer(s)
+        assert answer is None or answer.status == 503 or answer.status == 200
+        s.close()
+    wait_for(first.follows, "the first to follow")
+    # A 200 means that it followed by then, and passed it on: then it is stored, once.
+    assert "epoch 1 is over" in first.log()
+    assert second.health()["role"] == "leader" and second.health()["epoch"] == 2
+    assert first.list("updates") == second.list("updates")
+
+
+def test_the_database_goes_and_comes_back(group):
+    """Without it nobody can know who leads; with it one goes on from what is stored."""
+    g = group(2)
+    g.members[1].check("d1")
+    postgres.cluster().stop()
+    try:
+        for m in g.members:
+            wait_for(lambda: not answers(m), "503")
+            answer = m.get("/api/admin/devices")
+            assert answer.status_code == 503 and answer.headers["Retry-After"]
+            assert m.get("/health").status_code == 503 and m.health()["reason"]
+    finally:
+        postgres.cluster().start()
+    for m in g.members:
+        wait_for(lambda: answers(m), "the service")
+    g.members[0].report("d1", "1.0.0", "failed")
+    assert len(g.members[1].list("updates")) == 1
+    assert sorted(m.health()["role"] for m in g.members) == ["follower", "leader"]
+
+
+def test_a_database_that_was_restored_is_loaded_anew(group):
+    """What the leader has in memory is not what is there: another one, or itself, begins anew."""
+    g = group(2)
+    g.members[1].check("d1")
+    g.psql("UPDATE service_state SET value = 'somebody' WHERE key = 'writer'")
+    assert g.members[1].post("/api/device/d1/update-status", json={
+        "device_id": "d1", "firmware_version": "9", "status": "failed"}).status_code == 503
+    wait_for(lambda: g.psql("SELECT epoch FROM ota_leader") != "1" and answers(g.members[1]), "the next epoch")
+    g.members[1].report("d1", "9", "failed")
+
+
+class Reporter(threading.Thread):
+    """Tells facts to any instance until each is acknowledged; remembers which were."""
+
+    def __init__(self, group, name, rng):
+        super().__init__(daemon=True)
+        self.group, self.name_, self.rng = group, name, rng
+        self.acknowledged, self.tries, self.ends = [], 0, threading.Event()
+        self.wrong = []
+        self.start()
+
+    def run(self):
+        session = requests.Session()
+        session.trust_env = False
+        while not self.ends.is_set():
+            device = "%s-%d" % (self.name_, len(self.acknowledged))
+            if self.tell(session, device):
+                self.acknowledged.append(device)
+
+    def tell(self, session, device):
+        self.tries += 1
+        url = self.rng.choice(self.group.members).url
+        try:
+            answer = session.post("%s/api/device/%s/update-status" % (url, device), timeout=3, json={
+                "device_id": device, "firmware_version": "9.9.9", "status": "failed"})
+        except requests.RequestException:
+            return False
+        if answer.status_code not in (200, 503):
+            self.wrong.append(answer.text)
+        return answer.status_code == 200
+
+
+class Gadget(Device):
+    """Does what it is told, over MQTT."""
+
+    def __init__(self, *a, **more):
+        self.told = []
+        super().__init__(*a, **more)
+
+    def _on_message(self, client, arg, message):
+        command = json.loads(message.payload)
+        self.told.append(time.monotonic())
+        client.publish(self.base + "/ota/result", json.dumps({
+            "timestamp": 1, "version": command["version"], "success": True, "result_code": 0,
+            "message": ""}), 1)
+        client.publish(self.base + "/status", json.dumps({
+            "device_model": self.model, "online": True, "firmware_version": command["version"]}), 1)
+
+
+def test_whatever_befalls_the_leader(group, broker):
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    print("seed", seed)
+    g = group(2, OTA_MQTT="on", MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port,
+              OTA_DISPATCH_PER_SECOND=2, OTA_PUBLIC_URL="http://ota.example.org")
+    g.members[0].mqtt_port = broker.port
+    gadgets = [Gadget(g.members[0], "gadget%02d" % i, model="esp32") for i in range(30)]
+    front = g.members[1]
+    wait_for(lambda: len(front.list("devices")) == 30, "the gadgets to be known")
+    front.release(images.esp32(NEW), NEW)
+    front.release(images.esp32("7.0.0"), "7.0.0", model="esp32c3", image_type="raw")
+    number = front.rollout("7.0.0", model="esp32c3", name="walks", guard="off", stages=[
+        {"percent": p, "min_duration_s": 1, "min_proven": 0} for p in range(2, 100, 2)] + [{"percent": 100}])
+    front.rollout(NEW, guard="off")
+    reporters = [Reporter(g, "r%d" % i, random.Random(rng.random())) for i in range(3)]
+    order = list(DISTURBANCES)
+    rng.shuffle(order)
+    for how in order:
+        time.sleep(rng.random())
+        old, _ = take_over(g, how)
+        old.heal()
+        wait_for(lambda: old.follows(), "the old leader to follow", 40)
+    for r in reporters:
+        r.ends.set()
+        r.join(10)
+    leader = wait_for(g.leader, "a leader")
+
+    # Each command was given once in its window; one that went with a leader comes a minute later.
+    wait_for(lambda: sum(bool(d.told) for d in gadgets) >= 27, "the commands", 30)
+    assert min([b - a for d in gadgets for a, b in zip(d.told, d.told[1:])], default=WINDOW_S) >= WINDOW_S
+    # What the gadgets said is known, also what the broker kept meanwhile.
+    told = [d for d in gadgets if d.told]
+    wait_for(lambda: all(leader.list("updates", device_id=d.id)[0]["status"] == "success"
+                         for d in told), "the results")
+    # Each acknowledged report is there once; what got no answer is not there twice.
+    rows = dict(r.split("|") for r in g.psql(
+        "SELECT device_id, count(*) FROM device_update_status WHERE device_id LIKE 'r%' GROUP BY 1"
+    ).split("\n"))
+    acknowledged = [name for r in reporters for name in r.acknowledged]
+    print("reports %d, tries %d" % (len(acknowledged), sum(r.tries for r in reporters)))
+    assert not [w for r in reporters for w in r.wrong]
+    assert len(acknowledged) > 100
+    assert {name: rows.get(name) for name in acknowledged} == {name: "1" for name in acknowledged}
+    assert set(rows.values()) == {"1"}
+    # The walk: each step follows from the one before, and none was made twice.
+    same_as_explained(leader, number)
+    steps = [e["event_data"]["after"]["stage"] for e in events(leader, number)
+             if e["event_type"] == "rollout_stage"]
+    assert steps and steps == list(range(2, len(steps) + 2))
+    for d in gadgets:
+        d.close()
+
+
+def test_who_never_comes_back_leaves_nothing_at_the_broker(group, broker):
+    """The sessions are the group's: what the broker kept for a leader comes to the next one."""
+    g = group(2, OTA_MQTT="on", MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port,
+              OTA_PUBLIC_URL="http://ota.example.org")
+    old, new = g.members
+    g.members[0].mqtt_port = broker.port
+    wait_for(lambda: old.health()["mqtt"].startswith("connected"), "the broker")
+    old.disturb("freeze")
+    client = Client(broker.port)
+    for i in range(50):
+        client.publish("paku/edge/q%d/status" % i, {
+            "device_model": "esp32", "online": True, "firmware_version": "1.0.0"})
+    wait_for(lambda: answers(new), "the other one to lead")
+    wait_for(lambda: len(new.list("devices", device_model="esp32")) == 50, "what was kept")
+    old.process.kill()
+    old.process.wait()
+    old.process, old.is_frozen = None, False
+    client.close()
+    g.members = [new]
