@@ -103,7 +103,7 @@ static inline int begin(void **state)
 	return 0;
 }
 
-static int end(void **state)
+static inline int end(void **state)
 {
 	static const char *const tails[] = {"", "-wal", "-shm"};
 	struct place *p = *state;
@@ -196,7 +196,7 @@ static void close_group(struct batch_of *x)
 	x->b.groups = x->groups;
 }
 
-static enum ota_code commit_all(struct place *p, struct batch_of *x)
+static inline enum ota_code commit_all(struct place *p, struct batch_of *x)
 {
 	struct ota_err err = {0};
 	enum ota_code rc = p->s->ops->commit(p->s, &x->b, &err);
@@ -206,7 +206,7 @@ static enum ota_code commit_all(struct place *p, struct batch_of *x)
 	return rc;
 }
 
-static struct device device_of(int64_t id, const char *name)
+static inline struct device device_of(int64_t id, const char *name)
 {
 	struct device d = {.id = id, .device_id = name, .created_us = T0, .last_seen_us = T0 + id};
 
