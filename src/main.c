@@ -8,6 +8,7 @@
 #include "conductor/conductor.h"
 #include "conductor/webhook.h"
 #include "config.h"
+#include "data_folder.h"
 #include "firmware/cache.h"
 #include "http/auth.h"
 #include "http/backup.h"
@@ -16,6 +17,7 @@
 #include "manager.h"
 #include "mqtt/broker.h"
 #include "mqtt/mqtt.h"
+#include "offline.h"
 #include "restore.h"
 
 #include <errno.h>
@@ -24,7 +26,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -79,59 +80,6 @@ static void print_help(void)
 	       "  --log-format json   one JSON object a line instead of plain text\n"
 	       "\n"
 	       "SIGTERM ends it: short requests within 5 s, downloads within OTA_DRAIN_S.\n");
-}
-
-/* --- the data folder --- */
-
-/* mkdir -p. */
-static enum ota_code make_folder(const char *path, struct ota_err *err)
-{
-	char part[4096];
-	size_t n = strlen(path);
-
-	if (n == 0 || n >= sizeof part)
-		return ota_fail(err, OTA_EINVAL, "OTA_DATA_DIR is empty or too long");
-	memcpy(part, path, n + 1);
-	for (char *p = part + 1; *p; p++) {
-		if (*p != '/')
-			continue;
-		*p = '\0';
-		if (mkdir(part, 0755) != 0 && errno != EEXIST)
-			return ota_fail_errno(err, errno, "the folder %s cannot be made", part);
-		*p = '/';
-	}
-	if (mkdir(part, 0700) != 0 && errno != EEXIST)
-		return ota_fail_errno(
-			err, errno,
-			"the data folder %s cannot be made (set OTA_DATA_DIR to one that can)",
-			path);
-	return OTA_OK;
-}
-
-/* One daemon on a data folder: the lock lasts as long as the process. */
-static enum ota_code lock_folder(struct daemon *d, struct ota_err *err)
-{
-	char path[4096], pid[32] = "";
-
-	snprintf(path, sizeof path, "%s/lock", d->cfg.data_dir);
-	d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (d->lock_fd < 0)
-		return ota_fail_errno(err, errno, "the data folder %s cannot be written",
-				      d->cfg.data_dir);
-	if (flock(d->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-		ssize_t n = read(d->lock_fd, pid, sizeof pid - 1);
-		if (n > 0)
-			pid[strcspn(pid, "\n")] = '\0';
-		return ota_fail(err, OTA_ECONFLICT,
-				"another paku-otad (process %s) runs on the data folder %s; stop "
-				"it, or set "
-				"OTA_DATA_DIR to another folder",
-				pid[0] ? pid : "?", d->cfg.data_dir);
-	}
-	int len = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
-	if (ftruncate(d->lock_fd, 0) != 0 || pwrite(d->lock_fd, pid, (size_t)len, 0) != len)
-		return ota_fail_errno(err, errno, "writing %s", path);
-	return OTA_OK;
 }
 
 static void raise_descriptor_limit(void)
@@ -453,8 +401,8 @@ static enum ota_code start(struct daemon *d, struct ota_err *err)
 {
 	enum ota_code rc;
 
-	if ((rc = make_folder(d->cfg.data_dir, err)) != OTA_OK ||
-	    (rc = lock_folder(d, err)) != OTA_OK)
+	if ((rc = data_folder_make(d->cfg.data_dir, err)) != OTA_OK ||
+	    (rc = data_folder_lock(d->cfg.data_dir, &d->lock_fd, err)) != OTA_OK)
 		return rc;
 	return d->cfg.instance_url[0] ? join_others(d, err) : start_leading(d, 0, err);
 }
@@ -550,86 +498,6 @@ static void tell_start(const struct daemon *d)
 	}
 }
 
-static int new_key(void)
-{
-	struct config cfg;
-	struct ota_err err;
-	char made[API_KEY_SIZE];
-
-	if (config_load(&cfg, &err) != OTA_OK || make_folder(cfg.data_dir, &err) != OTA_OK ||
-	    auth_new_key(cfg.data_dir, made, &err) != OTA_OK) {
-		fprintf(stderr, "paku-otad: %s\n", err.msg);
-		return 1;
-	}
-	printf("API key: %s\n", made);
-	if (cfg.api_key[0])
-		fprintf(stderr, "paku-otad: OTA_API_KEY is set and counts as long as it is\n");
-	config_free(&cfg);
-	return 0;
-}
-
-/* On a terminal one line that changes, else one for each table. */
-static void show_progress(const char *table, int64_t rows, bool done)
-{
-	if (done)
-		printf("%s%-24s %lld rows\n", isatty(1) ? "\r" : "", table, (long long)rows);
-	else if (isatty(1))
-		printf("\r%-24s %lld", table, (long long)rows);
-	fflush(stdout);
-}
-
-/* With the data folder's lock: its service does not run meanwhile. */
-static int import_database(void)
-{
-	struct daemon d = {.lock_fd = -1};
-	struct ota_err err = {0};
-	char path[4200];
-	enum ota_code rc = config_load(&d.cfg, &err);
-
-	if (rc == OTA_OK && !config_on_postgres(&d.cfg))
-		rc = ota_fail(&err, OTA_EINVAL,
-			      "set DATABASE_URL, or PGHOST and what else it takes to reach the "
-			      "database to import into");
-	if (rc == OTA_OK && (rc = make_folder(d.cfg.data_dir, &err)) == OTA_OK &&
-	    (rc = lock_folder(&d, &err)) == OTA_OK) {
-		snprintf(path, sizeof path, "%s/paku-ota.db", d.cfg.data_dir);
-		rc = access(path, F_OK) == 0
-			     ? store_import(path, d.cfg.database_url, show_progress, &err)
-			     : ota_fail_errno(&err, errno, "%s", path);
-	}
-	if (rc == OTA_OK)
-		printf("All of %s is in the database, and compared. The next start takes it from "
-		       "there.\n",
-		       path);
-	else
-		fprintf(stderr, "paku-otad: %s\n", err.msg);
-	if (d.lock_fd >= 0)
-		close(d.lock_fd);
-	config_free(&d.cfg);
-	return rc == OTA_OK ? 0 : 1;
-}
-
-static int restore_backup(const char *archive)
-{
-	struct daemon d = {.lock_fd = -1};
-	struct ota_err err = {0};
-	char said[4400];
-	enum ota_code rc = config_load(&d.cfg, &err);
-
-	umask(077);
-	if (rc == OTA_OK && (rc = make_folder(d.cfg.data_dir, &err)) == OTA_OK &&
-	    (rc = lock_folder(&d, &err)) == OTA_OK)
-		rc = restore_run(&d.cfg, archive, said, sizeof said, &err);
-	if (rc == OTA_OK)
-		printf("%s\n", said);
-	else
-		fprintf(stderr, "paku-otad: %s\n", err.msg);
-	if (d.lock_fd >= 0)
-		close(d.lock_fd);
-	config_free(&d.cfg);
-	return rc == OTA_OK ? 0 : 1;
-}
-
 static int run(bool json)
 {
 	struct daemon d = {.lock_fd = -1, .listen_fd = -1};
@@ -682,11 +550,11 @@ int main(int argc, char **argv)
 			return 0;
 		}
 		if (strcmp(argv[i], "--new-key") == 0)
-			return new_key();
+			return offline_new_key();
 		if (strcmp(argv[i], "--import") == 0)
-			return import_database();
+			return offline_import();
 		if (strcmp(argv[i], "--restore") == 0 && i + 1 < argc)
-			return restore_backup(argv[i + 1]);
+			return offline_restore(argv[i + 1]);
 		const char *format = NULL;
 		if (strncmp(argv[i], "--log-format=", 13) == 0)
 			format = argv[i] + 13;
