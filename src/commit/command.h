@@ -225,7 +225,8 @@ struct command {
 	bool refused;      /* the store refused this one alone: it would refuse it again */
 	bool over_limit;   /* with OTA_EUNAVAIL: only this device may not register now */
 	struct {
-		int64_t id;   /* of the release or rollout; of a fetch: of the attempt's release */
+		int64_t id; /* of the release or rollout; of a fetch: of the attempt's release; of a
+			       dispatch that sends: of the attempt */
 		bool existed; /* it was there already, identical; or nothing had to change */
 		size_t count; /* devices edited, attempts withdrawn */
 		bool send;    /* a dispatch: the open attempt is to be told now */

@@ -257,7 +257,9 @@ enum prepared prepare_dispatch(struct committer *c, struct command *cmd)
 	case DISPATCH_LAPSE: ok = end_told(c, w, &x); break;
 	case DISPATCH_NOTHING: break;
 	}
-	cmd->out.send = what != DISPATCH_LAPSE;
+	cmd->out.send = ok && what != DISPATCH_LAPSE;
+	if (cmd->out.send)
+		cmd->out.id = w->next.attempt->id;
 	return ok ? PREPARED : prepare_fail_nomem(cmd);
 }
 

@@ -15,6 +15,9 @@
 
 #define BACKOFF_FIRST_MS 250
 #define BACKOFF_LAST_MS  30000
+/* Up for that long it was a good connection: the next is tried at once.  A broker that lets us in
+ * and closes (another client has our id, say) is not asked four times a second for ever. */
+#define STEADY_MS        10000
 #define SESSION_EXPIRY_S (14 * 86400)
 /* Messages the broker may send before the first is acknowledged: more than a batch. */
 #define RECEIVE_MAXIMUM 2000
@@ -27,6 +30,7 @@ void client_init(struct client *c)
 {
 	c->m = NULL;
 	c->up = c->ready = false;
+	c->in_flight = 0;
 	c->refusal[0] = c->tls_error[0] = '\0';
 	c->since_us = clock_service_us();
 	c->retry_at_ms = 0;
@@ -50,7 +54,10 @@ void client_drop(struct client *c, int64_t again_in_ms, const char *why)
 		mosquitto_destroy(c->m);
 	c->m = NULL;
 	c->up = c->ready = false;
+	c->in_flight = 0;
 	c->refusal[0] = c->tls_error[0] = '\0';
+	if (was_up && clock_mono_ms() - c->up_at_ms >= STEADY_MS)
+		c->backoff_ms = BACKOFF_FIRST_MS;
 	if (again_in_ms < 0) {
 		again_in_ms = jittered(c->backoff_ms);
 		c->backoff_ms =
@@ -90,7 +97,7 @@ static void on_connect(struct mosquitto *m, void *arg, int code, int flags,
 	c->up = true;
 	c->ready = false;
 	c->since_us = clock_service_us();
-	c->backoff_ms = BACKOFF_FIRST_MS;
+	c->up_at_ms = clock_mono_ms();
 	c->problem[0] = '\0';
 	log_event(LOG_INFO, "mqtt", "connected", "%s to %s:%d", c->id, c->cfg->host, c->cfg->port);
 	c->on_up(c);
@@ -175,6 +182,7 @@ static bool is_reachable(const struct client *c, char *why, size_t size)
 	return ok;
 }
 
+/* What the broker took, or refused: who may not write cmd/ota commands nobody. */
 static void on_publish(struct mosquitto *m, void *arg, int mid, int code,
 		       const mosquitto_property *properties)
 {
@@ -182,9 +190,18 @@ static void on_publish(struct mosquitto *m, void *arg, int mid, int code,
 
 	(void)m;
 	(void)mid;
-	(void)code;
 	(void)properties;
 	c->packets++;
+	c->in_flight--;
+	if (code < 0x80) {
+		c->problem[0] = '\0';
+		return;
+	}
+	if (!c->problem[0])
+		log_event(LOG_ERROR, "mqtt", "not_taken", "%s: the broker refused a message: %s",
+			  c->id, mosquitto_reason_string(code));
+	snprintf(c->problem, sizeof c->problem, "the broker refuses what it is to pass on: %s",
+		 mosquitto_reason_string(code));
 }
 
 /* libmosquitto's codes say "a TLS error" at the most; the reason is in its log alone. */
@@ -315,6 +332,31 @@ bool client_read(struct client *c)
 	unsigned seen = c->packets;
 
 	return c->m && check(c, mosquitto_loop_read(c->m, 1)) && c->packets != seen;
+}
+
+bool client_has_room(const struct client *c)
+{
+	int most = c->limits.unacknowledged;
+
+	return c->in_flight < (most > 0 && most < SEND_MAXIMUM ? most : SEND_MAXIMUM);
+}
+
+int client_publish(struct client *c, const char *topic, const char *payload, bool retain,
+		   uint32_t expiry_s)
+{
+	mosquitto_property *properties = NULL;
+	int rc = MOSQ_ERR_SUCCESS;
+
+	if (expiry_s > 0)
+		rc = mosquitto_property_add_int32(&properties, MQTT_PROP_MESSAGE_EXPIRY_INTERVAL,
+						  expiry_s);
+	if (rc == MOSQ_ERR_SUCCESS)
+		rc = mosquitto_publish_v5(c->m, NULL, topic, (int)strlen(payload), payload, 1,
+					  retain, properties);
+	if (rc == MOSQ_ERR_SUCCESS)
+		c->in_flight++;
+	mosquitto_property_free_all(&properties);
+	return rc;
 }
 
 void client_write(struct client *c)

@@ -39,15 +39,18 @@ struct client {
 	bool up;             /* the broker has accepted */
 	bool ready;          /* ... and sends what was subscribed to */
 	unsigned packets;    /* of those that were read, the ones that said something */
+	int in_flight;       /* published, and not acknowledged yet */
 	/* What the broker said of itself when it accepted; 0: it did not. */
 	struct client_limits {
 		uint32_t packet_bytes, session_s;
 		uint16_t unacknowledged;
 	} limits;
 	int64_t since_us;    /* up or down since then */
+	int64_t up_at_ms;    /* up: since then, by the clock that nobody sets */
 	int64_t retry_at_ms; /* down: when to try again */
 	int backoff_ms;
-	char problem[200];   /* why it is down; "" unknown */
+	char problem[200];   /* why it is down, or what is wrong while it is up; "" unknown, nothing
+			      */
 	char refusal[200];   /* what the broker answered instead of taking us; "" nothing */
 	char tls_error[160]; /* what the TLS library said last; "" nothing */
 };
@@ -58,6 +61,12 @@ void client_tend(struct client *c);
 /* Reads one packet, or what there is of it; false: nothing more is there now, or the connection
  * ended. */
 bool client_read(struct client *c);
+/* Whether a message would be on its way at once; else libmosquitto keeps it for who knows how long.
+ */
+bool client_has_room(const struct client *c);
+/* At QoS 1; EXPIRY_S 0: never.  A libmosquitto code.  It leaves with client_write(). */
+int client_publish(struct client *c, const char *topic, const char *payload, bool retain,
+		   uint32_t expiry_s);
 /* Sends what waits. */
 void client_write(struct client *c);
 /* Pings when it is time (which sends what waits, too). */

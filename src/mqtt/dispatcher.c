@@ -8,7 +8,6 @@
 #include "core/dispatch.h"
 
 #include <limits.h>
-#include <mqtt_protocol.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +18,10 @@
 #define LOOK_MS     5     /* at the fleet, in one turn */
 #define ROUND_MS    1000  /* from one round to the next, at least */
 #define LANE_MAX    16384 /* devices that wait of one rollout; the next round finds the others */
-#define OUTSTANDING 1000  /* commands with the committer */
+#define OUTSTANDING 1000  /* commands with the committer, or waiting for the broker */
+
+#define COMMAND_TOPIC_SIZE   300
+#define COMMAND_PAYLOAD_SIZE 700
 
 /* The devices of one rollout whose turn it may be. */
 struct lane {
@@ -33,7 +35,8 @@ struct lane {
 struct order {
 	struct command command;
 	struct dispatcher *dispatcher;
-	struct order *next; /* of the done ones */
+	struct order *next; /* of the done ones, or of those that are to be told */
+	int64_t until_ms;   /* of its window: what is told later is told anew */
 	char device_id[];
 };
 
@@ -54,9 +57,13 @@ struct dispatcher {
 	double tokens;
 	int64_t filled_ms, tend_ms;
 	/* with the committer, and back from it */
-	_Atomic size_t outstanding;
+	_Atomic size_t outstanding; /* the ready ones too */
 	pthread_mutex_t done_lock;
 	struct order *done; /* under done_lock */
+	/* Durable, and told as soon as the broker has room: what libmosquitto has cannot be taken
+	 * back, but whoever is not to be told any more is not told. */
+	struct order *ready, **ready_end;
+	size_t ready_count;
 };
 
 /* --- the command --- */
@@ -92,15 +99,17 @@ static bool write_command(const struct device *d, const struct release *r, const
 	return ok && n < COMMAND_TOPIC_SIZE;
 }
 
-bool dispatcher_command(struct fleet *f, const char *base_url, const char *device_id,
-			char topic[COMMAND_TOPIC_SIZE], char payload[COMMAND_PAYLOAD_SIZE])
+/* The topic and the payload for the device's attempt; false: it does not wait any more. */
+static bool find_command(struct fleet *f, const char *base_url, const char *device_id,
+			 int64_t attempt_id, char topic[COMMAND_TOPIC_SIZE],
+			 char payload[COMMAND_PAYLOAD_SIZE])
 {
 	bool ok = false;
 
 	fleet_plan_read(f);
 	const struct device *d = fleet_lock_device(f, device_id);
 	const struct attempt *a = d ? d->state.attempt : NULL;
-	const struct release *r = a ? fleet_release(f, a->release_id) : NULL;
+	const struct release *r = a && a->id == attempt_id ? fleet_release(f, a->release_id) : NULL;
 	if (r && !r->deleted && d->state.link && attempt_is_open(a->state) && a->commands > 0 &&
 	    !(fleet_is_stopped(f) && a->state == ATTEMPT_PENDING))
 		ok = write_command(d, r, base_url, topic, payload);
@@ -110,32 +119,42 @@ bool dispatcher_command(struct fleet *f, const char *base_url, const char *devic
 	return ok;
 }
 
-static int publish(struct dispatcher *d, const char *topic, const char *payload)
-{
-	mosquitto_property *properties = NULL;
-	int rc = mosquitto_property_add_int32(&properties, MQTT_PROP_MESSAGE_EXPIRY_INTERVAL,
-					      (uint32_t)d->cfg.command_timeout_s);
-
-	if (rc == MOSQ_ERR_SUCCESS)
-		rc = mosquitto_publish_v5(d->client.m, NULL, topic, (int)strlen(payload), payload,
-					  1, false, properties);
-	mosquitto_property_free_all(&properties);
-	return rc;
-}
-
-static void tell(struct dispatcher *d, const char *device_id)
+/* Who is not told is told again after its window, if it is still to be told. */
+static void tell(struct dispatcher *d, const struct order *o)
 {
 	char topic[COMMAND_TOPIC_SIZE], payload[COMMAND_PAYLOAD_SIZE];
+	int64_t left_ms = o->until_ms - clock_mono_ms();
 
-	if (!d->client.m || !d->client.up ||
-	    !dispatcher_command(d->cfg.fleet, d->base_url, device_id, topic, payload))
-		return; /* told again after its window, if it is still to be told */
-	int rc = publish(d, topic, payload);
+	if (left_ms <= 0 || !find_command(d->cfg.fleet, d->base_url, o->device_id,
+					  o->command.out.id, topic, payload))
+		return;
+	int rc = client_publish(&d->client, topic, payload, false,
+				(uint32_t)((left_ms + 999) / 1000));
 	if (rc == MOSQ_ERR_SUCCESS)
 		d->stats.commands++;
 	else
-		log_event(LOG_WARNING, "mqtt", "not_sent", "command for device %s: %s", device_id,
-			  mosquitto_strerror(rc));
+		log_event(LOG_WARNING, "mqtt", "not_sent", "command for device %s: %s",
+			  o->device_id, mosquitto_strerror(rc));
+}
+
+static bool is_up(const struct dispatcher *d)
+{
+	return d->client.m && d->client.up;
+}
+
+static void tell_ready(struct dispatcher *d)
+{
+	while (d->ready && (!is_up(d) || client_has_room(&d->client))) {
+		struct order *o = d->ready;
+		d->ready = o->next;
+		if (!d->ready)
+			d->ready_end = &d->ready;
+		d->ready_count--;
+		if (is_up(d))
+			tell(d, o);
+		free(o);
+		d->outstanding--;
+	}
 }
 
 /* --- orders: with the committer, and back --- */
@@ -181,19 +200,27 @@ static bool order_submit(struct dispatcher *d, const char *device_id)
 
 static void take_done(struct dispatcher *d)
 {
+	int64_t until_ms = clock_mono_ms() + d->cfg.command_timeout_s * 1000;
+
 	pthread_mutex_lock(&d->done_lock);
 	struct order *o = d->done, *next;
 	d->done = NULL;
 	pthread_mutex_unlock(&d->done_lock);
 	for (; o; o = next) {
 		next = o->next;
-		if (o->command.code == OTA_OK && o->command.out.send)
-			tell(d, o->device_id);
-		else
-			d->tokens += 1; /* nobody was told */
+		if (o->command.code == OTA_OK && o->command.out.send) {
+			o->next = NULL;
+			o->until_ms = until_ms;
+			*d->ready_end = o;
+			d->ready_end = &o->next;
+			d->ready_count++;
+			continue;
+		}
+		d->tokens += 1; /* nobody was told */
 		free(o);
 		d->outstanding--;
 	}
+	tell_ready(d);
 }
 
 /* --- lanes --- */
@@ -406,8 +433,7 @@ static void on_up(struct client *c)
 	char payload[100];
 
 	snprintf(payload, sizeof payload, "{\"online\":true,\"version\":\"%s\"}", PAKU_VERSION);
-	(void)mosquitto_publish_v5(c->m, NULL, d->will_topic, (int)strlen(payload), payload, 1,
-				   true, NULL);
+	(void)client_publish(c, d->will_topic, payload, true, 0);
 }
 
 static void on_message(struct client *c, const struct mosquitto_message *m)
@@ -434,11 +460,11 @@ int dispatcher_turn(struct dispatcher *d)
 		;
 	take_done(d);
 	/* Nobody is told while nobody can be. */
-	if (d->client.m && d->client.up) {
+	if (is_up(d)) {
 		more = look(d);
 		send_orders(d);
 	}
-	d->stats.waiting = (int64_t)d->waiting;
+	d->stats.waiting = (int64_t)(d->waiting + d->ready_count);
 	client_write(&d->client);
 	return more ? 0 : TURN_MS;
 }
@@ -465,6 +491,7 @@ enum ota_code dispatcher_new(const struct dispatcher_config *cfg, struct dispatc
 	client_init(&d->client);
 	d->filled_ms = clock_mono_ms();
 	d->shard = FLEET_SHARDS;
+	d->ready_end = &d->ready;
 	*out = d;
 	return OTA_OK;
 }
@@ -479,15 +506,14 @@ void dispatcher_end(struct dispatcher *d)
 	struct pollfd wake = {.fd = d->cfg.wake_fd, .events = POLLIN};
 	uint64_t n;
 
-	for (take_done(d); d->outstanding > 0; take_done(d))
+	for (take_done(d); d->outstanding > d->ready_count; take_done(d))
 		if (poll(&wake, 1, TURN_MS) > 0)
 			(void)!read(d->cfg.wake_fd, &n, sizeof n);
 	lanes_sweep(d, true);
-	if (d->client.m && d->client.up)
-		(void)mosquitto_publish_v5(d->client.m, NULL, d->will_topic,
-					   (int)strlen(d->client.will_payload),
-					   d->client.will_payload, 1, true, NULL);
+	if (is_up(d))
+		(void)client_publish(&d->client, d->will_topic, d->client.will_payload, true, 0);
 	client_fini(&d->client);
+	tell_ready(d); /* nobody any more */
 }
 
 void dispatcher_free(struct dispatcher **dp)

@@ -6,8 +6,9 @@
  * a change of the plan, else in rounds), and hears of devices that come online.  Each becomes a
  * command (COMMAND_DISPATCH) at its turn: rollouts of the highest priority first, which take
  * turns, at most so many a second.  Only when
- * the attempt is durable is cmd/ota published, with Message Expiry, and only if it still waits by
- * then.  The MQTT thread alone; the committer's thread only hands back what is done.
+ * the attempt is durable is cmd/ota published, with Message Expiry, as soon as the broker has room
+ * for it, and only if it still waits by then.  The MQTT thread alone; the committer's thread only
+ * hands back what is done.
  */
 #pragma once
 
@@ -47,12 +48,3 @@ void dispatcher_free(struct dispatcher **d);
 
 const struct client *dispatcher_client(const struct dispatcher *d);
 const struct dispatcher_stats *dispatcher_stats(const struct dispatcher *d);
-
-/*
- * The topic and the payload of a command for the device's open attempt; false: there is none that
- * waits.  Any thread.  Sizes as below.
- */
-#define COMMAND_TOPIC_SIZE   300
-#define COMMAND_PAYLOAD_SIZE 700
-bool dispatcher_command(struct fleet *f, const char *base_url, const char *device_id,
-			char topic[COMMAND_TOPIC_SIZE], char payload[COMMAND_PAYLOAD_SIZE]);

@@ -263,7 +263,8 @@ void mqtt_write_status(void *ctx, struct buf *b)
 	pthread_mutex_lock(&m->lock);
 	time_format(m->since_us, since);
 	if (m->up)
-		snprintf(text, sizeof text, "connected since %s", since);
+		snprintf(text, sizeof text, "connected since %s%s%s", since,
+			 m->problem[0] ? ", but " : "", m->problem);
 	else
 		snprintf(text, sizeof text, "connecting since %s: %s", since,
 			 m->problem[0] ? m->problem : "not connected yet");

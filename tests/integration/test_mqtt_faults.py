@@ -356,6 +356,22 @@ def test_tls_and_a_password(tmp_path, far, secure):
     wait_for(lambda: len(service.list("devices")) == 50, "the devices")
 
 
+def test_a_broker_that_does_not_let_us_command_is_told_of(tmp_path, far):
+    (tmp_path / "acl").write_text("topic readwrite +/edge/+/status\ntopic readwrite +/ota-service/status\n"
+                                  "topic read #\n")
+    broker = Broker(tmp_path, "allow_anonymous true\nacl_file %s\n" % (tmp_path / "acl"))
+    service = far(broker.port)
+    service.mqtt_port = broker.port
+    device = Device(service)
+    service.release(images.esp32("2.0.0"), "2.0.0")
+    service.rollout("2.0.0")
+    health = wait_for(lambda: "refuses" in (h := service.ok("GET", "/health")["mqtt"]) and h, "the reason")
+    assert health.startswith("connected since") and "Not authorized" in health, health
+    assert "mqtt not_taken" in service.log()
+    device.close()
+    broker.close()
+
+
 @pytest.fixture
 def choosy(tmp_path):
     """A broker that takes only whom its authority knows."""
@@ -377,6 +393,8 @@ def test_a_broker_is_shown_a_certificate(tmp_path, far, choosy):
 
 @pytest.mark.parametrize("name,env,why", [
     ("client", {"OTA_MQTT_CA": "other.pem"}, "certificate verify failed"),
+    ("stranger", {}, "unknown ca"),
+    ("client", {"OTA_MQTT_CERT": "", "OTA_MQTT_KEY": ""}, "certificate required"),
     ("client", {"OTA_MQTT_CERT": "nowhere.pem"}, "the file of OTA_MQTT_CERT cannot be read")])
 def test_the_reason_why_tls_failed_is_told(tmp_path, choosy, name, env, why):
     paths = {key: tmp_path / value if value else "" for key, value in env.items()}
