@@ -215,5 +215,9 @@ OTA_MUST_USE enum ota_code checkin_apply(struct committer *c, struct device_work
 OTA_MUST_USE bool link_note(struct committer *c, struct device_work *w, const struct via *via,
 			    enum presence presence, bool *changed);
 
+/* The hashes of the newest messages that mattered, to know another copy of one by. */
+bool link_has_heard(const struct device_link *l, uint64_t hash); /* l may be NULL, hash 0 */
+void link_hear(struct device_link *l, uint64_t hash);
+
 /* Adds the row of the device to the batch, as work->next says. */
 OTA_MUST_USE bool put_device(struct committer *c, struct device_work *w);

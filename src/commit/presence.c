@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "core/dispatch.h"
 #include "core/runs.h"
 
@@ -76,6 +77,20 @@ bool link_note(struct committer *c, struct device_work *w, const struct via *via
 	if (came && a && attempt_is_open(a->state) && a->commands > 0 && !attempt_tell(c, w, false))
 		return false;
 	return state_set_link(&w->next, &l);
+}
+
+bool link_has_heard(const struct device_link *l, uint64_t hash)
+{
+	for (int i = 0; l && hash && i < HEARD_MAX; i++)
+		if (l->heard[i] == hash)
+			return true;
+	return false;
+}
+
+void link_hear(struct device_link *l, uint64_t hash)
+{
+	memmove(l->heard + 1, l->heard, sizeof l->heard - sizeof l->heard[0]);
+	l->heard[0] = hash;
 }
 
 /* --- status messages --- */
@@ -158,15 +173,61 @@ static bool note_restart(struct committer *c, struct device_work *w, const struc
 	       attempt_tell(c, w, false);
 }
 
+/* What ran since which boot; 0: no boot_id, and nothing to know another copy by. */
+static uint64_t birth_hash(const struct checkin *in)
+{
+	return in->boot_hash
+		       ? hash64_mix(in->boot_hash ^ hash64(in->version, strlen(in->version))) | 1
+		       : 0;
+}
+
+/*
+ * A broker sends again what it heard no acknowledgement of: with it a birth message that is older
+ * than what the device has said since.  The device is there, but that is no news of what it runs.
+ * Only beside words about an update: a boot_id that never changes must hide nothing for long.
+ */
+static bool is_birth_copy(const struct committer *c, const struct device_work *w, uint64_t hash)
+{
+	const struct device_link *l = w->next.link;
+
+	return link_has_heard(l, hash) && l->heard_us &&
+	       c->batch.now_us - l->heard_us < c->cfg.install_grace_s * US_PER_S;
+}
+
+static bool remember_birth(struct device_work *w, uint64_t hash)
+{
+	struct device_link l = *w->next.link;
+
+	link_hear(&l, hash);
+	return state_set_link(&w->next, &l);
+}
+
+/* It is there, and no more than that. */
+static enum prepared prepare_sight(struct committer *c, struct command *cmd, struct device_work *w)
+{
+	bool changed = false;
+
+	if (!link_note(c, w, &cmd->status.via, PRESENCE_ONLINE, &changed) ||
+	    (changed && !put_device(c, w)))
+		return prepare_fail_nomem(cmd);
+	fleet_touch(c->fleet, w->device, c->batch.now_us);
+	return PREPARED;
+}
+
 static enum prepared prepare_birth(struct committer *c, struct command *cmd, struct device_work *w)
 {
 	const struct checkin *in = &cmd->status.facts;
+	uint64_t hash = birth_hash(in);
 	bool changed = w->added || checkin_has_news(in, &w->next, c->batch.now_us);
+	bool is_new = changed && hash && !link_has_heard(w->next.link, hash);
 	size_t before = c->batch.store.change_count;
 
+	if (is_birth_copy(c, w, hash))
+		return prepare_sight(c, cmd, w);
 	note_birth(c, w, in);
 	if (!note_restart(c, w, in) ||
-	    !link_note(c, w, &cmd->status.via, PRESENCE_ONLINE, &changed))
+	    !link_note(c, w, &cmd->status.via, PRESENCE_ONLINE, &changed) ||
+	    (is_new && !remember_birth(w, hash)))
 		return prepare_fail_nomem(cmd);
 	cmd->code = checkin_apply(c, w, in, false, &cmd->err);
 	if (cmd->code != OTA_OK)

@@ -136,14 +136,6 @@ static enum stepped record_unsolicited(struct committer *c, struct device_work *
 	return attempt_step(c, w, &a, word) == STEPPED_NOMEM ? STEPPED_NOMEM : STEPPED;
 }
 
-static bool was_heard(const struct device_link *l, uint64_t hash)
-{
-	for (int i = 0; l && hash && i < HEARD_MAX; i++)
-		if (l->heard[i] == hash)
-			return true;
-	return false;
-}
-
 static bool ends_attempt(enum attempt_event e)
 {
 	return e == EVENT_REPORT_SUCCESS || e == EVENT_REPORT_FAILED ||
@@ -158,7 +150,7 @@ static bool ends_attempt(enum attempt_event e)
  */
 static bool is_copy(const struct device_work *w, const struct report *r, const struct attempt *a)
 {
-	if (!was_heard(w->next.link, r->hash))
+	if (!link_has_heard(w->next.link, r->hash))
 		return false;
 	if (r->stamped || !a)
 		return true;
@@ -185,11 +177,10 @@ static bool note_via(struct committer *c, struct device_work *w, const struct re
 
 	if (!link_note(c, w, &r->via, PRESENCE_ONLINE, changed))
 		return false;
-	if (!matters || !r->hash || was_heard(w->next.link, r->hash))
+	if (!matters || !r->hash || link_has_heard(w->next.link, r->hash))
 		return true;
 	l = *w->next.link;
-	memmove(l.heard + 1, l.heard, sizeof l.heard - sizeof l.heard[0]);
-	l.heard[0] = r->hash;
+	link_hear(&l, r->hash);
 	l.heard_us = c->batch.now_us;
 	*changed = true;
 	return state_set_link(&w->next, &l);

@@ -86,7 +86,7 @@ struct device_link {
 	int64_t conflict_us;    /* ... as was last seen then */
 	/* The newest messages that moved or ended an attempt, by their hashes: copies are known. */
 	uint64_t heard[HEARD_MAX]; /* the newest first; 0: none */
-	int64_t heard_us;          /* when the newest came; 0: never */
+	int64_t heard_us;          /* when the newest about an attempt came; 0: never */
 };
 
 struct string_list {

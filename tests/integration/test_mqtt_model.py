@@ -62,6 +62,7 @@ class Device:
         self.site = self.other = self.form = None
         self.online, self.torn = False, False  # torn: the conflict is of this minute
         self.attempts, self.heard, self.events = [], [], []
+        self.spoke = False       # of an attempt
         self.ran = None          # the version of the success that stands
         self.failed_at = set()   # versions that wait after a failure, until somebody says `retry`
 
@@ -113,6 +114,10 @@ class Device:
 
     def birth(self, site, form, version, boot):
         self.heard_at(site, form)
+        if (version, boot) in self.heard and self.spoke:
+            return  # another copy of what it said before
+        if (version, boot) not in self.heard and not (self.known and (version, boot) == (self.version, self.boot)):
+            self.heard = [(version, boot), *self.heard][:KNOWN_COPIES]
         rebooted = self.boot not in (None, boot)
         self.boot = boot
         if not self.known:
@@ -134,6 +139,8 @@ class Device:
             a.settled = True
         elif version == a.came_from and rebooted and a.status in ("installing", "success"):
             self.step(a, "rolled_back")
+        elif version != a.came_from and rebooted and a.status == "installing":
+            self.step(a, "failed", reported=False)  # it runs what it did not install
 
     # --- what it says of an attempt ---
 
@@ -194,7 +201,7 @@ class Device:
             # It may say the same of each try, but not of one that it has not begun.
             copy = word in ENDS and not a.has_begun()
         late = False
-        if a and not version and not said.get("attempt_id") and self.heard:
+        if a and not version and not said.get("attempt_id") and self.spoke:
             if not a.has_begun() and word and not (a.accepted and word != "rolled_back"):
                 late = True
         if not copy:
@@ -203,6 +210,7 @@ class Device:
             if word in ENDS and (a or not says_nothing) or (moves and not late) or (
                     not a and not says_nothing):
                 if said["key"] not in self.heard:
+                    self.spoke = True
                     self.heard = [said["key"], *self.heard][:KNOWN_COPIES]
             if a and not late:
                 self.step(a, word, accepted)
@@ -233,6 +241,7 @@ class World:
         self.places = {i: (dice.choice(("paku", "van")), dice.choice(("edge", "edge", "devices")))
                        for i in self.devices}
         self.sent = {i: [] for i in self.devices}
+        self.births = {i: [] for i in self.devices}
         self.thinned, self.born = set(), set()
         self.rejected = collections.Counter()
         self.target = self.rollout = None
@@ -295,7 +304,7 @@ class World:
         """One message at random; what names the model and what the service hears say the same."""
         d, dice = self.devices[i], self.dice
         kind = dice.choice(("copy", "copy", "status", "progress", "progress", "progress", "result",
-                            "birth", "will", "garbage"))
+                            "birth", "birth copy", "will", "garbage"))
         if kind == "copy" and self.sent[i]:
             ends = [x for x in self.sent[i] if x[0]["word"] in ENDS and "mark" not in x[1]]
             said, payload, place = dice.choice(ends[-5:] if ends and dice.random() < 0.5
@@ -336,6 +345,12 @@ class World:
                          "version": body.get("version") or body["target_version"],
                          "stamped": body.get("timestamp", 0) > 1e9,
                          "attempt_id": body.get("attempt_id")}, body)
+        elif kind == "birth copy":
+            for version, boot, payload, place in self.births[i][-4:]:
+                if (version, boot) in d.heard and d.spoke and dice.random() < 0.5:
+                    self.publish(i, place, "status", payload)
+                    d.birth(*place, version, boot)
+                    self.thinned.discard(i)
         elif kind == "birth" and i != "stranger" and i not in self.born:
             a = d.trying()
             self.birth(i, dice.choice([d.version] + ([a.version, a.came_from] if a else
@@ -361,8 +376,9 @@ class World:
         place = self.place(i)
         retain = retain and i != "twin"  # of two copies one is old, and comes after each start
         self.clock += 1
-        self.publish(i, place, "status", json.dumps({
-            "device_model": "esp32", "firmware_version": version, "boot_id": self.clock}), retain)
+        payload = json.dumps({"device_model": "esp32", "firmware_version": version, "boot_id": self.clock})
+        self.publish(i, place, "status", payload, retain)
+        self.births[i].append((version, self.clock, payload, place))
         self.devices[i].birth(*place, version, self.clock)
         self.thinned.discard(i)
 

@@ -197,20 +197,26 @@ def test_a_broker_that_acknowledges_nothing(service, broker):
     assert broker.commands()[before:] == ["paku/edge/d00/cmd/ota"]
 
 
-def said(version):
-    """What a device says from its birth message to its result."""
-    return [("status", {"device_model": "esp32", "firmware_version": "1.0.0", "boot_id": 1}),
-            ("ota/status", {"timestamp": 1790000001, "status": "accepted", "version": version}),
-            ("ota/progress", {"timestamp": 1790000002, "state": "Downloading", "percent": 40}),
-            ("ota/progress", {"timestamp": 1790000003, "state": "Installing", "percent": 100}),
-            ("ota/result", {"timestamp": 1790000004, "version": version, "success": True, "result_code": 0}),
-            ("status", {"device_model": "esp32", "firmware_version": version, "boot_id": 2})]
+def birth(version, boot):
+    return "status", {"device_model": "esp32", "firmware_version": version, "boot_id": boot}
 
 
-def test_a_broker_that_redelivers_everything(service, broker):
+BEGUN = [("ota/status", {"timestamp": 1790000001, "status": "accepted", "version": "2.0.0"}),
+         ("ota/progress", {"timestamp": 1790000002, "state": "Downloading", "percent": 40}),
+         ("ota/progress", {"timestamp": 1790000003, "state": "Installing", "percent": 100})]
+GOOD = ("ota/result", {"timestamp": 1790000004, "version": "2.0.0", "success": True, "result_code": 0})
+BACK = ("ota/status", {"timestamp": 1790000005, "status": "rolled_back", "version": "2.0.0"})
+
+
+@pytest.mark.parametrize("words,status,runs", [
+    ([birth("1.0.0", 1), *BEGUN, GOOD, birth("2.0.0", 2)], "success", "2.0.0"),
+    ([birth("1.0.0", 1), *BEGUN, GOOD], "success", "2.0.0"),  # not started anew yet
+    ([birth("1.0.0", 1), *BEGUN, birth("2.0.0", 2), BACK], "rolled_back", "1.0.0"),
+    ([birth("1.0.0", 1), *BEGUN, GOOD, birth("1.0.0", 2)], "rolled_back", "1.0.0")],
+    ids=["success", "before the restart", "rolled back", "back unseen"])
+def test_a_broker_that_redelivers_everything(service, broker, words, status, runs):
     """On each connection all that it ever had, acknowledged or not: nothing counts twice."""
     service.start()
-    words = said("2.0.0")
     service.release(images.esp32("2.0.0"), "2.0.0")
     service.rollout("2.0.0")
     line = broker.collecting()
@@ -218,21 +224,22 @@ def test_a_broker_that_redelivers_everything(service, broker):
     wait_for(broker.commands, "the command")
     for number, (tail, payload) in enumerate(words[1:], 2):
         line.say(number, "paku/edge/d00/" + tail, payload)
-    wait_for(lambda: broker.acknowledged >= {1, 2, 3, 4, 5, 6}, "all to be acknowledged")
+    everything = set(range(1, len(words) + 1))
+    wait_for(lambda: broker.acknowledged >= everything, "all to be acknowledged")
 
     def picture():
         return (service.list("updates"), [e["event_type"] for e in service.list("events", device_id="d00")],
                 service.list("devices")[0]["current_firmware_version"])
 
     before = picture()
-    assert before[0][0]["status"] == "success" and before[2] == "2.0.0", before
+    assert [u["status"] for u in before[0]] == [status] and before[2] == runs, before
     for again in range(3):
         line.close()
         line = broker.collecting()
         broker.acknowledged.clear()
-        for number, (tail, payload) in enumerate(words[1:], 2):
+        for number, (tail, payload) in enumerate(words, 1):
             line.say(number, "paku/edge/d00/" + tail, payload, again=True)
-        wait_for(lambda: broker.acknowledged >= {2, 3, 4, 5, 6}, "all to be acknowledged")
+        wait_for(lambda: broker.acknowledged >= everything, "all to be acknowledged")
         assert picture() == before
     assert len(broker.commands()) == 1
 
