@@ -144,8 +144,15 @@ static enum prepared prepare_retained(struct committer *c, struct command *cmd,
 
 static enum prepared prepare_gone(struct committer *c, struct command *cmd, struct device_work *w)
 {
-	bool changed = false;
+	bool changed = w->added;
 
+	/* One that is first heard of as it goes is what it says; of one that is known the birth
+	 * message is newer than the last will that was left with it. */
+	if (w->added) {
+		cmd->code = checkin_apply(c, w, &cmd->status.facts, false, &cmd->err);
+		if (cmd->code != OTA_OK)
+			return PREPARED_FAIL;
+	}
 	if (!link_note(c, w, &cmd->status.via, PRESENCE_OFFLINE, &changed) ||
 	    (changed && !put_device(c, w)))
 		return prepare_fail_nomem(cmd);

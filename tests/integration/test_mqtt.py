@@ -187,6 +187,17 @@ def test_who_is_offline_is_told_when_it_comes(service):
         client.close()
 
 
+def test_who_is_first_heard_of_as_it_goes_is_known_as_what_it_says(service):
+    client = Client(service.mqtt_port)
+    client.publish("paku/edge/gone/status", {"device_model": "esp32", "firmware_version": "1.0.0", "online": False})
+    row = wait_for(lambda: service.list("devices"), "the device")[0]
+    assert (row["device_model"], row["current_firmware_version"], row["online"]) == ("esp32", "1.0.0", False)
+    assert service.events("gone") == ["device_registered"]
+    released(service)
+    assert service.explain("gone")["sentence"].endswith("and will be told when it connects.")
+    client.close()
+
+
 def test_a_deactivated_rollout_sends_nothing_more(services):
     service = services(env={"OTA_COMMAND_TIMEOUT_S": 1})
     device = Device(service)
