@@ -44,6 +44,10 @@ struct paku_updater {
 	void *ctx;
 	const char *site, *version;
 	struct paku_identity id;
+	/* For the MQTT client: its last will (PAKU_MQTT_WILL, retained) and its subscription (QoS
+	 * 1);
+	 * "" if site or id is too long. */
+	char status_topic[PAKU_TOPIC_SIZE], command_topic[PAKU_TOPIC_SIZE];
 	/* While an update runs: what it is about.  Set by the command, cleared by the end. */
 	volatile bool open;
 	struct paku_offer offer;
@@ -55,12 +59,8 @@ struct paku_updater {
 void paku_updater_init(struct paku_updater *u, const struct paku_updater_io *io, const char *site,
 		       const struct paku_identity *id, const char *version);
 
-/* Of this device: paku_mqtt_topic(). */
-bool paku_updater_topic(const struct paku_updater *u, char *out, size_t size,
-			enum paku_topic which);
-
-/* After each connect; the command's topic is subscribed to (QoS 1) and PAKU_MQTT_WILL is the last
- * will, retained.  Says who we are, and how the update ended that this start is the end of. */
+/* After each connect, with command_topic subscribed to.  Says who we are, and how the update ended
+ * that this start is the end of. */
 void paku_updater_connected(struct paku_updater *u);
 
 /* A message came on the command's topic.  True if it is to be run now. */

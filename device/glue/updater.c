@@ -23,18 +23,19 @@ void paku_updater_init(struct paku_updater *u, const struct paku_updater_io *io,
 	u->site = site;
 	u->id = *id;
 	u->version = version;
-}
-
-bool paku_updater_topic(const struct paku_updater *u, char *out, size_t size, enum paku_topic which)
-{
-	return paku_mqtt_topic(out, size, u->site, u->id.device_id, which);
+	if (!paku_mqtt_topic(u->status_topic, sizeof u->status_topic, site, id->device_id,
+			     PAKU_TOPIC_STATUS))
+		u->status_topic[0] = '\0';
+	if (!paku_mqtt_topic(u->command_topic, sizeof u->command_topic, site, id->device_id,
+			     PAKU_TOPIC_COMMAND))
+		u->command_topic[0] = '\0';
 }
 
 static bool say(struct paku_updater *u, enum paku_topic which, const char *payload)
 {
 	char topic[PAKU_TOPIC_SIZE];
 
-	return paku_updater_topic(u, topic, sizeof topic, which) &&
+	return paku_mqtt_topic(topic, sizeof topic, u->site, u->id.device_id, which) &&
 	       u->io->publish(u, topic, payload, which == PAKU_TOPIC_STATUS);
 }
 

@@ -214,9 +214,25 @@ static void commands_that_are_not_run(void **state)
 	says_born("1.0.0", 7, "");
 }
 
+static void its_topics(void **state)
+{
+	static const struct paku_updater_io io;
+	static char site[PAKU_TOPIC_SIZE + 1];
+	struct paku_updater u = {0};
+
+	(void)state;
+	assert_string_equal(world.u.status_topic, "paku/edge/dev/status");
+	assert_string_equal(world.u.command_topic, "paku/edge/dev/cmd/ota");
+	memset(site, 's', sizeof site - 1);
+	paku_updater_init(&u, &io, site, &world.u.id, "1.0.0");
+	assert_string_equal(u.status_topic, "");
+	assert_string_equal(u.command_topic, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(its_topics, fresh),
 		cmocka_unit_test_setup(an_update, fresh),
 		cmocka_unit_test_setup(what_fails_is_told_and_can_be_tried_again, fresh),
 		cmocka_unit_test_setup(the_old_version_after_a_restart, fresh),

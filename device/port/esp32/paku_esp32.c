@@ -158,3 +158,16 @@ void paku_esp32_begin(struct paku_updater *u, const char *site, const char *devi
 	io = (struct paku_updater_io){publish, install, keep, kept, confirm, restart, now_ms};
 	paku_updater_init(u, &io, site, &id, version);
 }
+
+static void run(void *u)
+{
+	paku_updater_run(u);
+	vTaskDelete(NULL);
+}
+
+void paku_esp32_run(struct paku_updater *u)
+{
+	/* Without memory for it the device starts anew, and is told again. */
+	ESP_ERROR_CHECK(xTaskCreate(run, "paku_ota", 8192, u, 5, NULL) == pdPASS ? ESP_OK
+										 : ESP_ERR_NO_MEM);
+}

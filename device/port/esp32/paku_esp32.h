@@ -19,6 +19,9 @@ void paku_esp32_begin(struct paku_updater *u, const char *site, const char *devi
 				      const char *payload, bool retain),
 		      void (*busy)(void));
 
+/* paku_updater_run() in a task of its own: when a command came, and for those without a loop(). */
+void paku_esp32_run(struct paku_updater *u);
+
 #ifdef __cplusplus
 }
 #endif

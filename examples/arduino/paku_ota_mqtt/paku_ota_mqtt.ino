@@ -9,7 +9,6 @@
 WiFiClient line;
 PubSubClient mqtt(line);
 paku_updater updater;
-char statusTopic[PAKU_TOPIC_SIZE], commandTopic[PAKU_TOPIC_SIZE];
 
 bool publish(paku_updater *, const char *topic, const char *payload, bool retain) {
 	return mqtt.publish(topic, payload, retain);
@@ -21,9 +20,10 @@ void onMessage(char *, uint8_t *payload, unsigned int length) {
 	paku_updater_command(&updater, (const char *)payload, length);
 }
 void connectBroker() { // `false`: the session is kept, and a command waits in it
-	if (!mqtt.connect("esp32_001", "user", "password", statusTopic, 1, true, PAKU_MQTT_WILL, false))
+	if (!mqtt.connect("esp32_001", "user", "password", updater.status_topic, 1, true,
+			  PAKU_MQTT_WILL, false))
 		return delay(5000);
-	mqtt.subscribe(commandTopic, 1);
+	mqtt.subscribe(updater.command_topic, 1);
 	paku_updater_connected(&updater);
 }
 void setup() {
@@ -32,8 +32,6 @@ void setup() {
 	mqtt.setCallback(onMessage);
 	mqtt.setBufferSize(1024);
 	paku_esp32_begin(&updater, "paku", "esp32_001", "esp32", VERSION, publish, keepAlive);
-	paku_updater_topic(&updater, statusTopic, sizeof statusTopic, PAKU_TOPIC_STATUS);
-	paku_updater_topic(&updater, commandTopic, sizeof commandTopic, PAKU_TOPIC_COMMAND);
 }
 void loop() {
 	if (WiFi.status() == WL_CONNECTED && !mqtt.connected())

@@ -2,25 +2,16 @@
 #include "paku_ota.h"
 
 #include "esp_app_desc.h"
-#include "freertos/FreeRTOS.h"
-#include "freertos/task.h"
 #include "mqtt_client.h"
 #include "paku_esp32.h"
 
 static esp_mqtt_client_handle_t mqtt;
 static struct paku_updater updater;
-static char status_topic[PAKU_TOPIC_SIZE], command_topic[PAKU_TOPIC_SIZE];
 
 static bool publish(struct paku_updater *u, const char *topic, const char *payload, bool retain)
 {
 	(void)u;
 	return esp_mqtt_client_publish(mqtt, topic, payload, 0, 1, retain) >= 0;
-}
-
-static void update_task(void *arg)
-{
-	paku_updater_run(&updater);
-	vTaskDelete(arg);
 }
 
 static void on_mqtt(void *arg, esp_event_base_t base, int32_t id, void *data)
@@ -29,11 +20,11 @@ static void on_mqtt(void *arg, esp_event_base_t base, int32_t id, void *data)
 
 	(void)arg, (void)base;
 	if (id == MQTT_EVENT_CONNECTED) {
-		esp_mqtt_client_subscribe(mqtt, command_topic, 1);
+		esp_mqtt_client_subscribe(mqtt, updater.command_topic, 1);
 		paku_updater_connected(&updater);
 	} else if (id == MQTT_EVENT_DATA && event->data_len == event->total_data_len &&
 		   paku_updater_command(&updater, event->data, (size_t)event->data_len)) {
-		xTaskCreate(update_task, "paku_ota", 8192, NULL, 5, NULL);
+		paku_esp32_run(&updater); /* in a task of its own: this one is the client's */
 	}
 }
 
@@ -41,13 +32,11 @@ void paku_ota_start(const char *uri, const char *device_id, const char *model)
 {
 	paku_esp32_begin(&updater, "paku", device_id, model, esp_app_get_description()->version,
 			 publish, NULL);
-	paku_updater_topic(&updater, status_topic, sizeof status_topic, PAKU_TOPIC_STATUS);
-	paku_updater_topic(&updater, command_topic, sizeof command_topic, PAKU_TOPIC_COMMAND);
 	esp_mqtt_client_config_t config = {
 		.broker.address.uri = uri,
 		.credentials.client_id = device_id,
 		.session.disable_clean_session = true, /* a command waits in it */
-		.session.last_will = {.topic = status_topic,
+		.session.last_will = {.topic = updater.status_topic,
 				      .msg = PAKU_MQTT_WILL,
 				      .qos = 1,
 				      .retain = 1},

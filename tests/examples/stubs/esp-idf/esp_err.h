@@ -9,7 +9,8 @@
 #include <stdlib.h>
 
 typedef int esp_err_t;
-#define ESP_OK 0
+#define ESP_OK	       0
+#define ESP_ERR_NO_MEM 0x101
 #define ESP_ERROR_CHECK(x)                                                                         \
 	do {                                                                                       \
 		if ((x) != ESP_OK)                                                                 \

@@ -7,4 +7,5 @@
 typedef uint32_t TickType_t;
 typedef int BaseType_t;
 typedef unsigned UBaseType_t;
+#define pdPASS            1
 #define pdMS_TO_TICKS(ms) ((TickType_t)(ms))
