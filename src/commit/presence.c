@@ -183,9 +183,10 @@ static bool note_restart(struct committer *c, struct device_work *w, const struc
 /* What ran since which boot; 0: no boot_id, and nothing to know another copy by. */
 static uint64_t birth_hash(const struct checkin *in)
 {
-	return in->boot_hash
-		       ? hash64_mix(in->boot_hash ^ hash64(in->version, strlen(in->version))) | 1
-		       : 0;
+	uint64_t boot = in->boot_hash;
+
+	/* Not alike: a boot_id may be the version itself. */
+	return boot ? (hash64_mix(boot) ^ hash64(in->version, strlen(in->version))) | 1 : 0;
 }
 
 /*

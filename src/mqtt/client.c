@@ -277,7 +277,9 @@ static int connect_v5(struct client *c)
 
 static bool check(struct client *c, int rc)
 {
-	const char *text = rc == MOSQ_ERR_ERRNO ? strerror(errno) : mosquitto_strerror(rc);
+	const char *text = rc == MOSQ_ERR_ERRNO       ? strerror(errno)
+			   : rc == MOSQ_ERR_KEEPALIVE ? "the broker does not answer any more"
+						      : mosquitto_strerror(rc);
 	char why[200];
 
 	if (rc == MOSQ_ERR_SUCCESS && !c->refusal[0])

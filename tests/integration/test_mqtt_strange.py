@@ -212,8 +212,9 @@ BACK = ("ota/status", {"timestamp": 1790000005, "status": "rolled_back", "versio
     ([birth("1.0.0", 1), *BEGUN, GOOD, birth("2.0.0", 2)], "success", "2.0.0"),
     ([birth("1.0.0", 1), *BEGUN, GOOD], "success", "2.0.0"),  # not started anew yet
     ([birth("1.0.0", 1), *BEGUN, birth("2.0.0", 2), BACK], "rolled_back", "1.0.0"),
-    ([birth("1.0.0", 1), *BEGUN, GOOD, birth("1.0.0", 2)], "rolled_back", "1.0.0")],
-    ids=["success", "before the restart", "rolled back", "back unseen"])
+    ([birth("1.0.0", 1), *BEGUN, GOOD, birth("1.0.0", 2)], "rolled_back", "1.0.0"),
+    ([birth("1.0.0", "1.0.0"), *BEGUN, birth("2.0.0", "2.0.0")], "success", "2.0.0")],
+    ids=["success", "before the restart", "rolled back", "back unseen", "boots named like versions"])
 def test_a_broker_that_redelivers_everything(service, broker, words, status, runs):
     """On each connection all that it ever had, acknowledged or not: nothing counts twice."""
     service.start()
