@@ -15,8 +15,8 @@
 /* Reasons after which something is still to come. */
 static bool is_final(const char *reason)
 {
-	static const char *const open[] = {"offered", "in_progress", "installing", "waits",
-					   "stopped"};
+	static const char *const open[] = {"offered",        "in_progress",       "installing",
+					   "waits_its_turn", "waits_for_a_place", "stopped"};
 
 	for (size_t i = 0; reason && i < sizeof open / sizeof open[0]; i++)
 		if (strcmp(reason, open[i]) == 0)

@@ -120,6 +120,16 @@ def test_a_busy_service_is_asked_when_it_says(fleet, fake):
     assert told["http"]["busy"] == 1
 
 
+def test_what_waits_is_still_to_come(fleet, fake):
+    """One is updated and done while the other has still to wait for its place, or its turn."""
+    fake.checks = [(200, fake.offer()),
+                   (200, {"update_available": False, "reason": "waits_for_a_place"}),
+                   (200, {"update_available": False, "reason": "waits_its_turn"}),
+                   (200, fake.offer(attempt="bbbbbbbbbbbbb"))]
+    told = fleet.json("run", "--http", "--devices", 2, "--poll", 1, service=fake)
+    assert told["attempts"]["success"] == 2
+
+
 def test_a_damaged_image_is_told(fleet, fake):
     fake.checks = [(200, fake.offer(checksum="0" * 64))]
     told = fleet.json("run", "--http", "--devices", 1, "--poll", 1, service=fake)
