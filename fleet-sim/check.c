@@ -97,6 +97,7 @@ void device_check(struct fleet *f, struct device *d)
 {
 	struct buf url = BUF_INIT;
 	struct web_ask ask = {.lane = WEB_TALK, .done = on_checked, .ctx = f, .arg = d->number};
+	const char *hw = scenario_hw(&f->scenario, d->number);
 	char id[DEVICE_ID_SIZE], boot[40];
 
 	if (d->checking || d->held > 0 || d->reports) {
@@ -111,6 +112,8 @@ void device_check(struct fleet *f, struct device *d)
 	url_query(&url, "device_model", f->o.model);
 	url_query(&url, "current_version", d->version);
 	url_query(&url, "boot_id", boot);
+	if (hw)
+		url_query(&url, "hw", hw);
 	ask.url = url.data;
 	d->polls++;
 	d->checking = buf_ok(&url) && web_send(f->web, &ask);

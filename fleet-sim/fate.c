@@ -26,6 +26,7 @@ void traits_draw(struct traits *t, const struct scenario *s, uint64_t seed, uint
 {
 	/* Fates share one draw: so their percentages add up and exclude each other. */
 	double fate = 100 * draw_unit(seed, device, DRAW_FATE, 0);
+	const char *hw = scenario_hw(s, device);
 	bool has_fate = false;
 
 	for (int k = 0; k < HABITS; k++)
@@ -33,6 +34,8 @@ void traits_draw(struct traits *t, const struct scenario *s, uint64_t seed, uint
 	for (size_t i = 0; i < s->count; i++) {
 		const struct habit *h = &s->habits[i];
 
+		if (!habit_concerns(h, hw))
+			continue;
 		if (h->kind > HABIT_LAST_FATE) {
 			enum draw what = (enum draw)(DRAW_HABIT + (int)h->kind);
 

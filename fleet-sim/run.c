@@ -57,6 +57,9 @@ const struct opt run_opts[] = {
 	{.name = "habits",
 	 .arg = "LIST",
 	 .help = "the same in short: fail:4=3,brick=0.5,duty:20/40=30 (percent)"},
+	{.name = "hw",
+	 .arg = "LIST",
+	 .help = "hardware revisions, as many devices of each: A,B,C; brick@B=50 is of them alone"},
 	{.name = "until",
 	 .arg = "done|time",
 	 .help = "ends when nothing is to come (done), or after --duration",
@@ -212,6 +215,10 @@ static enum ota_code read_options(struct run *r, struct ota_err *err)
 		code = scenario_read(&r->scenario, args_get(a, "scenario"), err);
 	if (code == OTA_OK && args_get(a, "habits"))
 		code = scenario_add_list(&r->scenario, args_get(a, "habits"), err);
+	if (code == OTA_OK && args_get(a, "hw"))
+		code = scenario_set_hws(&r->scenario, args_get(a, "hw"), err);
+	if (code == OTA_OK)
+		code = scenario_check(&r->scenario, err);
 	stretch_quiet(r);
 	return code;
 }

@@ -321,6 +321,7 @@ void reports_free(struct device *d)
 static void write_birth(const struct fleet *f, const struct device *d, struct buf *b)
 {
 	uint64_t mac = draw(f->o.seed, d->number, DRAW_MAC, 0);
+	const char *hw = scenario_hw(&f->scenario, d->number);
 	char text[40];
 
 	json_open(b, NULL, '{');
@@ -335,6 +336,8 @@ static void write_birth(const struct fleet *f, const struct device *d, struct bu
 	snprintf(text, sizeof text, "%08x-%u",
 		 (unsigned)(draw(f->o.seed, d->number, DRAW_BOOT, 0) & 0xFFFFFFFFu), d->boot);
 	json_str(b, "boot_id", text);
+	if (hw)
+		json_str(b, "hw", hw);
 	json_close(b, '}');
 }
 

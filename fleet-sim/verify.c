@@ -172,15 +172,20 @@ static void on_device(struct verifying *v, const json_t *row)
 	const char *runs = or_none(api_str(row, "current_firmware_version"));
 	const char *model = or_none(api_str(row, "device_model"));
 	struct device *d = id ? fleet_find(v->f, id) : NULL;
+	const char *hw;
 
 	if (!d)
 		return;
+	hw = scenario_hw(&v->f->scenario, d->number);
 	v->listed[d->number] = 1;
 	v->d->devices++;
 	if (!d->told)
 		return;
 	if (strcmp(runs, d->told) != 0)
 		differ(v, "%s: it runs %s, the service says %.100s", id, d->told, runs);
+	if (hw && strcmp(hw, or_none(api_str(row, "hw"))) != 0)
+		differ(v, "%s: its hardware is %s, the service says %.100s", id, hw,
+		       or_none(api_str(row, "hw")));
 	if (strcmp(model, v->f->o.model) != 0)
 		differ(v, "%s: its model is %s, the service says %.100s", id, v->f->o.model, model);
 }

@@ -112,6 +112,18 @@ def test_with_head_alone_nothing_is_downloaded(fleet, services):
     assert told["http"]["images"] == 0
 
 
+def test_a_habit_of_one_hardware_revision(fleet, services):
+    service = services()
+    told = fleet.json("run", "--http", "--devices", 20, "--poll", 1, "--hw", "A,B,C,D",
+                      "--habits", "fail:9@B=100,fail:3@D=100,twice@A=100,twice@B=100",
+                      service=service)
+    assert told["consistent"] is True
+    assert told["versions"] == {"1.0.0": 10, "1.2.0": 10}
+    rows = {r["device_id"]: r for r in service.list("devices")}
+    assert [rows["fleet-1-%d" % i]["hw"] for i in range(6)] == ["A", "B", "C", "D", "A", "B"]
+    assert {r["hw"] for r in rows.values() if r["current_firmware_version"] == "1.2.0"} == {"A", "C"}
+
+
 def test_a_busy_service_is_asked_when_it_says(fleet, fake):
     fake.checks = [(503, {"detail": "busy"}, {"Retry-After": "2"})]
     told = fleet.json("run", "--http", "--devices", 1, service=fake)
