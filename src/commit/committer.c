@@ -484,27 +484,46 @@ void committer_stop(struct committer **cp)
 	*cp = NULL;
 }
 
-enum ota_code committer_submit(struct committer *c, struct command *cmd, struct ota_err *err)
+/* One more?  Under the lock. */
+static enum ota_code may_wait(struct committer *c, struct ota_err *err)
+{
+	struct committer_queue *q = c->queue;
+
+	if (q->stopping)
+		return ota_fail(err, OTA_EUNAVAIL, "the service is shutting down");
+	if (!atomic_load(&c->store->in_doubt) &&
+	    q->waiting.count + q->deferred_count < c->cfg.queue_max)
+		return OTA_OK;
+	q->stats.refused++;
+	return ota_fail(err, OTA_EUNAVAIL,
+			atomic_load(&c->store->in_doubt)
+				? IN_DOUBT
+				: "the service has too much to do; come again");
+}
+
+enum ota_code committer_submit_list(struct committer *c, struct command_list *list,
+				    struct ota_err *err)
 {
 	struct committer_queue *q = c->queue;
 	enum ota_code rc = OTA_OK;
 
 	pthread_mutex_lock(&q->lock);
-	if (q->stopping) {
-		rc = ota_fail(err, OTA_EUNAVAIL, "the service is shutting down");
-	} else if (atomic_load(&c->store->in_doubt)) {
-		q->stats.refused++;
-		rc = ota_fail(err, OTA_EUNAVAIL, IN_DOUBT);
-	} else if (q->waiting.count + q->deferred_count >= c->cfg.queue_max) {
-		q->stats.refused++;
-		rc = ota_fail(err, OTA_EUNAVAIL, "the service has too much to do; come again");
-	} else {
-		if (!q->waiting.first) /* else it is awake, or about to be */
-			pthread_cond_signal(&q->work);
-		list_push(&q->waiting, cmd);
-	}
+	bool idle = !q->waiting.first; /* else it is awake, or about to be */
+	while (list->first && (rc = may_wait(c, err)) == OTA_OK)
+		list_push(&q->waiting, list_pop(list));
+	if (idle && q->waiting.first)
+		pthread_cond_signal(&q->work);
 	pthread_mutex_unlock(&q->lock);
 	return rc;
+}
+
+enum ota_code committer_submit(struct committer *c, struct command *cmd, struct ota_err *err)
+{
+	struct command_list one;
+
+	list_init(&one);
+	list_push(&one, cmd);
+	return committer_submit_list(c, &one, err);
 }
 
 struct waiter {

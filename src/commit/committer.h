@@ -10,7 +10,7 @@
 #pragma once
 
 #include "base/buf.h"
-#include "commit/command.h"
+#include "commit/command_list.h"
 #include "fleet/fleet.h"
 #include "store/store.h"
 
@@ -42,6 +42,10 @@ void committer_stop(struct committer **c);
  * OTA_EUNAVAIL (queue full, store down, stopping): it is not, *err says why.
  */
 enum ota_code committer_submit(struct committer *c, struct command *cmd, struct ota_err *err);
+/* The same with several at once, which the thread sees together: one transaction, as far as that
+ * goes.  Those that are taken leave LIST, from its front; OTA_OK: all of them. */
+enum ota_code committer_submit_list(struct committer *c, struct command_list *list,
+				    struct ota_err *err);
 /* The same, and waits for the outcome.  Not for HTTP workers. */
 enum ota_code committer_run(struct committer *c, struct command *cmd);
 

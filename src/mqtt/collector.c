@@ -31,14 +31,15 @@ static const char *const subscriptions[] = {
 
 /* One message on its way to the store.  Its strings live as long as it does. */
 struct inbound {
-	struct command command;
 	struct collector *collector;
 	struct topic topic;
 	struct message message;
 	enum reject_reason reason; /* for COMMAND_REJECTED */
 	char *topic_text;
 	uint8_t *payload;
+	struct command command; /* last: what follows COMMAND_CLEARED is not touched */
 };
+#define INBOUND_CLEARED (offsetof(struct inbound, command) + COMMAND_CLEARED)
 
 struct collector {
 	struct collector_config cfg;
@@ -151,11 +152,12 @@ static void make_report(struct inbound *in, const struct mosquitto_message *m)
 /* NULL: no memory. */
 static struct inbound *inbound_new(struct collector *c, const struct mosquitto_message *m)
 {
-	struct inbound *in = calloc(1, sizeof *in);
+	struct inbound *in = malloc(sizeof *in);
 	struct ota_err err = {0};
 
 	if (!in)
 		return NULL;
+	memset(in, 0, INBOUND_CLEARED);
 	in->collector = c;
 	in->command.owner = in;
 	in->command.done = collector_done;
@@ -249,19 +251,19 @@ static void batch_clear(struct collector *c)
 /* Hands over what is not with the committer yet; what its queue has no room for waits. */
 static void batch_submit(struct collector *c)
 {
+	struct command_list list;
 	struct ota_err err;
 
 	if (c->submitted == 0)
 		c->submitted_ms = clock_mono_ms();
-	for (; c->submitted < c->count; c->submitted++) {
-		c->unanswered++;
-		if (committer_submit(c->cfg.committer, &c->batch[c->submitted]->command, &err) !=
-		    OTA_OK) {
-			c->unanswered--;
-			return;
-		}
-	}
-	c->stats.batches++;
+	list_init(&list);
+	for (size_t i = c->submitted; i < c->count; i++)
+		list_push(&list, &c->batch[i]->command);
+	c->unanswered += list.count; /* they may be answered before they are all handed over */
+	if (committer_submit_list(c->cfg.committer, &list, &err) == OTA_OK)
+		c->stats.batches++;
+	c->unanswered -= list.count;
+	c->submitted = c->count - list.count;
 }
 
 /* Its birth message is acknowledged: it is asked for again. */

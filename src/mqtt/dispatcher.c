@@ -176,26 +176,20 @@ static void order_done(struct command *cmd)
 		(void)!write(fd, &one, sizeof one);
 }
 
-static bool order_submit(struct dispatcher *d, const char *device_id)
+static struct order *order_new(struct dispatcher *d, const char *device_id)
 {
 	size_t len = strlen(device_id) + 1;
 	struct order *o = calloc(1, sizeof *o + len);
-	struct ota_err err;
 
 	if (!o)
-		return false;
+		return NULL;
 	memcpy(o->device_id, device_id, len);
 	o->dispatcher = d;
 	o->command.kind = COMMAND_DISPATCH;
 	o->command.dispatch.device_id = o->device_id;
 	o->command.owner = o;
 	o->command.done = order_done;
-	d->outstanding++;
-	if (committer_submit(d->cfg.committer, &o->command, &err) == OTA_OK)
-		return true;
-	d->outstanding--;
-	free(o);
-	return false;
+	return o;
 }
 
 static void take_done(struct dispatcher *d)
@@ -415,15 +409,27 @@ static void fill_tokens(struct dispatcher *d)
 
 static void send_orders(struct dispatcher *d)
 {
+	struct command_list orders;
+	struct command *refused;
+	struct ota_err err;
 	char *id;
 
 	fill_tokens(d);
+	list_init(&orders);
 	while (d->tokens >= 1 && d->outstanding < OUTSTANDING && (id = next_device(d)) != NULL) {
-		bool ok = order_submit(d, id);
+		struct order *o = order_new(d, id);
 		free(id);
-		if (!ok)
-			return; /* the next round finds it */
+		if (!o)
+			break; /* the next round finds it */
+		list_push(&orders, &o->command);
+		d->outstanding++;
 		d->tokens -= 1;
+	}
+	(void)committer_submit_list(d->cfg.committer, &orders, &err);
+	while ((refused = list_pop(&orders)) != NULL) { /* the next round finds them */
+		free(refused->owner);
+		d->outstanding--;
+		d->tokens += 1;
 	}
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * SQLite: the commit.  One transaction over the whole batch; if a statement is refused by a
- * constraint, the batch is rolled back to a savepoint and halved until the refused group stands
- * alone; the others go in.
+ * constraint, the transaction begins anew, and the batch is halved at savepoints until the refused
+ * group stands alone; the others go in.
  */
 #include "store/sqlite_statements.h"
 
@@ -42,15 +42,20 @@ static void bind_known(sqlite3_stmt *st, int at, const char *text)
 	bind_text(st, at, text && text[0] ? text : NULL);
 }
 
+/* Most times of a batch are when it was begun. */
 static void bind_time(sqlite3_stmt *st, int at, int64_t us)
 {
-	char text[TIME_TEXT_SIZE];
+	static _Thread_local int64_t last_us;
+	static _Thread_local char text[TIME_TEXT_SIZE];
 
 	if (us == 0) {
 		sqlite3_bind_null(st, at);
 		return;
 	}
-	time_format(us, text);
+	if (us != last_us) {
+		time_format(us, text);
+		last_us = us;
+	}
 	bind_failed |=
 		sqlite3_bind_text(st, at, text, TIME_TEXT_SIZE - 1, SQLITE_TRANSIENT) != SQLITE_OK;
 }
@@ -547,6 +552,24 @@ static enum ota_code write_bisecting(struct sqlite_store *s, struct change_batch
 	return rc != OTA_OK ? rc : write_bisecting(s, b, middle, to, err);
 }
 
+/*
+ * Inside the transaction, which may begin anew.  The first try goes without a savepoint, which
+ * would copy every page before it is changed, for a refusal that hardly ever comes.
+ */
+static enum ota_code write_batch(struct sqlite_store *s, struct change_batch *b,
+				 struct ota_err *err)
+{
+	bool refused;
+
+	if (write_groups_range(s, b, 0, b->group_count, &refused))
+		return OTA_OK;
+	if (!refused)
+		return sqlite_fail(s, s->db, "writing", err);
+	if (!run_plain(s, ST_ROLLBACK) || !run_plain(s, ST_BEGIN))
+		return sqlite_fail(s, s->db, "beginning a transaction again", err);
+	return write_bisecting(s, b, 0, b->group_count, err);
+}
+
 static bool write_heartbeat(struct sqlite_store *s)
 {
 	sqlite3_stmt *st = statement(s, ST_HEARTBEAT);
@@ -595,7 +618,7 @@ enum ota_code sqlite_commit(struct store *base, struct change_batch *b, struct o
 	if (b->group_count == 0)
 		rc = write_heartbeat(s) ? OTA_OK : sqlite_fail(s, s->db, "writing", err);
 	else
-		rc = write_bisecting(s, b, 0, b->group_count, err);
+		rc = write_batch(s, b, err);
 	if (rc == OTA_OK && !run_plain(s, ST_COMMIT)) {
 		rc = sqlite_fail(s, s->db, "committing", err);
 		unsure = true;

@@ -844,6 +844,14 @@ static void one_done(struct command *cmd)
 	pthread_mutex_unlock(&w->lock);
 }
 
+static void wait_for_crowd(struct crowd *w)
+{
+	pthread_mutex_lock(&w->lock);
+	while (w->left > 0)
+		pthread_cond_wait(&w->cond, &w->lock);
+	pthread_mutex_unlock(&w->lock);
+}
+
 /* Submits all, so that they pile up into batches, and waits. */
 static void run_crowd(struct bench *b, struct command *cmds, size_t n)
 {
@@ -855,10 +863,44 @@ static void run_crowd(struct bench *b, struct command *cmds, size_t n)
 		cmds[i].done = one_done;
 		assert_int_equal(committer_submit(b->c, &cmds[i], &err), OTA_OK);
 	}
-	pthread_mutex_lock(&w.lock);
-	while (w.left > 0)
-		pthread_cond_wait(&w.cond, &w.lock);
-	pthread_mutex_unlock(&w.lock);
+	wait_for_crowd(&w);
+}
+
+/* Of several at once those are taken, from the front, that there is room for. */
+static void more_than_may_wait(void **state)
+{
+	enum { N = 5, ROOM = 3 };
+	struct bench *b = *state;
+	struct command cmds[N];
+	struct crowd w = {cmds, N, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, ROOM};
+	struct command_list list;
+	struct ota_err err;
+
+	b->cfg.queue_max = ROOM;
+	bench_restart(b);
+	list_init(&list);
+	memset(cmds, 0, sizeof cmds);
+	for (int i = 0; i < N; i++) {
+		cmds[i].kind = COMMAND_CHECKIN;
+		cmds[i].checkin = (struct checkin){
+			.device_id = "dev", .model = MODEL, .version = "1.0.0", .hw = ""};
+		cmds[i].owner = &w;
+		cmds[i].done = one_done;
+		cmds[i].code = OTA_EINTERNAL;
+		list_push(&list, &cmds[i]);
+	}
+	assert_int_equal(committer_submit_list(b->c, &list, &err), OTA_EUNAVAIL);
+	assert_int_equal(list.count, N - ROOM);
+	assert_ptr_equal(list.first, &cmds[ROOM]);
+	wait_for_crowd(&w);
+	for (int i = 0; i < N; i++)
+		assert_int_equal(cmds[i].code, i < ROOM ? OTA_OK : OTA_EINTERNAL);
+	/* Once they are done there is room for the others. */
+	w.left = N - ROOM;
+	assert_int_equal(committer_submit_list(b->c, &list, &err), OTA_OK);
+	assert_int_equal(list.count, 0);
+	wait_for_crowd(&w);
+	assert_int_equal(cmds[N - 1].code, OTA_OK);
 }
 
 static void batches(void **state)
@@ -1064,6 +1106,7 @@ int main(void)
 		T(devices_leave_and_return),
 		T(edits),
 		T(batches),
+		T(more_than_may_wait),
 		T(threads),
 		T(limits),
 		T(models_come_and_go),

@@ -782,9 +782,11 @@ static void one_refused(void **state)
 	static char ids[N][8];
 	struct gathering g = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, N};
 	struct bench b = bench_new();
+	struct command_list all;
 	struct ota_err err;
 
 	(void)state;
+	list_init(&all);
 	b.wrap = wrap_failing;
 	bench_open(&b);
 	roll_out(&b, "2.0.0");
@@ -797,8 +799,9 @@ static void one_refused(void **state)
 			.device_id = ids[i], .model = MODEL, .version = "1", .hw = ""};
 		cmds[i].owner = &g;
 		cmds[i].done = gathered;
-		assert_int_equal(committer_submit(b.c, &cmds[i], &err), OTA_OK);
+		list_push(&all, &cmds[i]);
 	}
+	assert_int_equal(committer_submit_list(b.c, &all, &err), OTA_OK);
 	pthread_mutex_lock(&g.lock);
 	while (g.left > 0)
 		pthread_cond_wait(&g.cond, &g.lock);
