@@ -18,7 +18,7 @@
 #define RETRY_MS      50
 /* From one batch to the next, at least: a commit costs the processor as much as six messages, and
  * wears the flash.  Who speaks after a silence is heard at once. */
-#define PACE_MS 10
+#define PACE_MS 20
 /* A commit that takes longer than this may cost the connection its keepalive: it is given up. */
 #define PATIENCE_MS (CLIENT_KEEPALIVE_S * 1000 / 2)
 

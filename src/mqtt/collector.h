@@ -4,7 +4,7 @@
  *
  * It reads until the socket is dry or the batch is full, submits the batch, and leaves the socket
  * alone until the committer has answered all of it: one packet more would send the acknowledgements
- * that wait.  Then they go out.  Batches begin 10 ms apart at least.  If the store did not take
+ * that wait.  Then they go out.  Batches begin 20 ms apart at least.  If the store did not take
  * something, or takes too long, the socket is closed without writing: the broker keeps the messages
  * and sends them again.
  *
