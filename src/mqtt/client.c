@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <mqtt_protocol.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -361,10 +362,19 @@ int client_publish(struct client *c, const char *topic, const char *payload, boo
 	return rc;
 }
 
+/* libmosquitto sends each packet by itself; the kernel puts them together until the last. */
+static void cork(const struct client *c, int on)
+{
+	(void)setsockopt(mosquitto_socket(c->m), IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+}
+
 void client_write(struct client *c)
 {
-	if (c->m && mosquitto_want_write(c->m))
-		(void)check(c, mosquitto_loop_write(c->m, 1));
+	if (!c->m || !mosquitto_want_write(c->m))
+		return;
+	cork(c, 1);
+	if (check(c, mosquitto_loop_write(c->m, 1)))
+		cork(c, 0);
 }
 
 void client_misc(struct client *c)
