@@ -187,7 +187,8 @@ int main(int argc, char **argv)
 	    SQLITE_OK)
 		die(argv[1]);
 	exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
-	     "PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384");
+	     "PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;"
+	     "PRAGMA wal_autocheckpoint=4000");
 	move_attempt = prepare(sqlite_statements[ST_ATTEMPT_MOVE]);
 	end_attempt = prepare(sqlite_statements[ST_ATTEMPT_UPDATE]);
 	insert_event = prepare(sqlite_statements[ST_EVENT]);

@@ -121,7 +121,9 @@ static enum ota_code open_writer(struct sqlite_store *s, struct ota_err *err)
 	    /* A savepoint's journal is a file elsewhere otherwise, made and removed at each commit.
 	     */
 	    !exec(s->db, "PRAGMA temp_store=MEMORY") || !exec(s->db, "PRAGMA foreign_keys=ON") ||
-	    !exec(s->db, "PRAGMA cache_size=-16384"))
+	    !exec(s->db, "PRAGMA cache_size=-16384") ||
+	    /* 16 MB: the same pages are changed again and again, and are written back once. */
+	    !exec(s->db, "PRAGMA wal_autocheckpoint=4000"))
 		return sqlite_fail(s, s->db, "opening", err);
 	return OTA_OK;
 }
