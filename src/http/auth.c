@@ -160,9 +160,15 @@ enum ota_code auth_open(const char *key, const char *data_dir, char made[API_KEY
 
 enum ota_code auth_keep(struct auth *a, const char *data_dir, struct ota_err *err)
 {
+	uint8_t hash[SHA256_SIZE];
+
 	if (!a->made)
 		return OTA_OK;
-	enum ota_code rc = write_hash(data_dir, a->hash, err);
+	/* Requests are answered already, and may find another one in the file. */
+	pthread_mutex_lock(&a->lock);
+	memcpy(hash, a->hash, sizeof hash);
+	pthread_mutex_unlock(&a->lock);
+	enum ota_code rc = write_hash(data_dir, hash, err);
 	a->made = rc != OTA_OK;
 	return rc;
 }
