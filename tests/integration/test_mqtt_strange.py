@@ -292,4 +292,6 @@ def test_a_packet_of_256_mib_announced(service, broker):
     line.close()
     births(broker.collecting(), 1)
     wait_for(lambda: service.list("devices"), "the next connection's device")
-    assert service.memory_kib("VmHWM") < before + 16 * 1024
+    # A sanitizer's shadow of what is allocated counts as ours.
+    if "asan" not in service.program and "tsan" not in service.program:
+        assert service.memory_kib("VmHWM") < before + 16 * 1024
