@@ -370,6 +370,11 @@ static void cork(const struct client *c, int on)
 
 void client_write(struct client *c)
 {
+	/* A broker that refuses has said why before it closed; a write that fails would hide it. */
+	struct pollfd said = {.fd = c->m ? mosquitto_socket(c->m) : -1, .events = POLLIN};
+
+	if (!c->up && poll(&said, 1, 0) > 0)
+		(void)client_read(c);
 	if (!c->m || !mosquitto_want_write(c->m))
 		return;
 	cork(c, 1);
