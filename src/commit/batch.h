@@ -62,6 +62,12 @@ struct gates {
 	_Atomic int64_t open;    /* devices without an outcome, in all */
 };
 
+/* All tallies: tally.h. */
+struct tallies {
+	pthread_mutex_t lock; /* of the list, and of what readers see of each */
+	struct tally *first;
+};
+
 struct batch {
 	struct change_batch store;
 	size_t change_cap, group_cap;
@@ -98,6 +104,7 @@ struct committer {
 	struct committer_config cfg;
 	struct batch batch;
 	struct gates gates;
+	struct tallies tallies;
 	/* Attempts that take a place: counted in rounds over the fleet, and one more for each that
 	 * is opened meanwhile.  Read by all. */
 	_Atomic int64_t busy;
@@ -126,7 +133,8 @@ prepare_fn prepare_checkin, prepare_report, prepare_fetch, prepare_retry, prepar
 	prepare_edit, prepare_device_delete, prepare_release_create, prepare_release_delete,
 	prepare_rollout_create, prepare_rollout_walk, prepare_flush_seen, prepare_status,
 	prepare_dispatch, prepare_rejected, prepare_stop, prepare_group_window, prepare_sent,
-	prepare_gate_look, prepare_gate_halt, prepare_alert, prepare_webhook, prepare_prune;
+	prepare_gate_look, prepare_gate_halt, prepare_count, prepare_alert, prepare_webhook,
+	prepare_prune;
 
 /* After the commit: the log, the fleet and the gates get what the command changed. */
 void publish_log(const struct batch *b, const struct command *cmd);

@@ -37,6 +37,7 @@ enum command_kind {
 	COMMAND_SENT,
 	COMMAND_GATE_LOOK,
 	COMMAND_GATE_HALT,
+	COMMAND_COUNT,
 	COMMAND_ALERT,
 	COMMAND_WEBHOOK,
 	COMMAND_PRUNE,
@@ -207,6 +208,12 @@ struct command {
 			int64_t rows; /* that it is to remove */
 			int64_t begun_us;
 		} prune;
+		/* A part of the fleet is counted for a rollout that walks; out.existed: that was
+		 * the last part. */
+		struct {
+			int64_t rollout_id;
+			size_t devices; /* so many and the rest of a shard; 0: as is quick */
+		} count;
 		struct alert_word alert;
 		/* What became of a message about an alert. */
 		struct {

@@ -3,6 +3,7 @@
 #include "commit/progress.h"
 #include "commit/retention.h"
 #include "commit/round.h"
+#include "commit/tally.h"
 
 #include "commit/gates.h"
 
@@ -64,6 +65,7 @@ static prepare_fn *const prepare_kind[COMMAND_KINDS] = {
 	[COMMAND_SENT] = prepare_sent,
 	[COMMAND_GATE_LOOK] = prepare_gate_look,
 	[COMMAND_GATE_HALT] = prepare_gate_halt,
+	[COMMAND_COUNT] = prepare_count,
 	[COMMAND_ALERT] = prepare_alert,
 	[COMMAND_WEBHOOK] = prepare_webhook,
 	[COMMAND_PRUNE] = prepare_prune,
@@ -264,6 +266,7 @@ static void batch_commit(struct committer *c, struct command_list *done)
 			flush_undo(c);
 		work_undo(c, cmd);
 	}
+	tallies_show(c);
 }
 
 static void ring(int fd)
@@ -422,6 +425,7 @@ static void committer_free(struct committer *c)
 	free(c->batch.store.changes);
 	free(c->batch.store.groups);
 	gates_fini(&c->gates);
+	tallies_fini(&c->tallies);
 	free(c);
 }
 
@@ -456,6 +460,7 @@ enum ota_code committer_start(struct fleet *f, struct store *s, const struct com
 	round_begin(c);
 	retention_begin(c);
 	gates_init(&c->gates);
+	tallies_init(&c->tallies);
 	if (gates_load(c, err) != OTA_OK) {
 		committer_free(c);
 		return err->code;

@@ -3,6 +3,7 @@
  * flush. */
 #include "commit/gates.h"
 #include "commit/plan.h"
+#include "commit/tally.h"
 
 #include "core/version.h"
 
@@ -288,6 +289,7 @@ static bool flush_one(const struct device *d, void *ctx)
 	struct committer *c = ctx;
 	struct device *w = (struct device *)(uintptr_t)d;
 
+	tallies_hear(c, w);
 	if (!atomic_exchange(&w->seen_dirty, false))
 		return true;
 	struct change *ch = batch_change(&c->batch, CHANGE_DEVICE_SEEN);

@@ -189,19 +189,45 @@ static bool count_device(const struct device *d, void *ctx)
 	return true;
 }
 
-static enum ota_code count(struct committer *c, const struct model_copy *m, bool walks,
-			   struct foresight *f, struct ota_err *err)
+/* A part of the fleet, with the plan as it is by now; nothing where it knows no model. */
+static bool count_part(struct visit *v, struct foresight *f, int shard)
+{
+	struct fleet *fleet = v->c->fleet;
+	const struct rollout *own = v->walks ? fleet_rollout(fleet, f->copy.id) : f->made;
+	const struct model *m = own ? fleet_model(fleet, own->release->model) : NULL;
+	struct model_copy copy;
+
+	if (!m)
+		return true;
+	if (!model_with(&copy, m, own))
+		return false;
+	v->rollout = copy.own;
+	f->reach.rollout = copy.own;
+	f->reach.model = &copy.model;
+	fleet_visit(fleet, shard, shard + 1, count_device, v);
+	free(copy.rollouts);
+	return !f->reach.out_of_memory;
+}
+
+/* Without the plan, which is held for a part at a time: others wait for that at the most. */
+static enum ota_code count(struct committer *c, bool walks, struct foresight *f,
+			   struct ota_err *err)
 {
 	struct decide_params p = committer_decide_params(c);
-	struct visit v = {c, m->own, &f->reach, walks};
+	struct visit v = {.c = c, .reach = &f->reach, .walks = walks};
+	bool ok = true;
 
 	p.now_us = f->now_us;
-	if (!reach_init(&f->reach, m->own, &m->model, &p, c->cfg.poll_interval_s * US_PER_S))
+	if (!reach_init(&f->reach, f->rollout, NULL, &p, c->cfg.poll_interval_s * US_PER_S))
 		return ota_fail_nomem(err);
-	fleet_visit(c->fleet, 0, FLEET_SHARDS, count_device, &v);
-	f->reach.rollout = f->rollout; /* the model is held no longer than the plan */
+	for (int shard = 0; shard < FLEET_SHARDS && ok; shard++) {
+		fleet_plan_read(c->fleet);
+		ok = count_part(&v, f, shard);
+		fleet_plan_done(c->fleet);
+	}
+	f->reach.rollout = f->rollout;
 	f->reach.model = NULL;
-	return reach_release(&f->reach) ? OTA_OK : ota_fail_nomem(err);
+	return ok ? OTA_OK : ota_fail_nomem(err);
 }
 
 struct reach_stage foresight_sum(const struct foresight *f)
@@ -309,7 +335,6 @@ static enum ota_code look_at_plan(struct committer *c, const struct rollout_new 
 {
 	const struct model *m = fleet_model(c->fleet, n->model);
 	const struct release *rel = m ? fleet_release_of(m, n->version) : NULL;
-	struct model_copy copy;
 
 	if (!rel || rel->deleted)
 		return ota_fail(err, OTA_ENOTFOUND,
@@ -326,14 +351,17 @@ static enum ota_code look_at_plan(struct committer *c, const struct rollout_new 
 	warn_of_refusals(c, n, f);
 	choose_releases(m, rel, l);
 	f->made->active = true; /* what a draft would do, too */
-	struct visit v = {.rollout = f->made};
-	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_lowest, &v);
 	adopt_params(f->made, m);
-	if (!read_bounds(c, f->made, b) || !model_with(&copy, m, f->made))
-		return ota_fail_nomem(err);
-	enum ota_code rc = count(c, &copy, false, f, err);
-	free(copy.rollouts);
-	return rc;
+	return read_bounds(c, f->made, b) ? OTA_OK : ota_fail_nomem(err);
+}
+
+/* Whom it reaches; the plan is not held. */
+static enum ota_code look_at_devices(struct committer *c, struct foresight *f, struct ota_err *err)
+{
+	struct visit v = {.rollout = f->made};
+
+	fleet_visit(c->fleet, 0, FLEET_SHARDS, find_lowest, &v);
+	return count(c, false, f, err);
 }
 
 static void begin_look(struct foresight *f, const struct foresee_limits *limits)
@@ -447,6 +475,8 @@ enum ota_code foresee_plan(struct committer *c, const struct rollout_new *n,
 	enum ota_code rc = look_at_plan(c, n, out, &l, &b, err);
 	fleet_plan_done(c->fleet);
 	if (rc == OTA_OK)
+		rc = look_at_devices(c, out, err);
+	if (rc == OTA_OK)
 		rc = read_history(c, &l, out, err);
 	from.at_us = out->begins_us;
 	from.gate = &b.gate;
@@ -471,7 +501,6 @@ static enum ota_code look_at_rollout(struct committer *c, int64_t id, struct for
 				     struct ota_err *err)
 {
 	const struct rollout *r = fleet_rollout(c->fleet, id);
-	struct model_copy copy;
 
 	*known = r && !fleet_is_stopped(c->fleet) &&
 		 (r->walk.state == ROLLOUT_RUNNING || r->walk.state == ROLLOUT_SCHEDULED);
@@ -480,15 +509,13 @@ static enum ota_code look_at_rollout(struct committer *c, int64_t id, struct for
 	const struct model *m = fleet_model(c->fleet, r->release->model);
 	rollout_copy(&f->copy, r);
 	f->rollout = &f->copy;
-	if (!read_bounds(c, r, b) || !model_with(&copy, m, r))
+	if (!read_bounds(c, r, b))
 		return ota_fail_nomem(err);
 	choose_releases(m, r->release, l);
 	f->begins_us = r->walk.state == ROLLOUT_SCHEDULED && r->not_before_us > f->now_us
 			       ? r->not_before_us
 			       : f->now_us;
-	enum ota_code rc = count(c, &copy, true, f, err);
-	free(copy.rollouts);
-	return rc;
+	return OTA_OK;
 }
 
 enum ota_code foresee_rollout(struct committer *c, int64_t id, const struct foresee_limits *limits,
@@ -502,6 +529,8 @@ enum ota_code foresee_rollout(struct committer *c, int64_t id, const struct fore
 	fleet_plan_read(c->fleet);
 	enum ota_code rc = look_at_rollout(c, id, out, &l, &b, known, err);
 	fleet_plan_done(c->fleet);
+	if (rc == OTA_OK && *known)
+		rc = count(c, true, out, err);
 	if (rc == OTA_OK && *known)
 		rc = read_history(c, &l, out, err);
 	if (rc == OTA_OK && *known) {

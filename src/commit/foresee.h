@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a rollout will do: whom it reaches and how long it takes, before it is made and while it
- * walks.  Changes nothing.  Any thread that may wait for a disk: it goes over the whole fleet with
- * the plan held, and walks the rollout on paper without it.
+ * walks.  Changes nothing.  Any thread that may wait for a disk: it goes over the whole fleet, with
+ * the plan held for a part of it at a time, and walks the rollout on paper without it.
  */
 #pragma once
 

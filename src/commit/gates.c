@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "commit/gates.h"
 
+#include "commit/tally.h"
+
 #include "base/clock.h"
 #include "fleet/state.h"
 
@@ -283,8 +285,14 @@ void gates_publish(struct committer *c, struct command *cmd)
 	pthread_mutex_lock(&c->gates.lock);
 	for (struct gate_work *w = cmd->gates; w; w = w->next) {
 		apply_to_gate(&w->watch->gate, w);
+		if (w->device)
+			tallies_leave(c, w->device);
 		watch_apply(&c->gates, w->watch, &w->event, w->device, w->kind, w->rollout_id,
 			    c->batch.now_us);
+		if (w->device)
+			tallies_enter(c, w->device);
+		else if (w->event.kind == GATE_EVENT_OVERRIDDEN)
+			tallies_drop_model(c, w->watch->release->model);
 		/* Whoever counts what is proven counts anew. */
 		struct rollout *r =
 			(struct rollout *)(uintptr_t)fleet_rollout(c->fleet, w->rollout_id);
@@ -500,16 +508,22 @@ bool committer_gate(struct committer *c, const struct rollout *r,
 	return k != NULL;
 }
 
+enum gate_standing gates_standing(struct committer *c, const struct rollout *r,
+				  const struct device *d)
+{
+	const struct watch *k = gates_find(&c->gates, r);
+	const struct exposed *e = k ? watch_exposed(k, d->id) : NULL;
+
+	if (!e)
+		return GATE_STANDING_NONE;
+	return e->outcome == EXPOSED_PROVEN ? GATE_STANDING_PROVEN : GATE_STANDING_NOT_PROVEN;
+}
+
 enum gate_standing committer_gate_standing(struct committer *c, const struct rollout *r,
 					   const struct device *d)
 {
-	enum gate_standing s = GATE_STANDING_NONE;
-
 	pthread_mutex_lock(&c->gates.lock);
-	const struct watch *k = gates_find(&c->gates, r);
-	const struct exposed *e = k ? watch_exposed(k, d->id) : NULL;
-	if (e)
-		s = e->outcome == EXPOSED_PROVEN ? GATE_STANDING_PROVEN : GATE_STANDING_NOT_PROVEN;
+	enum gate_standing s = gates_standing(c, r, d);
 	pthread_mutex_unlock(&c->gates.lock);
 	return s;
 }

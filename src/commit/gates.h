@@ -93,6 +93,9 @@ void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, s
 void watch_count_waiting(struct committer *c, struct watch *k, const struct rollout *r,
 			 int percent);
 
+/* committer_gate_standing(), for the committer's thread: without the lock. */
+enum gate_standing gates_standing(struct committer *c, const struct rollout *r,
+				  const struct device *d);
 /* How often the device is heard of. */
 int64_t gates_habit_us(const struct committer *c, const struct device *d);
 /* decide()'s question; CTX is the committer.  Any thread. */

@@ -2,59 +2,53 @@
 #include "commit/progress.h"
 
 #include "commit/batch.h"
+#include "commit/tally.h"
 
+#include "base/clock.h"
 #include "core/runs.h"
 #include "core/target.h"
 
 #include <string.h>
 
-struct count {
-	struct committer *committer;
-	const struct rollout *rollout;
-	struct progress *out;
-};
-
 /* Of a rollout that takes a release back: who runs that still, and whom it has brought back. */
-static bool count_brought_back(const struct device *d, struct count *n)
+static struct progress_share share_of_way_back(struct committer *c, const struct rollout *r,
+					       const struct device *d, standing_fn *standing)
 {
-	struct stage_facts *f = &n->out->facts;
-	bool seen = d->last_seen_us > f->now_us - STAGE_SEEN_US;
-	bool is_back = !decide_brings_back(d, n->rollout);
-	enum gate_standing standing = GATE_STANDING_NONE;
+	enum gate_standing s = GATE_STANDING_NONE;
 
-	if (is_back && runs_release(d, n->rollout->release))
-		standing = committer_gate_standing(n->committer, n->rollout, d);
-	if (is_back && standing == GATE_STANDING_NONE)
-		return true;
-	f->devices++;
-	f->seen += seen;
-	n->out->on_version += is_back;
-	f->proven += standing == GATE_STANDING_PROVEN;
-	return true;
+	if (decide_brings_back(d, r))
+		return (struct progress_share){.in = true};
+	if (runs_release(d, r->release))
+		s = standing(c, r, d);
+	if (s == GATE_STANDING_NONE)
+		return (struct progress_share){0};
+	return (struct progress_share){true, true, s == GATE_STANDING_PROVEN};
 }
 
-static bool count_device(const struct device *d, void *ctx)
+struct progress_share progress_share(struct committer *c, const struct rollout *r,
+				     const struct device *d, standing_fn *standing)
 {
-	struct count *n = ctx;
-	struct stage_facts *f = &n->out->facts;
+	struct progress_share s = {0};
 
-	if (n->rollout->back.from)
-		return count_brought_back(d, n);
-	if (!target_includes(n->rollout, d))
-		return true;
-	f->devices++;
-	f->seen += d->last_seen_us > f->now_us - STAGE_SEEN_US;
-	if (!runs_release(d, n->rollout->release))
-		return true;
-	n->out->on_version++;
-	switch (committer_gate_standing(n->committer, n->rollout, d)) {
-	case GATE_STANDING_PROVEN: f->proven++; break;
+	if (r->back.from)
+		return share_of_way_back(c, r, d, standing);
+	s.in = target_includes(r, d);
+	s.on_version = s.in && runs_release(d, r->release);
+	if (!s.on_version)
+		return s;
+	switch (standing(c, r, d)) {
+	case GATE_STANDING_PROVEN: s.proven = true; break;
 	case GATE_STANDING_NOT_PROVEN: break;
 	/* It came to it in another way.  With an attempt still in memory it was not seen to run it
 	 * yet: it says so, no more. */
-	case GATE_STANDING_NONE: f->proven += d->state.attempt == NULL; break;
+	case GATE_STANDING_NONE: s.proven = d->state.attempt == NULL; break;
 	}
-	return true;
+	return s;
+}
+
+int32_t progress_hour(int64_t us)
+{
+	return (int32_t)(us / (3600 * US_PER_S));
 }
 
 static void weigh(void *ctx, const struct gate *g)
@@ -62,18 +56,56 @@ static void weigh(void *ctx, const struct gate *g)
 	*(double *)ctx = gate_view(g).e;
 }
 
-void progress_count(struct committer *c, const struct rollout *r, int64_t now_us,
-		    struct progress *out)
+/* What is not counted. */
+static void begin(struct committer *c, const struct rollout *r, int64_t now_us,
+		  struct progress *out)
 {
-	struct count n = {c, r, out};
-
-	memset(out, 0, sizeof *out);
 	out->facts.now_us = now_us;
 	out->facts.stopped = fleet_is_stopped(c->fleet);
 	out->facts.evidence = 1;
 	out->facts.may_be_nobody = r->back.from != NULL;
 	committer_gate(c, r, weigh, &out->facts.evidence);
-	fleet_visit(c->fleet, 0, FLEET_SHARDS, count_device, &n);
+}
+
+bool progress_known(struct committer *c, const struct rollout *r, int64_t now_us,
+		    struct progress *out)
+{
+	begin(c, r, now_us, out);
+	return tally_read(c, r, now_us, out);
+}
+
+struct count {
+	struct committer *committer;
+	const struct rollout *rollout;
+	struct progress *out;
+	int32_t seen_from;
+};
+
+static bool count_device(const struct device *d, void *ctx)
+{
+	struct count *n = ctx;
+	struct progress_share s =
+		progress_share(n->committer, n->rollout, d, committer_gate_standing);
+
+	n->out->facts.devices += s.in;
+	n->out->facts.seen += s.in && progress_hour(d->last_seen_us) >= n->seen_from;
+	n->out->on_version += s.on_version;
+	n->out->facts.proven += s.proven;
+	return true;
+}
+
+void progress_count(struct committer *c, int64_t rollout_id, int64_t now_us, struct progress *out)
+{
+	struct count n = {c, NULL, out, progress_hour(now_us - STAGE_SEEN_US)};
+
+	out->facts.devices = out->facts.seen = out->facts.proven = out->on_version = 0;
+	for (int shard = 0; shard < FLEET_SHARDS; shard++) {
+		fleet_plan_read(c->fleet);
+		n.rollout = fleet_rollout(c->fleet, rollout_id);
+		if (n.rollout)
+			fleet_visit(c->fleet, shard, shard + 1, count_device, &n);
+		fleet_plan_done(c->fleet);
+	}
 }
 
 struct moved progress_moved(struct fleet *f, const struct device *d,

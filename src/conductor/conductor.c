@@ -11,14 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A rollout that waits for devices is looked at so often when they move. */
+/* A rollout that waits for devices is looked at so often. */
 #define LOOK_US US_PER_S
-/* When they do not: who was seen within a day changes by itself.  Twice as long each time. */
-#define RECOUNT_US      (60 * US_PER_S)
-#define RECOUNT_MOST_US (3600 * US_PER_S)
-/* Counting takes about a tenth of a microsecond for each device of the fleet.  Between two counts,
- * of whatever rollouts, this much for each: a twentieth of the time goes into it at most. */
-#define COUNT_DEVICE_US 2
+/* Counting a rollout anew takes less than half a microsecond for each device of the fleet.  Between
+ * two counts, of whatever rollouts, this much for each: a twentieth of the time goes into it. */
+#define COUNT_DEVICE_US 8
 /* The thread looks at least so often whether the plan has changed. */
 #define NAP_US US_PER_S
 /* The service's time, which runs on by the monotonic clock, has jumped when it is so far ahead. */
@@ -32,12 +29,6 @@
 struct entry {
 	int64_t rollout_id;
 	int64_t due_us; /* nothing comes before */
-	/* Its devices, when they were counted last; counted_us 0: not in this stage yet. */
-	int64_t counted_us, recount_us;
-	uint64_t moves; /* of its attempts, at that time */
-	/* The stage, as it was then. */
-	int64_t stage_since_us, held_us;
-	bool approved;
 };
 
 struct conductor {
@@ -47,7 +38,7 @@ struct conductor {
 	/* By due_us, ascending. */
 	struct entry *entries;
 	size_t count, cap;
-	int64_t may_count_us; /* not before */
+	int64_t may_count_us; /* anew, not before */
 	uint64_t plan_number;
 	bool plan_read;
 	int64_t next_look_us; /* at those that have met a release */
@@ -87,25 +78,6 @@ static size_t count_rollouts(struct fleet *f)
 	return n;
 }
 
-static bool is_same_stage(const struct entry *e, const struct rollout *r)
-{
-	return e->rollout_id == r->id && e->stage_since_us == r->walk.stage_since_us &&
-	       e->held_us == r->walk.held_us && e->approved == r->walk.approved;
-}
-
-/* An entry for the rollout: the OLD one, where it was counted and stands where it did. */
-static struct entry entry_of(const struct entry *old, size_t old_count, const struct rollout *r)
-{
-	for (size_t i = 0; i < old_count; i++)
-		if (old[i].counted_us && is_same_stage(&old[i], r))
-			return old[i];
-	return (struct entry){.rollout_id = r->id,
-			      .due_us = walk_due_us(r),
-			      .stage_since_us = r->walk.stage_since_us,
-			      .held_us = r->walk.held_us,
-			      .approved = r->walk.approved};
-}
-
 /* With the plan held.  False: no memory now; what is known stays. */
 static bool replace_entries(struct conductor *k)
 {
@@ -117,7 +89,7 @@ static bool replace_entries(struct conductor *k)
 	for (const struct model *m = fleet_models(k->fleet); m; m = m->next)
 		for (const struct rollout *r = m->rollouts; r; r = r->next)
 			if (walk_due_us(r) != INT64_MAX)
-				fresh[n++] = entry_of(k->entries, k->count, r);
+				fresh[n++] = (struct entry){r->id, walk_due_us(r)};
 	free(k->entries);
 	k->entries = fresh;
 	k->count = n;
@@ -154,46 +126,27 @@ static struct walk_next judge_time(struct conductor *k, const struct rollout *r,
 	return n;
 }
 
-/* Whether its devices are to be counted now; if not, *due_us says when to ask again. */
-static bool may_count(const struct conductor *k, struct entry *e, const struct rollout *r,
-		      int64_t now_us)
+/* What is due, with the plan held; and *due_us, when to look again.  False: its devices decide, and
+ * they are to be counted. */
+static bool look(struct conductor *k, const struct rollout *r, int64_t now_us,
+		 struct walk_next *out, int64_t *due_us)
 {
-	bool moved = !e->counted_us || e->moves != r->moves;
-
-	if (!moved && now_us - e->counted_us < e->recount_us) {
-		e->due_us = now_us + LOOK_US;
-		return false;
-	}
-	e->due_us = k->may_count_us;
-	if (now_us < k->may_count_us)
-		return false;
-	e->recount_us = moved ? RECOUNT_US : 2 * e->recount_us;
-	if (e->recount_us > RECOUNT_MOST_US)
-		e->recount_us = RECOUNT_MOST_US;
-	return true;
-}
-
-/* What is due, with the plan held; and e->due_us, when to look again. */
-static struct walk_next look(struct conductor *k, struct entry *e, const struct rollout *r,
-			     int64_t now_us)
-{
-	struct walk_next n = judge_time(k, r, now_us);
 	struct progress p;
+	bool known = true;
 
-	e->due_us = walk_due_us(r);
-	if (e->due_us <= now_us)
-		e->due_us = now_us + LOOK_US;
-	if (n.wait == WAIT_PROOF && may_count(k, e, r, now_us)) {
-		e->moves = r->moves;
-		e->counted_us = now_us;
-		progress_count(k->committer, r, now_us, &p);
-		n = walk_judge(r, &p.facts);
-		k->may_count_us = now_us + (int64_t)fleet_device_count(k->fleet) * COUNT_DEVICE_US;
-		e->due_us = now_us + LOOK_US;
+	*out = judge_time(k, r, now_us);
+	*due_us = walk_due_us(r);
+	if (*due_us <= now_us)
+		*due_us = now_us + LOOK_US;
+	if (out->wait == WAIT_PROOF) {
+		known = progress_known(k->committer, r, now_us, &p);
+		if (known)
+			*out = walk_judge(r, &p.facts);
+		*due_us = now_us + LOOK_US;
 	}
-	if (r->deadline_us > now_us && r->deadline_us < e->due_us)
-		e->due_us = r->deadline_us;
-	return n;
+	if (r->deadline_us > now_us && r->deadline_us < *due_us)
+		*due_us = r->deadline_us;
+	return known;
 }
 
 static void say_why(const struct walk_next *n, char *out, size_t size)
@@ -209,48 +162,74 @@ static void say_why(const struct walk_next *n, char *out, size_t size)
 	}
 }
 
-static bool lead(struct conductor *k, struct command *cmd)
+static void lead(struct conductor *k, struct command *cmd)
 {
 	enum ota_code rc = committer_run(k->committer, cmd);
 	char subject[64];
 
 	if (rc == OTA_OK)
-		return true;
+		return;
 	/* Somebody was faster: the plan has changed, and is read anew.  Or the store is ill, which
 	 * the committer tells. */
 	snprintf(subject, sizeof subject, "rollout/%lld", (long long)cmd->walk.id);
 	log_event(rc == OTA_ECONFLICT || rc == OTA_EUNAVAIL ? LOG_DEBUG : LOG_WARNING, subject,
 		  "not_led", "%s: %s", rollout_event_name(cmd->walk.event), cmd->err.msg);
-	return false;
+}
+
+/* Looks at the rollout, and says what it finds to the alerts; *OUT waits where nothing is due.
+ * False: its devices are to be counted. */
+static bool look_at(struct conductor *k, struct entry *e, int64_t now_us, struct walk_next *out,
+		    struct command *cmd)
+{
+	bool known = true;
+
+	*out = (struct walk_next){.wait = WAIT_OVER};
+	fleet_plan_read(k->fleet);
+	const struct rollout *r = fleet_rollout(k->fleet, e->rollout_id);
+	if (r) {
+		known = look(k, r, now_us, out, &e->due_us);
+		if (k->alerts && known)
+			alerts_judged(k->alerts, r, out->wait);
+		cmd->walk.id = r->id;
+		cmd->walk.event = out->event;
+		cmd->walk.expect_states = 1u << r->walk.state;
+		cmd->walk.expect_stage = r->walk.stage + 1;
+	} else {
+		e->due_us = INT64_MAX;
+	}
+	fleet_plan_done(k->fleet);
+	return known;
+}
+
+/* The committer counts, a part of the fleet at a time, and keeps up what it counted.  False: it
+ * did not, or somebody has to wait. */
+static bool count(struct conductor *k, int64_t rollout_id, int64_t now_us)
+{
+	struct command cmd = {.kind = COMMAND_COUNT, .count = {.rollout_id = rollout_id}};
+
+	if (now_us < k->may_count_us)
+		return false;
+	do
+		if (committer_run(k->committer, &cmd) != OTA_OK)
+			return false;
+	while (!cmd.out.existed);
+	k->may_count_us = now_us + (int64_t)fleet_device_count(k->fleet) * COUNT_DEVICE_US;
+	return true;
 }
 
 static void judge(struct conductor *k, struct entry *e, int64_t now_us)
 {
 	struct command cmd = {.kind = COMMAND_ROLLOUT_WALK, .by = "conductor"};
-	struct walk_next n = {.wait = WAIT_OVER};
+	struct walk_next n;
 	char why[200];
 
-	fleet_plan_read(k->fleet);
-	const struct rollout *r = fleet_rollout(k->fleet, e->rollout_id);
-	if (r) {
-		n = look(k, e, r, now_us);
-		/* Where the devices decide, what was counted last stands until they are again. */
-		if (k->alerts && (n.wait != WAIT_PROOF || e->counted_us == now_us))
-			alerts_judged(k->alerts, r, n.wait);
-		cmd.walk.id = r->id;
-		cmd.walk.event = n.event;
-		cmd.walk.expect_states = 1u << r->walk.state;
-		cmd.walk.expect_stage = r->walk.stage + 1;
-	} else {
-		e->due_us = INT64_MAX;
-	}
-	fleet_plan_done(k->fleet);
+	if (!look_at(k, e, now_us, &n, &cmd) && count(k, e->rollout_id, now_us))
+		(void)look_at(k, e, now_us, &n, &cmd);
 	if (n.wait != WAIT_NOTHING)
 		return;
 	say_why(&n, why, sizeof why);
 	cmd.walk.reason = why;
-	if (!lead(k, &cmd))
-		e->counted_us = 0; /* it is due still */
+	lead(k, &cmd); /* it is due still, where it was not led */
 }
 
 /* Asks what became of the devices that have met a release; when to ask again. */

@@ -122,6 +122,7 @@ struct device {
 	_Atomic int64_t habit_us; /* its usual time between contacts; 0: not known */
 	_Atomic bool seen_dirty;  /* last_seen_us is newer than the store's */
 	bool born;                /* committed; before that only the committer sees it */
+	int32_t tally_hour;       /* committer's: when it was heard of, as tallies have it */
 	const char *device_id;    /* in the same piece of memory, behind the struct */
 };
 

@@ -25,32 +25,12 @@ bool reach_init(struct reach *c, const struct rollout *r, const struct model *m,
 
 void reach_fini(struct reach *c)
 {
-	for (int64_t i = 0; i < c->taken && c->owns_names; i++) {
-		free((char *)(uintptr_t)c->variants[i].hw);
-		free((char *)(uintptr_t)c->variants[i].from);
+	for (int64_t i = 0; i < c->taken; i++) {
+		free(c->variants[i].hw);
+		free(c->variants[i].from);
 	}
 	free(c->cells);
 	memset(c, 0, sizeof *c);
-}
-
-bool reach_release(struct reach *c)
-{
-	for (int64_t i = 0; i < c->taken; i++) {
-		struct reach_variant *v = &c->variants[i];
-		char *hw = strdup(v->hw), *from = strdup(v->from);
-
-		if (!hw || !from) {
-			free(hw);
-			free(from);
-			c->taken = i; /* what is its own so far */
-			c->owns_names = true;
-			return false;
-		}
-		v->hw = hw;
-		v->from = from;
-	}
-	c->owns_names = true;
-	return true;
 }
 
 int reach_stage_of(const struct rollout *r, const struct device *d)
@@ -97,11 +77,17 @@ static int64_t variant_of(struct reach *c, const struct device *d)
 		return i;
 	if (c->taken == REACH_VARIANTS)
 		return REACH_VARIANTS - 1;
-	c->taken++;
 	if (i == REACH_VARIANTS - 1)
 		hw = from = "";
-	c->variants[i] = (struct reach_variant){.hw = hw, .from = from};
-	return i;
+	c->variants[i] = (struct reach_variant){.hw = strdup(hw), .from = strdup(from)};
+	c->taken++;
+	if (c->variants[i].hw && c->variants[i].from)
+		return i;
+	free(c->variants[i].hw);
+	free(c->variants[i].from);
+	c->taken--;
+	c->out_of_memory = true;
+	return -1;
 }
 
 static bool is_online(const struct device *d)
@@ -116,6 +102,8 @@ static void add_offered(struct reach *c, int stage, const struct device *d)
 	bool online = is_online(d);
 	int64_t v = variant_of(c, d);
 
+	if (v < 0)
+		return;
 	c->stages[stage].to_update++;
 	c->variants[v].to_update++;
 	if (!online && d->last_seen_us <= c->params.now_us - within_us)

@@ -37,8 +37,7 @@ struct reach_stage {
 };
 
 struct reach_variant {
-	const char *hw, *from; /* "" unknown; interned by the fleet, so valid while the plan is
-				  held: reach_release() makes them its own */
+	char *hw, *from; /* owned; "" unknown */
 	int64_t to_update, reachable;
 };
 
@@ -61,16 +60,16 @@ struct reach {
 	int64_t taken;            /* variants in use */
 	struct reach_variant variants[REACH_VARIANTS];
 	struct reach_cell (*cells)[REACH_VARIANTS][REACH_BINS]; /* by stage */
-	bool owns_names;
+	bool out_of_memory;
 };
 
-/* False: out of memory.  R's target percent is that of its last stage. */
+/* False: out of memory.  R's target percent is that of its last stage.  R and M (and what of P is
+ * theirs) may be replaced by copies of another moment between two devices. */
 OTA_MUST_USE bool reach_init(struct reach *c, const struct rollout *r, const struct model *m,
 			     const struct decide_params *p, int64_t poll_interval_us);
 void reach_fini(struct reach *c);
+/* Sets c->out_of_memory where there is none for a variant. */
 void reach_add(struct reach *c, const struct device *d, enum reach_standing standing);
-/* The strings of the variants become its own.  False: out of memory. */
-OTA_MUST_USE bool reach_release(struct reach *c);
 
 /* The first stage that includes D; -1: none does. */
 int reach_stage_of(const struct rollout *r, const struct device *d);

@@ -21,6 +21,11 @@ static struct device **bucket_of(const struct shard *s, uint64_t hash)
 	return &s->buckets[(hash / FLEET_SHARDS) & (s->bucket_count - 1)];
 }
 
+int fleet_shard(const struct device *d)
+{
+	return shard_of(d->hash);
+}
+
 struct fleet *fleet_new(void)
 {
 	struct fleet *f = calloc(1, sizeof *f);

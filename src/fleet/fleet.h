@@ -43,6 +43,8 @@ void fleet_mark_seen(struct fleet *f, const struct device *d);
 /* Calls VISIT for every born device of shards [from, to), each shard under its lock; stops on
  * false. */
 #define FLEET_SHARDS 64
+/* In which of them it stands. */
+int fleet_shard(const struct device *d);
 typedef bool fleet_visit_fn(const struct device *d, void *ctx);
 bool fleet_visit(struct fleet *f, int from, int to, fleet_visit_fn *visit, void *ctx);
 /* The same for those touched or marked since the last call, and a few more: what it costs goes by

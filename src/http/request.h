@@ -236,9 +236,12 @@ handler_fn rollout_create, rollout_plan, rollout_replay, rollout_report, rollout
 /* What a rollout would do, as the answer; on a job thread (rollout_plan.c). */
 void rollout_write_plan(struct request *r, const struct rollout_new *n);
 /* "eta": when one that walks will be through, or null.  Not with the plan held. */
+struct progress;
 struct etas *etas_new(void); /* NULL: out of memory */
 void etas_free(struct etas **e);
 void rollout_add_eta(struct request *r, struct buf *b, int64_t id);
+/* How many devices are how far; not older than some times what counting takes.  The same. */
+void rollout_count(struct request *r, int64_t id, struct progress *out);
 /* How it is watched: as the body says, and what was seen (with the plan held). */
 void rollout_read_guard(struct request *r, const struct json_fields *f);
 /* The parameters of a gate that the object O names; the others stay. */

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "commit/foresee.h"
+#include "commit/progress.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -254,9 +255,19 @@ struct eta {
 	char text[1200]; /* JSON */
 };
 
+/* What was counted of a rollout that the committer does not keep up: it costs the same, and is told
+ * again as long. */
+struct counted {
+	int64_t id;
+	uint64_t plan;
+	int64_t until_ms;
+	struct progress progress;
+};
+
 struct etas {
 	pthread_mutex_t lock;
 	struct eta kept[ETA_KEPT];
+	struct counted counted[ETA_KEPT];
 };
 
 struct etas *etas_new(void)
@@ -368,4 +379,58 @@ void rollout_add_eta(struct request *r, struct buf *b, int64_t id)
 		eta_keep(e, &eta);
 	}
 	json_raw(b, "eta", eta.text);
+}
+
+/* --- how far --- */
+
+static bool counted_find(struct etas *e, int64_t id, uint64_t plan, struct progress *out)
+{
+	int64_t now_ms = clock_mono_ms();
+	bool fresh = false;
+
+	pthread_mutex_lock(&e->lock);
+	for (int i = 0; i < ETA_KEPT && !fresh; i++) {
+		const struct counted *k = &e->counted[i];
+
+		fresh = k->id == id && k->plan == plan && now_ms < k->until_ms;
+		if (fresh)
+			*out = k->progress;
+	}
+	pthread_mutex_unlock(&e->lock);
+	return fresh;
+}
+
+static void counted_keep(struct etas *e, const struct counted *made)
+{
+	struct counted *at = &e->counted[0];
+
+	pthread_mutex_lock(&e->lock);
+	for (int i = 0; i < ETA_KEPT && at->id != made->id; i++) {
+		struct counted *k = &e->counted[i];
+
+		if (k->id == made->id || k->until_ms < at->until_ms)
+			at = k;
+	}
+	*at = *made;
+	pthread_mutex_unlock(&e->lock);
+}
+
+void rollout_count(struct request *r, int64_t id, struct progress *out)
+{
+	struct committer *c = r->server->committer;
+	struct fleet *f = r->server->fleet;
+	int64_t now_us = clock_service_us(), began_ms = clock_mono_ms();
+	struct counted made = {.id = id, .plan = fleet_plan_number(f)};
+
+	fleet_plan_read(f);
+	const struct rollout *o = fleet_rollout(f, id);
+	bool known = o && progress_known(c, o, now_us, out);
+	fleet_plan_done(f);
+	if (known || counted_find(r->server->etas, id, made.plan, out))
+		return;
+	progress_count(c, id, now_us, out);
+	int64_t spent_ms = clock_mono_ms() - began_ms;
+	made.until_ms = clock_mono_ms() + spent_ms * ETA_TIMES;
+	made.progress = *out;
+	counted_keep(r->server->etas, &made);
 }

@@ -196,10 +196,12 @@ static void add_progress(struct request *r, struct buf *b, int64_t id)
 	struct fleet *f = r->server->fleet;
 	struct progress p = {0};
 
+	rollout_count(r, id, &p);
 	fleet_plan_read(f);
 	const struct rollout *o = fleet_rollout(f, id);
 	if (o) {
-		progress_count(r->server->committer, o, clock_service_us(), &p);
+		/* As it is kept, if it is; else as it was counted. */
+		(void)progress_known(r->server->committer, o, clock_service_us(), &p);
 		struct walk_next n = walk_judge(o, &p.facts);
 		add_takebacks(r, b, o);
 		json_int(b, "targeted", p.facts.devices);

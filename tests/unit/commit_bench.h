@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "commit/gates.h"
+#include "commit/progress.h"
 #include "core/target.h"
 #include "fleet/intern.h"
 #include "fleet/state.h"
@@ -407,6 +408,41 @@ static inline char *gates_dump(struct committer *c)
 	if (!all.data)
 		buf_adds(&all, "");
 	return buf_take(&all, NULL);
+}
+
+/* --- how far rollouts are --- */
+
+/* What the committer keeps is what a count anew finds; how many rollouts it keeps.  It must be
+ * idle. */
+static inline int same_counts(struct bench *b)
+{
+	struct command hear = {.kind = COMMAND_FLUSH_SEEN, .flush_seen = {0, FLEET_SHARDS}};
+	int64_t now_us = clock_service_us();
+	struct {
+		int64_t id;
+		struct progress kept;
+	} known[64];
+	struct progress kept, anew = {0};
+	int count = 0;
+
+	(void)committer_run(b->c, &hear); /* contacts that changed nothing else */
+	fleet_plan_read(b->fleet);
+	for (const struct model *m = fleet_models(b->fleet); m; m = m->next)
+		for (const struct rollout *r = m->rollouts; r; r = r->next)
+			if (progress_known(b->c, r, now_us, &kept) && count < 64) {
+				known[count].id = r->id;
+				known[count++].kept = kept;
+			}
+	fleet_plan_done(b->fleet);
+	for (int i = 0; i < count; i++) {
+		kept = known[i].kept;
+		progress_count(b->c, known[i].id, now_us, &anew);
+		assert_int_equal(kept.facts.devices, anew.facts.devices);
+		assert_int_equal(kept.facts.seen, anew.facts.seen);
+		assert_int_equal(kept.facts.proven, anew.facts.proven);
+		assert_int_equal(kept.on_version, anew.on_version);
+	}
+	return count;
 }
 
 /* Stop, open again: nothing may be lost and nothing may come up. */

@@ -144,6 +144,8 @@ static void pass(struct world *w, int64_t us)
 		for (int i = 0; i < w->count; i++)
 			live(w, &w->box[i], now_us);
 		conductor_tick(w->k, now_us);
+		if (gone % (20 * STEP_US) == 0)
+			(void)same_counts(w->b);
 	}
 }
 

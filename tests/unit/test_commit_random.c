@@ -193,10 +193,24 @@ static enum ota_code random_look(struct bench *b, struct reference *r, int i)
 	struct command cmd = {.kind = COMMAND_SENT, .sent = {r->last_token[i][0]}};
 
 	if (random_below(2)) {
-		clock_service_not_before(clock_service_us() + random_below(60) * US_PER_S);
+		int most_s = random_below(2) ? 60 : 40 * 3600;
+		clock_service_not_before(clock_service_us() + random_below(most_s) * US_PER_S);
 		cmd = (struct command){.kind = COMMAND_GATE_LOOK};
 	}
 	return committer_run(b->c, &cmd);
+}
+
+/* Some rollout is counted, or a part of it: whatever comes between the parts. */
+static void random_count(struct bench *b, const struct reference *r)
+{
+	if (r->rollouts == 0)
+		return;
+	int64_t id = r->rollout_id[random_below(r->rollouts)];
+	for (int parts = random_below(2 * DEVICES); parts > 0; parts--) {
+		struct command cmd = {.kind = COMMAND_COUNT,
+				      .count = {.rollout_id = id, .devices = 1}};
+		assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+	}
 }
 
 static void random_command(struct bench *b, struct reference *r)
@@ -336,13 +350,16 @@ static void random_commands(void **state)
 	random_begin("commands");
 	for (int round = 0; round < rounds; round++) {
 		struct reference r = {0};
+		int counted = 0;
 		struct bench b = bench_new();
 		b.wrap = wrap_failing;
 		log_configure(LOG_ERROR + 1, false);
 		bench_open(&b);
 		check_history(&b, true);
 		for (int step = 1; step <= 1500; step++) {
+			random_count(&b, &r);
 			random_command(&b, &r);
+			counted += same_counts(&b);
 			if (step % 25 == 0) {
 				check_rows(&b, &r);
 				check_history(&b, false);
@@ -352,6 +369,8 @@ static void random_commands(void **state)
 				check_history(&b, true);
 			}
 		}
+		printf("# counts compared: %d\n", counted);
+		assert_true(counted > 1500);
 		bench_end(&b);
 	}
 }
