@@ -146,7 +146,7 @@ static size_t on_answer(char *data, size_t one, size_t size, void *cls)
 	} else {
 		buf_add(&e->down, data, size);
 		if (!buf_ok(&e->down))
-			taken = 0;
+			taken = e->down_at = 0;
 	}
 	if (e->down.len > WHOLE_MAX)
 		resume(e);
@@ -163,7 +163,9 @@ static size_t on_body(char *out, size_t one, size_t max, void *cls)
 	size_t n = e->up.len - e->up_at;
 	if (n > max)
 		n = max;
-	if (n > 0) {
+	if (!buf_ok(&e->up)) { /* a part of it is lost: it must not look whole */
+		n = CURL_READFUNC_ABORT;
+	} else if (n > 0) {
 		memcpy(out, e->up.data + e->up_at, n);
 		e->up_at += n;
 		resume(e);
@@ -392,7 +394,7 @@ void errand_fed(struct errand *e)
 {
 	pthread_mutex_lock(&e->w->lock);
 	e->up_ends = true;
-	if (!e->sent && !e->w->closed)
+	if (!e->sent && !e->w->closed && buf_ok(&e->up))
 		send_off(e);
 	else if (!e->sent)
 		end_errand(e, true);
