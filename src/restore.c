@@ -445,9 +445,14 @@ static enum ota_code finish(struct restore *r, struct ota_err *err)
 	path_in(r->cfg, BACKUP_DATABASE, to);
 	if (rc != OTA_OK)
 		return rc;
-	if ((r->database ? rename(from, to) : unlink(from)) != 0 || !sync_dir(r->cfg->data_dir))
+	if ((r->database ? rename(from, to) : unlink(from)) != 0)
 		return ota_fail_errno(err, errno, "%s", to);
-	return OTA_OK;
+	if (sync_dir(r->cfg->data_dir))
+		return OTA_OK;
+	int e = errno;
+	if (r->database)
+		(void)rename(to, from); /* its images are taken away next */
+	return ota_fail_errno(err, e, "%s", to);
 }
 
 static enum ota_code restore(struct restore *r, struct ota_err *err)
