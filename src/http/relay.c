@@ -19,7 +19,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HEADER_MEMORY   (20 * 1024)
 #define LAST_ANSWERS_MS 300
 #define BLOCK           (32 * 1024) /* of an answer that is passed on as it comes */
 #define DISCARD_MAX     (16 * 1024 * 1024)

@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a connection may hold of request line and headers. */
-#define HEADER_MEMORY   (20 * 1024)
 #define SHORT_DRAIN_S   5
 #define LAST_ANSWERS_MS 1000
 #define JOB_THREADS     3

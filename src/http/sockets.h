@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
+/* What a connection may hold of request line and headers. */
+#define HEADER_MEMORY (20 * 1024)
+
 enum ota_code socket_address(const struct config *cfg, struct sockaddr_storage *out,
 			     struct ota_err *err);
 /* A socket that listens as HOST and PORT say. */
