@@ -163,7 +163,12 @@ void doctor_images(struct http_server *s, finding_fn *say, void *ctx)
 	int64_t hashed = 0, bytes = 0;
 	struct image *all = list_images(s, &count);
 
-	for (size_t i = 0; i < count && all; i++) {
+	if (!all) {
+		say(ctx, "images", FINDING_PROBLEM, "out of memory: no image was looked at",
+		    "ask again when the service has less to do");
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
 		const char *wrong = look_at_image(s, &all[i], &hashed);
 		bytes += all[i].size;
 		if (!wrong)
