@@ -47,7 +47,7 @@ class Terminal:
             if pid:
                 self.status = os.waitstatus_to_exitcode(status)
 
-    def wait_for(self, condition, what, seconds=20):
+    def wait_for(self, condition, what, seconds=60):
         """Until CONDITION(self) holds."""
         end = time.monotonic() + seconds
         while not condition(self):

@@ -62,7 +62,7 @@ class Broker:
         """An orderly end: sessions and retained messages come back with start()."""
         if self.process:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
             self.process = None
 
 

@@ -15,7 +15,7 @@ def image(seed, size=10 * BLOCK + 1234):
     return random.Random(seed).randbytes(size)
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -221,7 +221,7 @@ def test_a_signal_during_the_selftest_ends_the_agent_not_the_trial(device, servi
     try:
         wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
         agent.send_signal(sig)
-        agent.communicate(timeout=20)
+        agent.communicate(timeout=60)
     finally:
         agent.kill()
     wait_for(lambda: gone(int(pids.read_text())))
@@ -293,7 +293,7 @@ def test_polls_are_counted_and_term_ends_it(device, service):
         if '"checked"' in line:
             break
     agent.send_signal(signal.SIGTERM)
-    assert agent.wait(timeout=20) == 0
+    assert agent.wait(timeout=60) == 0
     agent.stderr.close()
 
 
@@ -304,7 +304,7 @@ def test_second_agent_on_one_directory_is_turned_away(device, service):
             break
     second = subprocess.run(device.command("--once"), stderr=subprocess.PIPE, text=True, timeout=60)
     first.terminate()
-    first.wait(timeout=20)
+    first.wait(timeout=60)
     first.stderr.close()
     assert second.returncode == 4 and "another agent" in second.stderr
 
@@ -318,7 +318,7 @@ def test_second_agent_on_one_directory_is_turned_away(device, service):
     (["stray"], "stray"), (["--nonsense"], "nonsense"), (["--poll"], "poll"),
 ])
 def test_bad_arguments(device, change, words):
-    done = subprocess.run(device.command(*change), stderr=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run(device.command(*change), stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2 and words in done.stderr
 
 
@@ -330,13 +330,13 @@ def test_slash_behind_the_server_is_no_mistake(device, service):
 
 
 def test_help_and_missing_arguments(program):
-    done = subprocess.run([program, "--help"], stdout=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run([program, "--help"], stdout=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 0 and "--selftest" in done.stdout
-    done = subprocess.run([program], stderr=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run([program], stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2 and "--server is missing" in done.stderr
 
 
 def test_directory_of_no_use(device, tmp_path):
     (tmp_path / "state").write_text("a file")
-    done = subprocess.run(device.command("--once"), stderr=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run(device.command("--once"), stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 4 and "--dir" in done.stderr

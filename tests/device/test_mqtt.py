@@ -505,7 +505,7 @@ def test_tls_against_a_broker_without(start, broker):
 def test_certificates_that_are_of_no_use(program, pem, change, words):
     done = subprocess.run([program, "--mqtt", "mqtts://h", "--id", "d", "--model", "m", "--version",
                            "1", "--dir", "d", *change], cwd=pem, stderr=subprocess.PIPE, text=True,
-                          timeout=20)
+                          timeout=60)
     assert done.returncode == 2 and words in done.stderr, done.stderr
 
 
@@ -518,5 +518,5 @@ def test_certificates_that_are_of_no_use(program, pem, change, words):
 def test_bad_arguments(program, tmp_path, change, words):
     done = subprocess.run([program, "--mqtt", "127.0.0.1", "--id", "d", "--model", "m", "--version",
                            "1", "--dir", str(tmp_path / "d"), *change],
-                          stderr=subprocess.PIPE, text=True, timeout=20)
+                          stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2 and words in done.stderr, done.stderr

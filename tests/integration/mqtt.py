@@ -108,7 +108,7 @@ class Device(Client):
         with self.lock:
             return [json.loads(p) for t, p in self.received if t == self.base + "/cmd/ota"]
 
-    def command(self, count=1, seconds=10):
+    def command(self, count=1, seconds=60):
         return wait_for(lambda: len(self.commands()) >= count and self.commands()[count - 1],
                         "command %d for %s" % (count, self.id), seconds)
 

@@ -22,13 +22,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("PAKU_BUILD", os.path.join(ROOT, "build"))
 PROGRAM = os.path.join(BUILD, "src", "paku-otad")
 KEY = "a-test-key"
-START_S = 30
+START_S = 60
 STORE = os.environ.get("PAKU_STORE", "sqlite")  # what services keep their rows in
 REPORTS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "UndefinedBehaviorSanitizer",
            "runtime error:", "Assertion", "double free", "corrupted")
 
 
-def wait_for(condition, what, timeout_s=20, every_s=0.02):
+def wait_for(condition, what, timeout_s=60, every_s=0.02):
     """Until CONDITION answers something true, which is returned."""
     end = time.monotonic() + timeout_s
     while True:

@@ -352,7 +352,7 @@ def test_one_that_never_ends_keeps_nobody_else(services, receivers):
     wait_for(lambda: bad.got[-1]["answer"] == "hang", "the next try", 40)
     began = time.monotonic()
     service.stop()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9
     bad.answer = "200"
     service.start()
     lead(service, number, "abort")

@@ -322,7 +322,7 @@ def test_it_ends_with_a_killed_service(drivers, any_user):
     pid = broker.pid()
     assert runs(pid)
     broker.kill()
-    wait_for(lambda: not runs(pid), "the broker's end", 1)
+    wait_for(lambda: not runs(pid), "the broker's end")
 
 
 def test_it_gives_up_root(drivers):
@@ -373,7 +373,7 @@ def test_it_is_started_again(drivers, any_user):
     # And with the service killed, the second one ends like the first.
     broker.close_clients()
     broker.kill()
-    wait_for(lambda: not runs(again), "the broker's end", 1)
+    wait_for(lambda: not runs(again), "the broker's end")
 
 
 def test_one_that_was_told_to_end_is_started_again_too(broker):

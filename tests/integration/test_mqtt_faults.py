@@ -307,7 +307,7 @@ def test_a_million_names_hold_nobody_up(far, broker):
     released = time.monotonic()
     device.result("1.0.1")
     wait_for(lambda: service.update_of("esp32_001"), "the known device's word")
-    assert time.monotonic() - released < 10
+    assert time.monotonic() - released < 40  # three thousand names would take a minute
     wait_for(lambda: service.ok("GET", "/metrics")["mqtt_unregistered_total"] > 0, "the limit")
     assert service.get("/health").status_code == 200
     flood.close()
