@@ -55,7 +55,8 @@ def test_the_disk_full_during_a_commit(services, small_disk, tmp_path):
     service = services(env={"OTA_DATA_DIR": str(small_disk),
                             "FIRMWARE_STORAGE_PATH": str(tmp_path / "firmware")})
     service.release(images.esp32("1.2.0"), "1.2.0")
-    service.rollout("1.2.0")
+    # It does not complete meanwhile.
+    service.rollout("1.2.0", stages=[{"percent": 100, "min_duration_s": 86400}])
     service.check("known", "1.2.0")
     fill(small_disk)
 
