@@ -12,9 +12,9 @@
 #define DAY_US   (INT64_C(86400) * US_PER_S)
 #define NOW      (T0 + 1000 * DAY_US)
 #define BEFORE   (NOW - 400 * DAY_US)
-#define ATTEMPTS 900
+#define ATTEMPTS 450
 #define DEVICES  60
-#define EVENTS   900
+#define EVENTS   450
 
 static uint64_t seed = 7;
 
@@ -345,7 +345,7 @@ static void events_go(void **state)
 	assert_int_equal(number(p, "SELECT count(*) FROM service_state WHERE key='pruning'"), 0);
 	assert_false(sql(p, "DELETE FROM ota_events WHERE id = (SELECT min(id) FROM ota_events)"));
 	assert_non_null(strstr(p->error, "append-only"));
-	assert_false(sql(p, "UPDATE ota_events SET event_type='x' WHERE id = 900"));
+	assert_false(sql(p, "UPDATE ota_events SET event_type='x' WHERE id = 400"));
 	assert_int_equal(p->s->ops->rollout_last_us(p->s, 99, &last, &err), OTA_OK);
 	assert_int_equal(last, 0);
 	int64_t want = 0;
