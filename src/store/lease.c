@@ -227,7 +227,9 @@ static void take(struct lease *l)
 		memcpy(l->held_epoch, l->epoch, sizeof l->held_epoch);
 		atomic_store(&l->until_ms, sent_ms + LEASE_MS);
 		show(l, l->url, "");
-		log_event(LOG_INFO, "lease", "taken", "this instance leads, in epoch %s", l->epoch);
+		log_event(LOG_INFO, "lease", "taken", "this instance leads, in epoch %s; %s",
+			  l->epoch,
+			  l->seen_session[0] ? "the leader before it was silent" : "nobody led");
 		PQclear(res);
 		l->changed();
 		return;

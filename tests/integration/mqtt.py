@@ -59,7 +59,7 @@ class Client:
         self.client.on_subscribe = lambda *a: self.subscribed.set()
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        assert self.ready.wait(10), "the broker does not answer"
+        assert self.ready.wait(60), "the broker does not answer"
 
     def _on_message(self, client, arg, message):
         with self.lock:
@@ -68,13 +68,13 @@ class Client:
     def subscribe(self, topic):
         self.subscribed.clear()
         self.client.subscribe(topic, 1)
-        assert self.subscribed.wait(10)
+        assert self.subscribed.wait(60)
         return self
 
     def publish(self, topic, payload, retain=False):
         if not isinstance(payload, (bytes, str)):
             payload = json.dumps(payload)
-        self.client.publish(topic, payload, 1, retain).wait_for_publish(10)
+        self.client.publish(topic, payload, 1, retain).wait_for_publish(60)
 
     def close(self):
         self.client.disconnect()

@@ -4,8 +4,9 @@
 What was acknowledged is there once, nobody is told twice, no stage is walked twice, whoever is
 killed, frozen or cut off, and whenever."""
 import json
+import os
 import random
-import signal
+import subprocess
 import threading
 import time
 
@@ -14,112 +15,28 @@ import requests
 
 import images
 import postgres
-from mqtt import Broker, Client, Device, free_port
-from pgproxy import Proxy
-from service import KEY, Service, read_answer, wait_for
+from cluster import DISTURBANCES, Group, answers
+from mqtt import Broker, Client, Device
+from service import KEY, read_answer, wait_for
 from test_conductor import events, same_as_explained
 
 NEW = "2.0.0"
-TAKE_OVER_S = 5
-WINDOW_S = 59  # a command is waited for 60 s (OTA_COMMAND_TIMEOUT_S)
-DISTURBANCES = ("kill", "freeze", "cut")
+DISPATCHED_AT_ONCE = 2  # half of a second's and one
 
 
-class Line(Proxy):
-    """To the database; when it is silent nothing passes, and nobody is told."""
+class Session:
+    """Somebody else at the database; FIRST is what it does, or waits to do."""
 
-    silent = False
-
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._carry, args=(near,), daemon=True).start()
-
-    def _carry(self, near):
-        while self.silent:
-            time.sleep(0.02)
-        super()._join(near)
-
-    def _may_pass(self):
-        return not self.silent
-
-
-class Member(Service):
-    """One of several instances; each has its own line to the database."""
-
-    def __init__(self, group, number):
-        self.line = Line(postgres.cluster())
-        port = free_port()
-        super().__init__(group.folder / ("member%d" % number), store="sqlite", env={
-            **postgres.cluster().environment(group.name), **self.line.environment(),
-            "PORT": port, "OTA_INSTANCE_URL": "http://127.0.0.1:%d" % port,
-            "FIRMWARE_STORAGE_PATH": group.folder / "firmware",
-            "OTA_TRUSTED_PROXIES": "127.0.0.1", **group.settings})
-        self.is_frozen = False
-
-    def health(self):
-        try:
-            return self.session.get(self.url + "/health", timeout=5).json()
-        except requests.RequestException:
-            return {}
-
-    def follows(self):
-        health = self.health()
-        return health.get("role") == "follower" and health.get("leader")
-
-    def disturb(self, how):
-        if how == "kill":
-            self.kill()
-        elif how == "freeze":
-            self.signal(signal.SIGSTOP)
-            self.is_frozen = True
-        else:
-            self.line.silent = True
-
-    def thaw(self):
-        self.line.silent = False
-        if self.is_frozen:
-            self.signal(signal.SIGCONT)
-        self.is_frozen = False
-
-    def heal(self):
-        self.thaw()
-        if not self.process:
-            self.spawn()
-
-
-class Group:
-    def __init__(self, folder, count, **settings):
-        self.folder, self.settings = folder, settings
-        self.name = postgres.cluster().schema()
-        self.members = [Member(self, n) for n in range(count)]
-        self.members[0].start()
-        wait_for(self.leader, "the first to lead")
-        for m in self.members[1:]:
-            m.start()
-            wait_for(m.follows, "the others to follow")
-
-    def leader(self):
-        for m in self.members:
-            if m.process and not m.is_frozen and m.health().get("role") == "leader":
-                return m
-        return None
-
-    def others(self, member):
-        return [m for m in self.members if m is not member]
-
-    def psql(self, sql):
-        return postgres.cluster().psql(sql, self.name)
+    def __init__(self, group, first):
+        self.process = subprocess.Popen(
+            ["psql", "-X", "-At", "-q"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **postgres.cluster().environment(group.name)})
+        self.process.stdin.write("SELECT pg_backend_pid();\n%s;\n" % first)
+        self.process.stdin.flush()
+        self.pid = int(self.process.stdout.readline())
 
     def close(self):
-        for m in self.members:
-            m.thaw()
-        for m in self.members:
-            m.stop()
-            m.line.close()
+        self.process.communicate()
 
 
 @pytest.fixture
@@ -135,32 +52,6 @@ def group(tmp_path):
         g.close()
 
 
-def answers(member):
-    """Whether a request that the leader alone can answer is answered here."""
-    try:
-        return member.session.get(member.url + "/api/firmware/check", timeout=5, params={
-            "device_id": "probe", "device_model": "probe",
-            "current_version": "1"}).status_code == 200
-    except requests.RequestException:
-        return False
-
-
-def take_over(group, how):
-    """Disturbs the leader; how long until another one answers."""
-    old = group.leader()
-    epoch = old.health()["epoch"]
-    begun = time.monotonic()
-    old.disturb(how)
-    # One that is cut off leads rightly for a while: what it answers is passed on.
-    new = wait_for(lambda: next((m for m in group.others(old) if m.health().get("role") == "leader"
-                                 and answers(m)), None), "a new leader")
-    took = time.monotonic() - begun
-    print("%-6s %.2f s" % (how, took))
-    assert took < TAKE_OVER_S
-    assert new.health()["epoch"] > epoch
-    return old, new
-
-
 @pytest.fixture
 def broker(tmp_path):
     b = Broker(tmp_path)
@@ -172,11 +63,10 @@ def broker(tmp_path):
 
 def test_every_instance_answers_alike(group):
     g = group(3)
-    leader, follower = g.members[0], g.members[1]
-    assert leader.health()["role"] == "leader"
+    leader, (follower, third) = g.roles()
     image = images.esp32(NEW, size=300000)
     follower.release(image, NEW)
-    assert g.members[2].list("releases")[0]["version"] == NEW
+    assert third.list("releases")[0]["version"] == NEW
     follower.rollout(NEW)
     offer = follower.check("d1")
     assert offer["update_available"] and offer["download_url"].startswith(follower.url + "/api/")
@@ -208,8 +98,7 @@ def test_every_instance_answers_alike(group):
 
 
 def test_bodies_of_any_size_and_shape(group):
-    g = group(2)
-    leader, follower = g.members
+    leader, (follower,) = group(2).roles()
     image = images.esp32(NEW, size=300000)
 
     def pieces():
@@ -251,7 +140,7 @@ def test_bodies_of_any_size_and_shape(group):
 def test_the_leader_sees_the_clients_address(group):
     """So a limit for each address is one for each client, not for each instance."""
     g = group(2, OTA_MAX_CONNECTIONS_PER_ADDRESS=1, OTA_TRUSTED_PROXIES="127.0.0.1")
-    leader, follower = g.members
+    leader, (follower,) = g.roles()
     s = leader.connect(source="127.0.0.9")  # a body that does not end holds its place
     s.sendall(b"POST /api/device/d1/update-status HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
               b"Expect: 100-continue\r\n\r\n")
@@ -271,11 +160,16 @@ def test_the_leader_sees_the_clients_address(group):
 
 def test_without_a_leader_there_is_503(group):
     g = group(2)
-    old, follower = g.members
+    old, (follower,) = g.roles()
+    waiting = Session(g, "SELECT pg_advisory_lock(1885432438, hashtext(current_schema()))")
+    wait_for(lambda: g.psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                            " AND pid = %d" % waiting.pid) == "1", "somebody else to wait for the lead")
     old.kill()
+    wait_for(lambda: "nobody leads" in follower.health().get("reason", ""), "nobody to lead")
     answer = follower.get("/api/admin/devices")
     assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0, answer.text
-    wait_for(lambda: answers(follower), "the other one to lead")
+    waiting.close()
+    wait_for(follower.leads, "the other one to lead")
 
 
 def test_who_is_alone_is_left_alone(group, services):
@@ -294,7 +188,7 @@ def test_who_is_alone_is_left_alone(group, services):
     assert g.members[0].health()["role"] == "follower" and not g.members[0].health()["leader"]
     alone.report("d1", "1.0.0", "failed")
     alone.stop()
-    wait_for(lambda: answers(g.members[0]), "the lead")
+    wait_for(g.members[0].leads, "the lead")
 
 
 @pytest.mark.parametrize("missing, said", (
@@ -313,12 +207,11 @@ def test_what_several_need(services, tmp_path, missing, said):
 
 def test_a_leader_that_ends_is_followed_at_once(group):
     g = group(2)
-    first, second = g.members
-    begun = time.monotonic()
+    first, (second,) = g.roles()
+    before = len(second.log())
     first.stop()
-    wait_for(lambda: answers(second), "the other one")
-    print("stop   %.2f s" % (time.monotonic() - begun))
-    assert time.monotonic() - begun < 2
+    wait_for(second.leads, "the other one")
+    assert "; nobody led" in second.log(before)  # and not: the leader was silent
     first.start()
     wait_for(first.follows, "the first to follow")
     assert answers(first)
@@ -327,8 +220,9 @@ def test_a_leader_that_ends_is_followed_at_once(group):
 def test_who_wakes_after_long_writes_nothing_and_follows(group):
     """Frozen in the middle of its work, it wakes in the epoch of another."""
     g = group(2)
-    first, second = g.members
+    first, (second,) = g.roles()
     first.check("d1")
+    before, epoch = len(second.log()), g.epoch()
     first.disturb("freeze")
     # These are in its sockets when it wakes.
     late = [first.connect() for _ in range(20)]
@@ -336,16 +230,16 @@ def test_who_wakes_after_long_writes_nothing_and_follows(group):
         body = json.dumps({"device_id": "late%d" % i, "firmware_version": "9", "status": "failed"})
         s.sendall(("POST /api/device/late%d/update-status HTTP/1.1\r\nHost: a\r\nContent-Length: %d"
                    "\r\nConnection: close\r\n\r\n%s" % (i, len(body), body)).encode())
-    wait_for(lambda: answers(second), "the other one to lead")
+    wait_for(second.leads, "the other one to lead")
     second.report("d1", "1.0.0", "failed")
     first.heal()
     for s in late:
         answer = read_answer(s)
         assert answer is None or answer.status == 503 or answer.status == 200
         s.close()
-    wait_for(lambda: first.follows() and "epoch 1 is over" in first.log(), "the first to follow")
+    wait_for(lambda: first.follows() and "epoch %d is over" % epoch in first.log(), "the first to follow")
     # A 200 means that it followed by then, and passed it on: then it is stored, once.
-    assert second.health()["role"] == "leader" and second.health()["epoch"] == 2
+    assert g.epoch() > epoch and "; the leader before it was silent" in second.log(before)
     assert first.list("updates") == second.list("updates")
 
 
@@ -366,17 +260,18 @@ def test_the_database_goes_and_comes_back(group):
         wait_for(lambda: answers(m), "the service")
     g.members[0].report("d1", "1.0.0", "failed")
     assert len(g.members[1].list("updates")) == 1
-    assert sorted(m.health()["role"] for m in g.members) == ["follower", "leader"]
+    g.roles()
 
 
 def test_a_database_that_was_restored_is_loaded_anew(group):
     """What the leader has in memory is not what is there: another one, or itself, begins anew."""
     g = group(2)
     g.members[1].check("d1")
+    epoch = g.epoch()
     g.psql("UPDATE service_state SET value = 'somebody' WHERE key = 'writer'")
     assert g.members[1].post("/api/device/d1/update-status", json={
-        "device_id": "d1", "firmware_version": "9", "status": "failed"}).status_code == 503
-    wait_for(lambda: g.psql("SELECT epoch FROM ota_leader") != "1" and answers(g.members[1]), "the next epoch")
+        "device_id": "d1", "firmware_version": "9", "status": "failed"}).status_code == 503 or g.epoch() > epoch
+    wait_for(lambda: g.epoch() > epoch and answers(g.members[1]), "the next epoch")
     g.members[1].report("d1", "9", "failed")
 
 
@@ -402,6 +297,7 @@ class Reporter(threading.Thread):
         self.tries += 1
         url = self.rng.choice(self.group.members).url
         try:
+            # Shorter than a leader's frozen: what got no answer is told again.
             answer = session.post("%s/api/device/%s/update-status" % (url, device), timeout=3, json={
                 "device_id": device, "firmware_version": "9.9.9", "status": "failed"})
         except requests.RequestException:
@@ -420,7 +316,7 @@ class Gadget(Device):
 
     def _on_message(self, client, arg, message):
         command = json.loads(message.payload)
-        self.told.append(time.monotonic())
+        self.told.append(command["version"])
         client.publish(self.base + "/ota/result", json.dumps({
             "timestamp": 1, "version": command["version"], "success": True, "result_code": 0,
             "message": ""}), 1)
@@ -433,7 +329,8 @@ def test_whatever_befalls_the_leader(group, broker):
     rng = random.Random(seed)
     print("seed", seed)
     g = group(2, OTA_MQTT="on", MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port,
-              OTA_DISPATCH_PER_SECOND=2, OTA_PUBLIC_URL="http://ota.example.org")
+              OTA_DISPATCH_PER_SECOND=2, OTA_PUBLIC_URL="http://ota.example.org",
+              OTA_COMMAND_TIMEOUT_S=3600)  # nobody's time comes twice, however slow the machine is
     g.members[0].mqtt_port = broker.port
     gadgets = [Gadget(g.members[0], "gadget%02d" % i, model="esp32") for i in range(30)]
     front = g.members[1]
@@ -448,17 +345,20 @@ def test_whatever_befalls_the_leader(group, broker):
     rng.shuffle(order)
     for how in order:
         time.sleep(rng.random())
-        old, _ = take_over(g, how)
+        old, _ = g.take_over(how)
         old.heal()
-        wait_for(lambda: old.follows(), "the old leader to follow", 40)
+        wait_for(old.follows, "the old leader to follow")
+    wait_for(lambda: sum(len(r.acknowledged) for r in reporters) > 100, "the reports")
     for r in reporters:
         r.ends.set()
-        r.join(10)
-    leader = wait_for(g.leader, "a leader")
+        r.join(60)
+    leader = g.roles()[0]
 
-    # Each command was given once in its window; one that went with a leader comes a minute later.
-    wait_for(lambda: sum(bool(d.told) for d in gadgets) >= 27, "the commands", 30)
-    assert min([b - a for d in gadgets for a, b in zip(d.told, d.told[1:])], default=WINDOW_S) >= WINDOW_S
+    # Each command was given once in its window; what a leader had begun to tell may have gone with it.
+    wait_for(lambda: g.psql("SELECT sum(commands) FROM device_update_status") == "30", "the commands")
+    wait_for(lambda: sum(bool(d.told) for d in gadgets) >= 30 - DISPATCHED_AT_ONCE * len(order),
+             "the commands to arrive")
+    assert not [d.told for d in gadgets if len(d.told) > 1]
     # What the gadgets said is known, also what the broker kept meanwhile.
     told = [d for d in gadgets if d.told]
     wait_for(lambda: all(leader.list("updates", device_id=d.id)[0]["status"] == "success"
@@ -470,7 +370,6 @@ def test_whatever_befalls_the_leader(group, broker):
     acknowledged = [name for r in reporters for name in r.acknowledged]
     print("reports %d, tries %d" % (len(acknowledged), sum(r.tries for r in reporters)))
     assert not [w for r in reporters for w in r.wrong]
-    assert len(acknowledged) > 100
     assert {name: rows.get(name) for name in acknowledged} == {name: "1" for name in acknowledged}
     assert set(rows.values()) == {"1"}
     # The walk: each step follows from the one before, and none was made twice.
@@ -486,15 +385,14 @@ def test_who_never_comes_back_leaves_nothing_at_the_broker(group, broker):
     """The sessions are the group's: what the broker kept for a leader comes to the next one."""
     g = group(2, OTA_MQTT="on", MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port,
               OTA_PUBLIC_URL="http://ota.example.org")
-    old, new = g.members
-    g.members[0].mqtt_port = broker.port
-    wait_for(lambda: old.health()["mqtt"].startswith("connected"), "the broker")
+    old, (new,) = g.roles()
+    wait_for(lambda: old.health().get("mqtt", "").startswith("connected"), "the broker")
     old.disturb("freeze")
     client = Client(broker.port)
     for i in range(50):
         client.publish("paku/edge/q%d/status" % i, {
             "device_model": "esp32", "online": True, "firmware_version": "1.0.0"})
-    wait_for(lambda: answers(new), "the other one to lead")
+    wait_for(new.leads, "the other one to lead")
     wait_for(lambda: len(new.list("devices", device_model="esp32")) == 50, "what was kept")
     old.process.kill()
     old.process.wait()
