@@ -249,12 +249,13 @@ static void write_text(struct request *r, const struct figures *f)
 	exposition_one(b, "paku_ota_commits_total", "counter", "Transactions.", f->commits.batches);
 	exposition_one(b, "paku_ota_commands_total", "counter", "Commands made durable.",
 		       f->commits.commands);
+	/* One that is alone leads. */
+	exposition_one(b, "paku_ota_leader", "gauge",
+		       "1 on the instance that leads, 0 on those that follow.",
+		       lease_holds(s->lease));
 	if (s->lease) {
 		struct lease_view v;
 		lease_look(s->lease, &v);
-		exposition_one(b, "paku_ota_leader", "gauge",
-			       "1 on the instance that leads, 0 on those that follow.",
-			       lease_holds(s->lease));
 		exposition_one(b, "paku_ota_epoch", "gauge", "How often the lead has been taken.",
 			       v.epoch);
 	}

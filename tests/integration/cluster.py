@@ -40,11 +40,10 @@ class Member(Service):
     """One of several instances; each has its own line to the database."""
 
     def __init__(self, group, number):
-        self.line = Line(postgres.cluster())
+        self.line = Line(group.server)
         port = free_port()
         super().__init__(group.folder / ("member%d" % number), store="sqlite", env={
-            **postgres.cluster().environment(group.name), **self.line.environment(),
-            "PORT": port, "OTA_INSTANCE_URL": "http://127.0.0.1:%d" % port,
+            **group.server.environment(group.name), **self.line.environment(), "PORT": port, "OTA_INSTANCE_URL": "http://127.0.0.1:%d" % port,
             "FIRMWARE_STORAGE_PATH": group.folder / "firmware",
             "OTA_TRUSTED_PROXIES": "127.0.0.1", **group.settings})
         self.is_frozen = False
@@ -84,9 +83,10 @@ class Member(Service):
 
 
 class Group:
-    def __init__(self, folder, count, **settings):
+    def __init__(self, folder, count, server=None, **settings):
         self.folder, self.settings = folder, settings
-        self.name = postgres.cluster().schema()
+        self.server = server or postgres.cluster()
+        self.name = self.server.schema()
         self.members = [Member(self, n) for n in range(count)]
         self.members[0].start()
         wait_for(self.leader, "the first to lead")
@@ -114,7 +114,7 @@ class Group:
         return [m for m in self.members if m is not member]
 
     def psql(self, sql):
-        return postgres.cluster().psql(sql, self.name)
+        return self.server.psql(sql, self.name)
 
     def take_over(self, how):
         """Disturbs the leader, until another one answers: the old one, the new one."""

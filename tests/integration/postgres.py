@@ -27,12 +27,13 @@ def programs():
 
 
 class Cluster:
-    def __init__(self, tls_port=None):
-        """With TLS_PORT also on 127.0.0.1, by TLS, its certificate for localhost in self.certificate."""
+    def __init__(self, tls_port=None, parent="/tmp", follows=None, **settings):
+        """With TLS_PORT also on 127.0.0.1, by TLS, its certificate for localhost in self.certificate.
+        It FOLLOWS another cluster: a standby of it."""
         self.bin = programs()
-        self.folder = tempfile.mkdtemp(prefix="paku-pg-", dir="/tmp")
+        self.folder = tempfile.mkdtemp(prefix="paku-pg-", dir=parent)
         self.data = os.path.join(self.folder, "data")
-        self.settings = {}
+        self.settings = settings
         self.process = None
         self.made = 0
         if os.geteuid() == 0:
@@ -42,10 +43,13 @@ class Cluster:
         else:
             self.ids = None
         os.chmod(self.folder, 0o755)
-        self._run("initdb", "-D", self.data, "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C",
-                  "-N")
+        if follows:
+            self._run("pg_basebackup", "-D", self.data, "-h", follows.folder, "-p", str(PORT), "-U", USER,
+                      "-R", "-c", "fast", "-N")
+        else:
+            self._run("initdb", "-D", self.data, "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C", "-N")
         if tls_port:
-            self.settings = {"listen_addresses": "127.0.0.1", "port": tls_port, "ssl": "on"}
+            self.settings.update({"listen_addresses": "127.0.0.1", "port": tls_port, "ssl": "on"})
             self.certificate = os.path.join(self.folder, "server.crt")
             self._run("/usr/bin/openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
                       "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
@@ -97,10 +101,10 @@ class Cluster:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def psql(self, sql, schema="public", check=True, **place):
+    def psql(self, sql, schema="public", check=True, timeout=200, **place):
         """The answer as psql -At prints it."""
         done = subprocess.run(["psql", "-X", "-At", "-v", "ON_ERROR_STOP=1", "-f", "-"], input=sql,
-                              capture_output=True, text=True, timeout=200,
+                              capture_output=True, text=True, timeout=timeout,
                               env={**os.environ, **self.environment(schema, **place)})
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -127,11 +131,11 @@ class Cluster:
 _cluster = None
 
 
-def cluster():
+def cluster(**settings):
     """One for all tests of a run; each service has a schema of its own in it."""
     global _cluster
     if _cluster is None:
-        _cluster = Cluster()
+        _cluster = Cluster(**settings)
         atexit.register(_cluster.close)
     return _cluster
 

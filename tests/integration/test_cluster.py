@@ -6,6 +6,7 @@ killed, frozen or cut off, and whenever."""
 import json
 import os
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -21,7 +22,8 @@ from service import KEY, read_answer, wait_for
 from test_conductor import events, same_as_explained
 
 NEW = "2.0.0"
-DISPATCHED_AT_ONCE = 2  # half of a second's and one
+PER_SECOND = 2  # commands
+AT_ONCE = PER_SECOND // 2 + 1  # so many may a leader have begun to tell when it goes
 
 
 class Session:
@@ -30,7 +32,7 @@ class Session:
     def __init__(self, group, first):
         self.process = subprocess.Popen(
             ["psql", "-X", "-At", "-q"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **postgres.cluster().environment(group.name)})
+            env={**os.environ, **group.server.environment(group.name)})
         self.process.stdin.write("SELECT pg_backend_pid();\n%s;\n" % first)
         self.process.stdin.flush()
         self.pid = int(self.process.stdout.readline())
@@ -43,8 +45,8 @@ class Session:
 def group(tmp_path):
     made = []
 
-    def make(count=2, **settings):
-        made.append(Group(tmp_path, count, **settings))
+    def make(count=2, server=None, **settings):
+        made.append(Group(tmp_path, count, server, **settings))
         return made[-1]
 
     yield make
@@ -168,6 +170,8 @@ def test_without_a_leader_there_is_503(group):
     wait_for(lambda: "nobody leads" in follower.health().get("reason", ""), "nobody to lead")
     answer = follower.get("/api/admin/devices")
     assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0, answer.text
+    text = follower.get("/metrics", headers={"Accept": "text/plain"}).text
+    assert "paku_ota_leader 0" in text  # as everywhere: the alert PakuOtaNobodyLeads
     waiting.close()
     wait_for(follower.leads, "the other one to lead")
 
@@ -307,6 +311,100 @@ class Reporter(threading.Thread):
         return answer.status_code == 200
 
 
+def told_by(group, count=3):
+    return [Reporter(group, "r%d" % i, random.Random(random.random())) for i in range(count)]
+
+
+def more_reports(reporters):
+    before = sum(len(r.acknowledged) for r in reporters)
+    wait_for(lambda: sum(len(r.acknowledged) for r in reporters) > before + 20, "reports to be taken")
+
+
+def all_there_once(group, reporters):
+    """Each acknowledged report is there once; what got no answer is not there twice."""
+    for r in reporters:
+        r.ends.set()
+        r.join(60)
+    rows = dict(r.split("|") for r in group.psql(
+        "SELECT device_id, count(*) FROM device_update_status WHERE device_id LIKE 'r%' GROUP BY 1"
+    ).split("\n"))
+    acknowledged = [name for r in reporters for name in r.acknowledged]
+    print("reports %d, tries %d" % (len(acknowledged), sum(r.tries for r in reporters)))
+    assert not [w for r in reporters for w in r.wrong]
+    assert {name: rows.get(name) for name in acknowledged} == {name: "1" for name in acknowledged}
+    assert set(rows.values()) == {"1"}
+
+
+def test_the_row_of_the_leader_is_locked(group):
+    """By somebody's LOCK TABLE: the lease cannot be moved on, so nobody leads until it can."""
+    g = group(2)
+    reporters = told_by(g)
+    more_reports(reporters)
+    other = Session(g, "BEGIN; LOCK TABLE ota_leader; SELECT 1")
+    for m in g.members:
+        wait_for(lambda: not answers(m), "503")
+    other.close()
+    g.roles()
+    more_reports(reporters)
+    all_there_once(g, reporters)
+
+
+# --- a standby takes the database's place ---
+
+@pytest.fixture
+def pair():
+    """A server whose commits wait for its standby."""
+    first = postgres.Cluster(synchronous_standby_names="*", max_connections=40)
+    second = None
+    try:
+        second = postgres.Cluster(follows=first, max_connections=40)
+        wait_for(lambda: first.psql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1",
+                 "the standby")
+        yield first, second
+    finally:
+        first.close()
+        if second:
+            second.close()
+
+
+def test_a_standby_is_promoted(group, pair, broker, services):
+    """What was acknowledged is at the standby, nobody is told twice, and the epochs go on."""
+    first, second = pair
+    hosts = {"PGHOST": "%s,%s" % (first.folder, second.folder), "PGPORT": "5432",
+             "PGTARGETSESSIONATTRS": "read-write"}
+    g = group(2, first, OTA_MQTT="on", MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port, OTA_DISPATCH_PER_SECOND=PER_SECOND,
+              OTA_PUBLIC_URL="http://ota.example.org", OTA_COMMAND_TIMEOUT_S=3600, **hosts)
+    # Who was told of the standby alone is told what is the matter.
+    lost = services("lost", start=False, store="sqlite", env=second.environment(g.name))
+    done = lost.run()
+    assert done.returncode == 1 and "read-only (a standby" in done.stderr, done.stderr
+    g.members[0].mqtt_port = broker.port
+    gadgets = [Gadget(g.members[0], "gadget%02d" % i, model="esp32") for i in range(12)]
+    front = g.members[1]
+    front.release(images.esp32(NEW), NEW)
+    front.rollout(NEW, guard="off")
+    reporters = told_by(g)
+    more_reports(reporters)
+    wait_for(lambda: any(d.told for d in gadgets), "the first command")
+    epoch = g.epoch()
+    first.stop(signal.SIGQUIT)
+    for m in g.members:
+        wait_for(lambda: not answers(m), "503")
+    second.psql("SELECT pg_promote()")
+    g.server = second
+    g.roles()
+    assert g.epoch() >= epoch
+    more_reports(reporters)
+    all_there_once(g, reporters)
+    wait_for(lambda: g.psql("SELECT sum(commands) FROM device_update_status") == "12", "the commands")
+    wait_for(lambda: sum(d.told != [] for d in gadgets) >= 12 - AT_ONCE, "the commands to arrive")
+    assert not [d.told for d in gadgets if len(d.told) > 1]
+    wait_for(lambda: all(front.list("updates", device_id=d.id)[0]["status"] == "success"
+                         for d in gadgets if d.told), "the results")
+    for d in gadgets:
+        d.close()
+
+
 class Gadget(Device):
     """Does what it is told, over MQTT."""
 
@@ -329,7 +427,7 @@ def test_whatever_befalls_the_leader(group, broker):
     rng = random.Random(seed)
     print("seed", seed)
     g = group(2, OTA_MQTT="on", MQTT_HOST="127.0.0.1", MQTT_PORT=broker.port,
-              OTA_DISPATCH_PER_SECOND=2, OTA_PUBLIC_URL="http://ota.example.org",
+              OTA_DISPATCH_PER_SECOND=PER_SECOND, OTA_PUBLIC_URL="http://ota.example.org",
               OTA_COMMAND_TIMEOUT_S=3600)  # nobody's time comes twice, however slow the machine is
     g.members[0].mqtt_port = broker.port
     gadgets = [Gadget(g.members[0], "gadget%02d" % i, model="esp32") for i in range(30)]
@@ -340,7 +438,7 @@ def test_whatever_befalls_the_leader(group, broker):
     number = front.rollout("7.0.0", model="esp32c3", name="walks", guard="off", stages=[
         {"percent": p, "min_duration_s": 1, "min_proven": 0} for p in range(2, 100, 2)] + [{"percent": 100}])
     front.rollout(NEW, guard="off")
-    reporters = [Reporter(g, "r%d" % i, random.Random(rng.random())) for i in range(3)]
+    reporters = told_by(g)
     order = list(DISTURBANCES)
     rng.shuffle(order)
     for how in order:
@@ -349,29 +447,18 @@ def test_whatever_befalls_the_leader(group, broker):
         old.heal()
         wait_for(old.follows, "the old leader to follow")
     wait_for(lambda: sum(len(r.acknowledged) for r in reporters) > 100, "the reports")
-    for r in reporters:
-        r.ends.set()
-        r.join(60)
+    all_there_once(g, reporters)
     leader = g.roles()[0]
 
     # Each command was given once in its window; what a leader had begun to tell may have gone with it.
     wait_for(lambda: g.psql("SELECT sum(commands) FROM device_update_status") == "30", "the commands")
-    wait_for(lambda: sum(bool(d.told) for d in gadgets) >= 30 - DISPATCHED_AT_ONCE * len(order),
+    wait_for(lambda: sum(bool(d.told) for d in gadgets) >= 30 - AT_ONCE * len(order),
              "the commands to arrive")
     assert not [d.told for d in gadgets if len(d.told) > 1]
     # What the gadgets said is known, also what the broker kept meanwhile.
     told = [d for d in gadgets if d.told]
     wait_for(lambda: all(leader.list("updates", device_id=d.id)[0]["status"] == "success"
                          for d in told), "the results")
-    # Each acknowledged report is there once; what got no answer is not there twice.
-    rows = dict(r.split("|") for r in g.psql(
-        "SELECT device_id, count(*) FROM device_update_status WHERE device_id LIKE 'r%' GROUP BY 1"
-    ).split("\n"))
-    acknowledged = [name for r in reporters for name in r.acknowledged]
-    print("reports %d, tries %d" % (len(acknowledged), sum(r.tries for r in reporters)))
-    assert not [w for r in reporters for w in r.wrong]
-    assert {name: rows.get(name) for name in acknowledged} == {name: "1" for name in acknowledged}
-    assert set(rows.values()) == {"1"}
     # The walk: each step follows from the one before, and none was made twice.
     same_as_explained(leader, number)
     steps = [e["event_data"]["after"]["stage"] for e in events(leader, number)

@@ -14,10 +14,9 @@ import yaml
 
 import images
 import postgres
-from service import ROOT, Service
+from grafana import DASHBOARDS, FOLDER, dashboards, rules, spelled_out
+from service import Service
 
-FOLDER = os.path.join(ROOT, "deploy", "grafana")
-DASHBOARDS = os.path.join(FOLDER, "dashboards")
 MOST_MS = 200
 ATTEMPTS = int(os.environ.get("PAKU_ATTEMPTS", "100000"))
 # The service made the tables, and wrote two rollouts and a device; this multiplies them.
@@ -39,20 +38,9 @@ ANALYZE;
 """
 
 
-def dashboards():
-    for name in sorted(os.listdir(DASHBOARDS)):
-        with open(os.path.join(DASHBOARDS, name), encoding="utf-8") as f:
-            yield name, json.load(f)
-
-
 def panels():
     return [pytest.param(p, id="%s-%s" % (name[5:-5], p["title"].replace(" ", "-")))
             for name, d in dashboards() for p in d["panels"]]
-
-
-def rules():
-    with open(os.path.join(FOLDER, "provisioning", "alerting", "paku.yaml"), encoding="utf-8") as f:
-        return yaml.safe_load(f)["groups"][0]["rules"]
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +57,6 @@ def full(tmp_path_factory):
     service.stop()
     cluster.psql(FILL.replace("ATTEMPTS", str(ATTEMPTS)), database=name)
     return cluster, name, set(re.findall(r"^# TYPE (\w+)", text, re.M))
-
-
-def spelled_out(text):
-    """Grafana's macros, as it would put a day in ten-minute steps."""
-    text = re.sub(r"\$__timeGroupAlias\((\w+), *\$__interval\)",
-                  r"to_timestamp(floor(extract(epoch FROM \1) / 600) * 600) AS time", text)
-    text = re.sub(r"\$__timeFilter\((\w+)\)", r"\1 BETWEEN now() - interval '1 day' AND now()", text)
-    assert "$__" not in text, text
-    return text.replace("$rollout", "1")
 
 
 def ask(full, text):

@@ -275,6 +275,31 @@ def test_a_locked_table(service):
     assert try_report(service, "d1").status_code == 200
 
 
+def test_no_connection_is_left(services):
+    """The server says so to whom it would be one too many; what is from memory goes on."""
+    cluster = postgres.cluster()
+    service = services(start=False, store="postgresql", env={"PGUSER": "few"})
+    psql(service, "DROP ROLE IF EXISTS few; CREATE ROLE few LOGIN; GRANT ALL ON SCHEMA %s TO few;"
+                  "GRANT pg_read_all_stats, pg_signal_backend TO few" % service.schema)
+    service.start()
+    service.check("d1")
+    assert try_report(service, "d1").status_code == 200
+    psql(service, "ALTER ROLE few CONNECTION LIMIT 0;"
+                  "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'few'")
+    try:
+        wait_for(lambda: try_report(service, "d1").status_code == 503, "the refusal")
+        assert "too many connections" in refused(try_report(service, "d1"))
+        wait_for(lambda: "too many connections" in health(service)[1], "it to show")
+        refused(service.get("/api/admin/update-status"))
+        assert service.check("d1")["current_version"] == "1.0.0"
+        done = services("late", start=False, env={**cluster.environment(service.schema), "PGUSER": "few"}).run()
+        assert done.returncode == 1 and "too many connections" in done.stderr, done.stderr
+    finally:
+        psql(service, "ALTER ROLE few CONNECTION LIMIT -1")
+    wait_for(lambda: try_report(service, "d2").status_code == 200, "writes")
+    assert well(service) and reports_of(service, "d1") == 1
+
+
 # --- the line to it ---
 
 @pytest.fixture
