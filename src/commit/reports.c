@@ -251,6 +251,7 @@ enum prepared prepare_report(struct committer *c, struct command *cmd)
 	/* The device's own row changes only with what it runs, or when it is new. */
 	bool runs_other = d && (strcmp(d->state.version, w->next.version) != 0 ||
 				strcmp(d->state.ran_as, w->next.ran_as) != 0 ||
+				strcmp(d->state.ran_from, w->next.ran_from) != 0 ||
 				d->state.ran_release_id != w->next.ran_release_id);
 	if ((w->added || runs_other || link_changed) && !put_device(c, w))
 		return prepare_fail_nomem(cmd);

@@ -265,6 +265,26 @@ static void the_attempt_named(void **state)
 	bench_restart(b);
 }
 
+/* An earlier try ended well too: what the device came from is what was heard last, on disk as in
+ * memory. */
+static void an_earlier_success(void **state)
+{
+	struct bench *b = *state;
+	char token[ATTEMPT_TOKEN_LEN + 1];
+
+	strcpy(token, device(b, "d1")->state.attempt->token);
+	assert_int_equal(set_active(b, 1, false), OTA_OK);
+	assert_int_equal(set_active(b, 1, true), OTA_OK);
+	struct answer second = ask(b, "d1", "1.1.0");
+	assert_true(second.offered);
+	assert_int_equal(tell(b, "d1", "2.0.0", "success", -1, second.token, NULL), OTA_OK);
+	assert_string_equal(device(b, "d1")->state.ran_from, "1.1.0");
+	assert_int_equal(tell(b, "d1", "2.0.0", "success", -1, token, NULL), OTA_OK);
+	assert_string_equal(row_text(b, STATUSES), "success success");
+	assert_string_equal(device(b, "d1")->state.ran_from, "1.0.0");
+	bench_restart(b);
+}
+
 #define TOLD(test) cmocka_unit_test_setup_teardown(test, begin_told, end)
 
 int main(void)
@@ -273,7 +293,7 @@ int main(void)
 		TOLD(late_before_it_answered),    TOLD(copies_after_it_accepted),
 		TOLD(the_second_end_of_one_try),  TOLD(rolled_back_from_nothing),
 		TOLD(the_same_words_of_each_try), TOLD(devices_that_accept_nothing),
-		TOLD(the_attempt_named),
+		TOLD(the_attempt_named),          TOLD(an_earlier_success),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
