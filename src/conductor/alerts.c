@@ -478,49 +478,26 @@ static bool see_progress(void *ctx, const struct row_event *row)
 	return true;
 }
 
-struct breaking {
-	int64_t release_id;
-	struct alert_breaks sum;
-	int64_t by_code[RESULT_CODE_LAST + 1];
-};
-
-static bool count_device(const struct device *d, void *ctx)
+/* Of its release, as the fleet keeps them. */
+static struct alert_breaks read_breaks(struct fleet *f, int64_t rollout_id)
 {
-	struct breaking *k = ctx;
-	const struct failure_count *f = d->state.failures;
-
-	/* What failed before a success stays written down until the next try. */
-	if (d->state.ran_release_id == k->release_id) {
-		k->sum.tried++;
-		return true;
-	}
-	while (f && f->release_id && f->release_id != k->release_id)
-		f++;
-	if (!f || !f->release_id)
-		return true;
-	k->sum.tried++;
-	if (f->passing >= ALERT_BREAKS) {
-		k->sum.broken++;
-		k->by_code[f->code >= 0 && f->code <= RESULT_CODE_LAST ? f->code : 0]++;
-	}
-	return true;
-}
-
-/* A round over the fleet. */
-static struct alert_breaks count_breaks(struct fleet *f, int64_t rollout_id)
-{
-	struct breaking k = {0};
+	struct alert_breaks sum = {0};
+	int64_t most = 0;
 
 	fleet_plan_read(f);
 	const struct rollout *r = fleet_rollout(f, rollout_id);
-	k.release_id = r ? r->release->id : 0;
+	for (int code = 0; r && code <= RESULT_CODE_LAST; code++) {
+		int64_t n = r->release->broken[code];
+
+		sum.broken += n;
+		if (n > most) {
+			most = n;
+			sum.code = code;
+		}
+	}
+	sum.tried = r ? r->release->tried : 0;
 	fleet_plan_done(f);
-	if (k.release_id)
-		fleet_visit(f, 0, FLEET_SHARDS, count_device, &k);
-	for (int code = 0; code <= RESULT_CODE_LAST; code++)
-		if (k.by_code[code] > k.by_code[k.sum.code])
-			k.sum.code = code;
-	return k.sum;
+	return sum;
 }
 
 static void count_attempts(struct alerts *a, int64_t now_us)
@@ -544,7 +521,7 @@ static void count_attempts(struct alerts *a, int64_t now_us)
 	if (s->ops->rollout_counts(s, found.rollout_id, &c, &err) == OTA_OK) {
 		n->attempts.failed = c.by_state[ATTEMPT_FAILED] + c.by_state[ATTEMPT_ROLLED_BACK];
 		n->attempts.finished = n->attempts.failed + c.by_state[ATTEMPT_SUCCESS];
-		n->breaks = count_breaks(a->parts.fleet, found.rollout_id);
+		n->breaks = read_breaks(a->parts.fleet, found.rollout_id);
 		n->moves = found.moves;
 		n->counted_us = now_us;
 	}

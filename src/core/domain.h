@@ -22,6 +22,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a device says of a failure; core/retry.h. */
+#define RESULT_CODE_NONE 0 /* none told: success is no failure's code */
+#define RESULT_CODE_LAST 11
+
 /* last_seen of a device that is known by the broker's retained copy alone. */
 #define LAST_SEEN_NEVER_US 1
 
@@ -148,6 +152,9 @@ struct release {
 		*learnt; /* owned: strings devices call themselves after a success; NULL none */
 	uint64_t batch;  /* committer's: the batch in which it learnt a name */
 	struct release *next; /* older release of the model */
+	/* From here on written beside readers: devices that have tried it, and those whose last
+	 * tries broke off, by the result code (core/alert.h). */
+	_Atomic int64_t tried, broken[RESULT_CODE_LAST + 1];
 };
 
 enum target_type {

@@ -13,9 +13,6 @@
 
 #include "core/domain.h"
 
-#define RESULT_CODE_NONE 0 /* none told: success is no failure's code */
-#define RESULT_CODE_LAST 11
-
 /* The name of a result code 0..11 ("download failed"); NULL for any other. */
 const char *result_code_name(int64_t code);
 

@@ -2,6 +2,7 @@
 #include "fleet/fleet_internal.h"
 
 #include "base/hash.h"
+#include "core/alert.h"
 #include "core/gate_silence.h"
 #include "core/target.h"
 #include "fleet/intern.h"
@@ -347,6 +348,40 @@ static void index_token(struct fleet *f, struct device *d, const struct attempt 
 	pthread_mutex_unlock(&f->token_lock);
 }
 
+/* --- who has tried what --- */
+
+static void note_try(struct fleet *f, int64_t release_id, const struct failure_count *at, int by)
+{
+	struct release *r = (struct release *)(uintptr_t)fleet_release(f, release_id);
+
+	if (!r)
+		return;
+	r->tried += by;
+	if (at && at->passing >= ALERT_BREAKS)
+		r->broken[at->code >= 0 && at->code <= RESULT_CODE_LAST ? at->code : 0] += by;
+}
+
+/* What failed before a success stays written down until the next try: that one is a success. */
+static void note_tries(struct fleet *f, const struct device_state *s, int by)
+{
+	if (s->ran_release_id)
+		note_try(f, s->ran_release_id, NULL, by);
+	for (const struct failure_count *at = s->failures; at && at->release_id; at++)
+		if (at->release_id != s->ran_release_id)
+			note_try(f, at->release_id, at, by);
+}
+
+static bool same_tries(const struct device_state *a, const struct device_state *b)
+{
+	const struct failure_count *x = a->failures, *y = b->failures;
+
+	for (; x && y && x->release_id && x->release_id == y->release_id; x++, y++)
+		if (x->passing != y->passing || x->code != y->code)
+			return false;
+	return a->ran_release_id == b->ran_release_id && (!x || !x->release_id) &&
+	       (!y || !y->release_id);
+}
+
 void fleet_publish(struct fleet *f, struct device *d, struct device_state *next)
 {
 	struct shard *s = &f->shards[shard_of(d->hash)];
@@ -358,6 +393,10 @@ void fleet_publish(struct fleet *f, struct device *d, struct device_state *next)
 		!d->born || was != is || !same_groups(&d->state, next) || d->state.mac != next->mac;
 
 	index_token(f, d, d->state.attempt, next->attempt);
+	if (!same_tries(&d->state, next)) {
+		note_tries(f, &d->state, -1); /* an unborn one has none */
+		note_tries(f, next, 1);
+	}
 	if (!d->born)
 		atomic_fetch_add(&f->device_count, 1);
 	pthread_mutex_lock(&s->lock);
@@ -383,6 +422,7 @@ void fleet_remove(struct fleet *f, struct device *d)
 	struct model *m = d->born && d->state.model[0] ? fleet_find_model(f, d->state.model) : NULL;
 
 	index_token(f, d, d->state.attempt, NULL);
+	note_tries(f, &d->state, -1);
 	pthread_mutex_lock(&s->lock);
 	struct device **p = bucket_of(s, d->hash);
 	while (*p != d)

@@ -150,6 +150,9 @@ static inline void dump_release(struct buf *b, const struct release *r)
 	dump_digest(b, "image", r->has_image_digest, r->image_digest);
 	dump_digest(b, "elf", r->has_elf_digest, r->elf_digest);
 	dump_names(b, "learnt", r->learnt);
+	buf_printf(b, " tried=%lld broken=", (long long)r->tried);
+	for (int code = 0; code <= RESULT_CODE_LAST; code++)
+		buf_printf(b, "%lld,", (long long)r->broken[code]);
 }
 
 static inline void dump_rollout(struct buf *b, const struct rollout *r)
