@@ -334,7 +334,8 @@ static bool has_booted(const struct device_state *was, const struct device_state
 struct waiting {
 	struct committer *committer;
 	const struct watch *watch;
-	const struct rollout *rollout; /* at the percent of its stage */
+	struct rollout *stages; /* copies, at the percent that counts */
+	int count;
 	struct fair fair;
 	int64_t now_us;
 };
@@ -342,39 +343,48 @@ struct waiting {
 static bool count_waiting(const struct device *d, void *ctx)
 {
 	struct waiting *w = ctx;
-	const struct rollout *r = w->rollout;
+	int i = 0;
 
-	if (decide_rollout(d, r) == REASON_OFFER && !watch_exposed(w->watch, d->id))
+	while (i < w->count && decide_rollout(d, &w->stages[i]) != REASON_OFFER)
+		i++;
+	if (i < w->count && !watch_exposed(w->watch, d->id))
 		fair_count(&w->fair, d, fair_due_us(d, gates_habit_us(w->committer, d), w->now_us),
 			   w->now_us);
 	return true;
 }
 
-static void count_those_of(struct waiting *w, const struct rollout *r, int percent)
+static void add_stage(struct waiting *w, const struct rollout *r, int percent)
 {
-	struct rollout stage;
+	struct rollout *stage = &w->stages[w->count++];
 
-	rollout_copy(&stage, r);
-	stage.active = true;
-	stage.target.percent = percent;
-	w->rollout = &stage;
-	fleet_visit(w->committer->fleet, 0, FLEET_SHARDS, count_waiting, w);
+	rollout_copy(stage, r);
+	stage->active = true;
+	stage->target.percent = percent;
 }
 
 void watch_count_waiting(struct committer *c, struct watch *k, const struct rollout *r, int percent)
 {
 	const struct model *m = fleet_model(c->fleet, k->release->model);
-	struct waiting w = {c, k, NULL, .now_us = clock_service_us()};
+	struct waiting w = {c, k, NULL, 0, .now_us = clock_service_us()};
+	size_t most = 1;
 
+	for (const struct rollout *o = m ? m->rollouts : NULL; o; o = o->next)
+		most++;
+	w.stages = calloc(most, sizeof *w.stages);
+	if (!w.stages)
+		return; /* the order is as it was: it decides nothing else */
 	pthread_mutex_lock(&c->gates.lock);
 	w.fair = k->fair;
 	pthread_mutex_unlock(&c->gates.lock);
 	fair_begin(&w.fair);
 	for (const struct rollout *o = m ? m->rollouts : NULL; o; o = o->next)
 		if (o != r && o->active && o->guard.bounded && !o->guard.off && gates_is_of(k, o))
-			count_those_of(&w, o, o->target.percent);
+			add_stage(&w, o, o->target.percent);
 	if (r)
-		count_those_of(&w, r, percent);
+		add_stage(&w, r, percent);
+	if (w.count > 0)
+		fleet_visit(c->fleet, 0, FLEET_SHARDS, count_waiting, &w);
+	free(w.stages);
 	pthread_mutex_lock(&c->gates.lock);
 	k->fair = w.fair;
 	pthread_mutex_unlock(&c->gates.lock);

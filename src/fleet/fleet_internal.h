@@ -8,7 +8,7 @@
 
 #include <stdatomic.h>
 
-#define TOUCHED_BITS 4096 /* a power of two; 32 KiB in all shards */
+#define TOUCHED_BITS 16384 /* a power of two: one a bucket of a million devices; 128 KiB in all */
 
 struct shard {
 	pthread_mutex_t lock;
