@@ -57,9 +57,10 @@ struct chunk;
 struct gates {
 	pthread_mutex_t lock;
 	struct watch *first;
-	struct gate_clock clock; /* stands while nobody can be heard */
-	_Atomic bool deaf;       /* a door is shut */
-	_Atomic int64_t open;    /* devices without an outcome, in all */
+	struct gate_clock clock;  /* stands while nobody can be heard */
+	struct gate_clock steady; /* stands where the time leapt, or nobody looked */
+	_Atomic bool deaf;        /* a door is shut */
+	_Atomic int64_t open;     /* devices without an outcome, in all */
 };
 
 /* All tallies: tally.h. */

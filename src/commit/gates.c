@@ -12,6 +12,7 @@
 void gates_init(struct gates *g)
 {
 	pthread_mutex_init(&g->lock, NULL);
+	g->steady.tick_us = 1; /* before the first look nobody looked */
 }
 
 static void watch_free(struct watch *k)
@@ -390,6 +391,17 @@ void watch_count_waiting(struct committer *c, struct watch *k, const struct roll
 	pthread_mutex_unlock(&c->gates.lock);
 }
 
+int64_t gates_trial_us(const struct gates *g, const struct gate_trial *t, int64_t seen_us)
+{
+	const struct gate_clock *k = &g->steady;
+
+	if (t->state != GATE_TRIAL_RUNS || seen_us <= t->since_us)
+		return seen_us;
+	/* What came after the last look may lie behind a leap. */
+	return t->since_us +
+	       gate_clock_since(k, t->since_us, seen_us < k->tick_us ? seen_us : k->tick_us);
+}
+
 void gates_see(struct committer *c, const struct device *d, const struct device_state *next)
 {
 	if (c->gates.open == 0 || !has_booted(&d->state, next))
@@ -397,7 +409,8 @@ void gates_see(struct committer *c, const struct device *d, const struct device_
 	for (struct watch *k = c->gates.first; k; k = k->next) {
 		struct on_trial *t = watch_on_trial(k, watch_exposed(k, d->id));
 		if (t && t->trial.state == GATE_TRIAL_RUNS)
-			gate_trial_see(&t->trial, GATE_SIGHT_BOOT, c->batch.now_us,
+			gate_trial_see(&t->trial, GATE_SIGHT_BOOT,
+				       gates_trial_us(&c->gates, &t->trial, c->batch.now_us),
 				       k->gate.params.prove_s);
 	}
 }

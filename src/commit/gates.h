@@ -96,6 +96,9 @@ void watch_count_waiting(struct committer *c, struct watch *k, const struct roll
 /* committer_gate_standing(), for the committer's thread: without the lock. */
 enum gate_standing gates_standing(struct committer *c, const struct rollout *r,
 				  const struct device *d);
+/* When the device was seen, for its trial: by a clock that does not leap when ours is set, and goes
+ * from look to look.  What was before the first look, as before a restart, proves nothing. */
+int64_t gates_trial_us(const struct gates *g, const struct gate_trial *t, int64_t seen_us);
 /* How often the device is heard of. */
 int64_t gates_habit_us(const struct committer *c, const struct device *d);
 /* decide()'s question; CTX is the committer.  Any thread. */

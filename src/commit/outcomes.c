@@ -442,7 +442,9 @@ static enum gate_event_kind judge(struct look *l, struct on_trial *t)
 	int64_t quiet_us = heard_us > t->heard_us ? heard_us : t->heard_us;
 
 	if (seen)
-		gate_trial_see(&t->trial, GATE_SIGHT_NEW, heard_us, l->watch->gate.params.prove_s);
+		gate_trial_see(&t->trial, GATE_SIGHT_NEW,
+			       gates_trial_us(&l->c->gates, &t->trial, heard_us),
+			       l->watch->gate.params.prove_s);
 	if (t->trial.state == GATE_TRIAL_PROVEN)
 		return GATE_EVENT_PROVEN;
 	if (t->trial.state > GATE_TRIAL_PROVEN)
@@ -520,6 +522,7 @@ enum prepared prepare_gate_look(struct committer *c, struct command *cmd)
 	struct look l = {.c = c, .cmd = cmd, .now_us = c->batch.now_us};
 
 	gate_clock_tick(&c->gates.clock, l.now_us, !c->gates.deaf);
+	gate_clock_tick(&c->gates.steady, l.now_us, true);
 	for (l.watch = c->gates.first; l.watch && !l.failed; l.watch = l.watch->next) {
 		look_at_watch(&l);
 		l.failed = l.failed || (l.missing && !pause_for_outage(&l));
