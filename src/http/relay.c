@@ -12,6 +12,7 @@
 #include "http/parse/accept.h"
 #include "http/request.h"
 #include "http/sockets.h"
+#include "http/workers.h"
 
 #include <microhttpd.h>
 #include <stdatomic.h>
@@ -31,7 +32,7 @@ struct relay {
 	struct lease *lease;
 	struct connections *connections;
 	struct errands *errands;
-	struct MHD_Daemon *daemon;
+	struct workers *workers;
 	int listen_fd;
 	int64_t started_mono_ms;
 	_Atomic bool draining;
@@ -40,6 +41,7 @@ struct relay {
 
 struct relayed {
 	struct relay *r;
+	struct worker *worker;
 	struct MHD_Connection *connection;
 	struct connection *tracked;
 	char *target;
@@ -78,8 +80,12 @@ static void suspend(void *owner)
 static void resume(void *owner)
 {
 	struct relayed *q = owner;
+	struct relay *r = q->r;
 
-	MHD_resume_connection(q->connection);
+	/* Q may be gone before this returns, and the workers must not be. */
+	atomic_fetch_add(&r->suspended, 1);
+	worker_resume(q->worker, q->connection);
+	atomic_fetch_sub(&r->suspended, 1);
 }
 
 static void goes_on(struct relayed *q)
@@ -500,6 +506,7 @@ static void *on_begin(void *cls, const char *uri, struct MHD_Connection *connect
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	q->r = r;
+	q->worker = worker_current();
 	q->connection = connection;
 	q->tracked = info ? info->socket_context : NULL;
 	if (q->tracked)
@@ -574,20 +581,22 @@ static void relay_free(struct relay *r)
 	free(r);
 }
 
-static struct MHD_Daemon *start_daemon(struct relay *r)
+static enum ota_code start_workers(struct relay *r, struct ota_err *err)
 {
-	unsigned threads =
-		r->cfg->http_threads ? (unsigned)r->cfg->http_threads : processors_we_may_use();
+	struct workers_config wc = {
+		.threads = r->cfg->http_threads,
+		.max_connections = r->cfg->max_connections,
+		.timeout_s = r->cfg->download_timeout_s,
+		.listen_fd = r->listen_fd,
+		.request = on_request,
+		.begin = on_begin,
+		.end = on_end,
+		.connection = on_connection,
+		.log = on_log,
+		.cls = r,
+	};
 
-	return MHD_start_daemon(
-		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
-		NULL, NULL, on_request, r, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-		MHD_OPTION_LISTEN_SOCKET, r->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, threads,
-		MHD_OPTION_CONNECTION_LIMIT, (unsigned)r->cfg->max_connections,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_MEMORY,
-		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)r->cfg->download_timeout_s,
-		MHD_OPTION_URI_LOG_CALLBACK, on_begin, r, MHD_OPTION_NOTIFY_COMPLETED, on_end, r,
-		MHD_OPTION_NOTIFY_CONNECTION, on_connection, r, MHD_OPTION_END);
+	return workers_start(&wc, &r->workers, err);
 }
 
 enum ota_code relay_start(const struct config *cfg, struct lease *lease, int listen_fd,
@@ -613,10 +622,9 @@ enum ota_code relay_start(const struct config *cfg, struct lease *lease, int lis
 		relay_free(r);
 		return err->code;
 	}
-	r->daemon = start_daemon(r);
-	if (!r->daemon) {
+	if (start_workers(r, err) != OTA_OK) {
 		relay_free(r);
-		return ota_fail(err, OTA_EIO, "the HTTP library does not start");
+		return err->code;
 	}
 	*out = r;
 	return OTA_OK;
@@ -624,7 +632,7 @@ enum ota_code relay_start(const struct config *cfg, struct lease *lease, int lis
 
 int relay_port(const struct relay *r)
 {
-	return socket_port(r->daemon);
+	return socket_port(r->listen_fd);
 }
 
 void relay_stop(struct relay **rp, int64_t wait_s, const volatile int *hurry)
@@ -637,7 +645,7 @@ void relay_stop(struct relay **rp, int64_t wait_s, const volatile int *hurry)
 	atomic_store(&r->draining, true);
 	while (atomic_load(&r->active) > 0 && clock_mono_ms() < until_ms && !*hurry)
 		wait_a_moment();
-	let_go_of_socket(r->listen_fd);
+	workers_let_go(r->workers);
 	errands_close(r->errands);
 	/* Who asks now on a connection that he has is told to open another: that is the next one's.
 	 */
@@ -647,8 +655,7 @@ void relay_stop(struct relay **rp, int64_t wait_s, const volatile int *hurry)
 	/* No request waits past this: each errand is over, and a new one finds them closed. */
 	while (atomic_load(&r->suspended) > 0)
 		wait_a_moment();
-	MHD_stop_daemon(r->daemon);
-	r->listen_fd = -1; /* the library's, closed */
+	workers_stop(&r->workers);
 	relay_free(r);
 	*rp = NULL;
 }

@@ -12,6 +12,7 @@
 #include "http/auth.h"
 #include "http/counts.h"
 #include "http/sockets.h"
+#include "http/workers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,7 +135,7 @@ static void command_done(struct command *cmd)
 {
 	struct request *r = cmd->owner;
 
-	MHD_resume_connection(r->connection);
+	worker_resume(r->worker, r->connection);
 }
 
 static void suspend(struct request *r, handler_fn *resume)
@@ -152,7 +153,7 @@ static void submit_suspended(struct request *r)
 	r->command.done = command_done;
 	if (committer_submit(r->server->committer, &r->command, &r->job_err) != OTA_OK) {
 		r->resume = answer_job_err;
-		MHD_resume_connection(r->connection);
+		worker_resume(r->worker, r->connection);
 	}
 }
 
@@ -171,7 +172,7 @@ static void run_job(struct job *job)
 	if (r->job_submits)
 		submit_suspended(r);
 	else
-		MHD_resume_connection(r->connection);
+		worker_resume(r->worker, r->connection);
 }
 
 static enum next run_on(struct request *r, struct jobs *jobs, void (*fn)(struct request *r),
@@ -479,6 +480,7 @@ void *request_begin(void *cls, const char *uri, struct MHD_Connection *connectio
 	memset(r, 0, REQUEST_CLEARED);
 	query_clear(&r->query);
 	r->server = s;
+	r->worker = worker_current();
 	r->connection = connection;
 	r->target = strdup(uri);
 	if (!r->target) {

@@ -51,9 +51,9 @@ struct http_server {
 	void (*mqtt_metrics)(void *ctx, struct buf *b, bool text);
 	void (*mqtt_examine)(void *ctx, finding_fn *say, void *say_ctx);
 	void *mqtt_ctx;
-	struct MHD_Daemon *daemon;
-	int given_fd; /* the listening socket that others go on listening on; -1: it is ours alone
-		       */
+	struct workers *workers;
+	int listen_fd;
+	bool given;       /* it was: others go on listening on it */
 	char own_url[64]; /* "http://127.0.0.1:8080": for requests without a Host */
 	_Atomic int port; /* known once it listens, when workers already ask for it */
 	int64_t started_mono_ms;
@@ -96,6 +96,7 @@ struct upload;
 
 struct request {
 	struct http_server *server;
+	struct worker *worker;
 	struct MHD_Connection *connection;
 	struct connection *tracked; /* connections.c */
 	const struct route *route;

@@ -8,10 +8,12 @@
 #include "http/counts.h"
 #include "http/request.h"
 #include "http/sockets.h"
+#include "http/workers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SHORT_DRAIN_S   5
 #define LAST_ANSWERS_MS 1000
@@ -42,30 +44,25 @@ static void on_log(void *cls, const char *fmt, va_list ap)
 	text[strcspn(text, "\r\n")] = '\0';
 	log_event(LOG_DEBUG, "http", "library", "%s", text);
 }
+
 /* --- start and stop --- */
 
-static struct MHD_Daemon *start_daemon(struct http_server *s, const struct sockaddr_storage *at,
-				       int listen_fd)
+static enum ota_code start_workers(struct http_server *s, struct ota_err *err)
 {
-	unsigned flags =
-		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
-	unsigned threads =
-		s->cfg->http_threads ? (unsigned)s->cfg->http_threads : processors_we_may_use();
+	struct workers_config wc = {
+		.threads = s->cfg->http_threads,
+		.max_connections = s->cfg->max_connections,
+		.timeout_s = s->cfg->download_timeout_s,
+		.listen_fd = s->listen_fd,
+		.request = request_proceed,
+		.begin = request_begin,
+		.end = request_end,
+		.connection = on_connection,
+		.log = on_log,
+		.cls = s,
+	};
 
-	if (at->ss_family == AF_INET6)
-		flags |= MHD_USE_DUAL_STACK;
-	/* The library takes -1 for 'none given', and a socket that was given as its own. */
-	return MHD_start_daemon(flags, 0, NULL, NULL, request_proceed, s,
-				MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_SOCK_ADDR, at,
-				MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
-				threads, MHD_OPTION_CONNECTION_LIMIT,
-				(unsigned)s->cfg->max_connections,
-				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_MEMORY,
-				/* connections.c watches; this is for one it had no memory for */
-				MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->cfg->download_timeout_s,
-				MHD_OPTION_LISTEN_BACKLOG_SIZE, 4096u, MHD_OPTION_URI_LOG_CALLBACK,
-				request_begin, s, MHD_OPTION_NOTIFY_COMPLETED, request_end, s,
-				MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
+	return workers_start(&wc, &s->workers, err);
 }
 
 static void server_free(struct http_server *s)
@@ -76,6 +73,8 @@ static void server_free(struct http_server *s)
 	jobs_stop(&s->inspections);
 	jobs_stop(&s->jobs);
 	etas_free(&s->etas);
+	if (s->listen_fd >= 0)
+		close(s->listen_fd);
 	free(s);
 }
 
@@ -90,10 +89,10 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 		.download_bytes_per_s = parts->cfg->download_bytes_per_s,
 		.trusted_proxies = parts->cfg->trusted_proxies,
 	};
-	struct sockaddr_storage at;
 
 	if (!s)
 		return ota_fail_nomem(err);
+	s->listen_fd = -1;
 	s->cfg = parts->cfg;
 	s->fleet = parts->fleet;
 	s->store = parts->store;
@@ -117,27 +116,23 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	}
 	if (!random_bytes(&s->id_prefix, sizeof s->id_prefix))
 		s->id_prefix = (uint64_t)clock_wall_us();
-	if (socket_address(s->cfg, &at, err) != OTA_OK ||
+	s->given = *parts->listen_fd >= 0;
+	if (s->given) {
+		s->listen_fd = *parts->listen_fd;
+		*parts->listen_fd = -1;
+	}
+	if ((!s->given && socket_listen(s->cfg, &s->listen_fd, err) != OTA_OK) ||
 	    connections_start(&cc, &s->connections, err) != OTA_OK ||
 	    jobs_start(JOB_THREADS, 0, &s->jobs, err) != OTA_OK ||
 	    jobs_start(1, INSPECTION_NICE, &s->inspections, err) != OTA_OK) {
 		server_free(s);
 		return err->code;
 	}
-	s->port = (int)s->cfg->port;
-	s->daemon = start_daemon(s, &at, *parts->listen_fd);
-	if (!s->daemon) {
-		ota_fail(err, OTA_EIO,
-			 "port %d of %s cannot be listened on: it is taken by another program, or "
-			 "not "
-			 "allowed; set PORT to another one",
-			 (int)s->cfg->port, s->cfg->host);
+	s->port = socket_port(s->listen_fd);
+	if (start_workers(s, err) != OTA_OK) {
 		server_free(s);
 		return err->code;
 	}
-	s->given_fd = *parts->listen_fd;
-	*parts->listen_fd = -1;
-	s->port = socket_port(s->daemon);
 	*out = s;
 	return OTA_OK;
 }
@@ -180,10 +175,7 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 
 	if (!s)
 		return;
-	/*
-	 * The port stays open, and new requests are told to come again: MHD_quiesce_daemon() of
-	 * 0.9.75 races with workers on epoll and may abort ("Failed to remove listen FD").
-	 */
+	/* The port stays open, and new requests are told to come again. */
 	atomic_store(&s->draining, true);
 	connections_close_idle(s->connections);
 	drain(s, drain_s, hurry);
@@ -192,13 +184,13 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 		log_event(LOG_INFO, "daemon", "downloads_cut",
 			  "%lld had not ended; OTA_DRAIN_S is how long they may go on",
 			  (long long)cut);
-	if (s->given_fd >= 0) {
-		let_go_of_socket(s->given_fd);
+	if (s->given) {
+		workers_let_go(s->workers);
 		answer_last(s);
 	}
 	/*
 	 * No handler runs or is suspended past this loop, and none begins: begin_work() counts,
-	 * then looks.  Job threads and the committer may still be leaving MHD_resume_connection().
+	 * then looks.  Job threads and the committer may still be leaving worker_resume().
 	 */
 	atomic_store(&s->closing, true);
 	while (atomic_load(&s->working) > 0)
@@ -206,7 +198,7 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 	jobs_stop(&s->inspections);
 	jobs_stop(&s->jobs);
 	committer_barrier(s->committer);
-	MHD_stop_daemon(s->daemon);
+	workers_stop(&s->workers);
 	server_free(s);
 	*sp = NULL;
 }

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "http/sockets.h"
 
-#include "base/log.h"
-
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,8 +15,8 @@
 
 /* --- listening --- */
 
-enum ota_code socket_address(const struct config *cfg, struct sockaddr_storage *out,
-			     struct ota_err *err)
+static enum ota_code find_address(const struct config *cfg, struct sockaddr_storage *out,
+				  struct ota_err *err)
 {
 	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,
 				 .ai_socktype = SOCK_STREAM};
@@ -40,7 +39,7 @@ enum ota_code socket_listen(const struct config *cfg, int *out, struct ota_err *
 	struct sockaddr_storage at;
 	int on = 1, off = 0;
 
-	if (socket_address(cfg, &at, err) != OTA_OK)
+	if (find_address(cfg, &at, err) != OTA_OK)
 		return err->code;
 	bool six = at.ss_family == AF_INET6;
 	socklen_t len = six ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
@@ -52,8 +51,10 @@ enum ota_code socket_listen(const struct config *cfg, int *out, struct ota_err *
 		*out = fd;
 		return OTA_OK;
 	}
-	ota_fail_errno(err, errno, "port %d of %s cannot be listened on", (int)cfg->port,
-		       cfg->host);
+	ota_fail_errno(err, errno,
+		       "port %d of %s cannot be listened on (taken by another program, or not "
+		       "allowed? PORT is another one)",
+		       (int)cfg->port, cfg->host);
 	if (fd >= 0)
 		close(fd);
 	return err->code;
@@ -66,11 +67,16 @@ unsigned processors_we_may_use(void)
 	return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 2;
 }
 
-int socket_port(struct MHD_Daemon *d)
+int socket_port(int fd)
 {
-	const union MHD_DaemonInfo *info = MHD_get_daemon_info(d, MHD_DAEMON_INFO_BIND_PORT);
+	struct sockaddr_storage at = {0};
+	socklen_t len = sizeof at;
 
-	return info ? info->port : 0;
+	if (getsockname(fd, (struct sockaddr *)&at, &len) != 0)
+		return 0;
+	if (at.ss_family == AF_INET)
+		return ntohs(((struct sockaddr_in *)&at)->sin_port);
+	return at.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&at)->sin6_port) : 0;
 }
 
 /* --- connections --- */
@@ -112,22 +118,9 @@ void socket_notify(struct connections *known, struct MHD_Connection *connection,
 	}
 }
 
-/* --- letting go --- */
-
 void wait_a_moment(void)
 {
 	struct timespec moment = {0, 20 * 1000000};
 
 	nanosleep(&moment, NULL);
-}
-
-void let_go_of_socket(int fd)
-{
-	int nothing = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (nothing < 0 || dup2(nothing, fd) < 0)
-		log_event(LOG_WARNING, "http", "socket_ended",
-			  "the listening socket ends with this door: %s", strerror(errno));
-	if (nothing >= 0)
-		close(nothing);
 }

@@ -7,19 +7,16 @@
 
 #include <microhttpd.h>
 #include <stddef.h>
-#include <sys/socket.h>
 
 /* What a connection may hold of request line and headers. */
 #define HEADER_MEMORY (20 * 1024)
 
-enum ota_code socket_address(const struct config *cfg, struct sockaddr_storage *out,
-			     struct ota_err *err);
 /* A socket that listens as HOST and PORT say. */
 enum ota_code socket_listen(const struct config *cfg, int *out, struct ota_err *err);
 /* As many workers as can run at once: requests never wait in one, so more would only take turns. */
 unsigned processors_we_may_use(void);
 /* The TCP port; 0: a Unix socket. */
-int socket_port(struct MHD_Daemon *d);
+int socket_port(int fd);
 
 /*
  * The address of the peer, and whether it is a proxy that we believe: one that was named, or
@@ -32,9 +29,3 @@ void socket_notify(struct connections *known, struct MHD_Connection *connection,
 		   void **socket_context, enum MHD_ConnectionNotificationCode toe);
 
 void wait_a_moment(void);
-/*
- * At its end the library shuts the listening socket down, which would end it for whoever listens
- * next, too.  So its descriptor FD gets another socket before; who comes from now on is the next
- * one's.
- */
-void let_go_of_socket(int fd);

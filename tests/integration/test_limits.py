@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Slow, many and greedy clients cannot hold the service."""
+import glob
 import resource
+import signal
 import socket
 import threading
 import time
@@ -142,6 +144,36 @@ def test_beyond_the_limit_idle_connections_make_room(services):
                 return False
 
         wait_for(answers, "an answer in spite of the crowd")
+    finally:
+        for s in held:
+            s.close()
+
+
+def is_stopped(service):
+    states = []
+    for path in glob.glob("/proc/%d/task/*/stat" % service.process.pid):
+        with open(path, encoding="ascii") as stat:
+            states.append(stat.read().rpartition(") ")[2][0])
+    return set(states) == {"T"}
+
+
+@pytest.mark.parametrize("count", [128, 256])
+def test_requests_that_come_at_the_same_moment_are_all_answered(services, count):
+    """The library takes 128 events at a time: that there are no more is no reason to wait."""
+    service = services(env={"OTA_HTTP_THREADS": 1, "OTA_IDLE_TIMEOUT_S": 3600})
+    question = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    held = [service.connect(60) for _ in range(count)]
+    try:
+        for s in held:
+            s.sendall(question)
+            assert s.recv(4096).startswith(b"HTTP/1.1 200")
+        service.signal(signal.SIGSTOP)
+        wait_for(lambda: is_stopped(service), "its threads to stand")
+        for s in held:
+            s.sendall(question)
+        service.signal(signal.SIGCONT)
+        for s in held:
+            assert s.recv(4096).startswith(b"HTTP/1.1 200")
     finally:
         for s in held:
             s.close()

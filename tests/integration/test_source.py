@@ -91,8 +91,8 @@ def test_every_option_is_documented():
         ", ".join(missing)
 
 
-def test_the_http_library_is_not_asked_to_quiesce():
-    """It aborts in a race with its workers on epoll (0.9.75); http_stop() does without."""
-    callers = [path for path in sources("src")
+def test_the_http_library_is_asked_to_quiesce_on_its_own_thread_only():
+    """From another thread it may abort, in a race with the one that runs it (0.9.75)."""
+    callers = [os.path.basename(path) for path in sources("src")
                if re.search(r"\bMHD_quiesce_daemon\s*\(\s*\w", open(path, encoding="utf-8").read())]
-    assert not callers
+    assert callers == ["workers.c"]
