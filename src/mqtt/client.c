@@ -22,8 +22,9 @@
 #define SESSION_EXPIRY_S (14 * 86400)
 /* Messages the broker may send before the first is acknowledged: more than a batch. */
 #define RECEIVE_MAXIMUM 2000
-/* Messages of ours that may be on their way at once. */
-#define SEND_MAXIMUM 1000
+/* Messages of ours that may be on their way at once.  At each acknowledgement libmosquitto walks
+ * over all of them. */
+#define SEND_MAXIMUM 250
 /* libmosquitto allocates what a packet announces: no more than this. */
 #define PACKET_MAXIMUM (256 * 1024)
 
@@ -380,6 +381,14 @@ void client_write(struct client *c)
 	cork(c, 1);
 	if (check(c, mosquitto_loop_write(c->m, 1)))
 		cork(c, 0);
+}
+
+void client_hurry(const struct client *c)
+{
+	int on = 1;
+
+	if (c->m)
+		(void)setsockopt(mosquitto_socket(c->m), IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
 }
 
 void client_misc(struct client *c)

@@ -69,6 +69,9 @@ int client_publish(struct client *c, const char *topic, const char *payload, boo
 		   uint32_t expiry_s);
 /* Sends what waits. */
 void client_write(struct client *c);
+/* The kernel confirms at once what the broker sends next: a broker that gathers small packets
+ * (Nagle) sends no more before. */
+void client_hurry(const struct client *c);
 /* Pings when it is time (which sends what waits, too). */
 void client_misc(struct client *c);
 /* Closes the socket as it is: what waits to be sent (acknowledgements) is forgotten. */

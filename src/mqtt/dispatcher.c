@@ -15,10 +15,12 @@
 
 #define TURN_MS     100
 #define TEND_MS     250
+#define READ_MS     2     /* from one look at the broker's acknowledgements to the next */
 #define LOOK_MS     5     /* at the fleet, in one turn */
 #define ROUND_MS    1000  /* from one round to the next, at least */
 #define LANE_MAX    16384 /* devices that wait of one rollout; the next round finds the others */
-#define OUTSTANDING 1000  /* commands with the committer, or waiting for the broker */
+#define OUTSTANDING 2000  /* commands with the committer, or waiting for the broker */
+#define REFILL      1000  /* so many at once: a transaction has a price, whatever it holds */
 
 #define COMMAND_TOPIC_SIZE   300
 #define COMMAND_PAYLOAD_SIZE 700
@@ -32,9 +34,15 @@ struct lane {
 	char *ids[LANE_MAX]; /* a ring */
 };
 
+/* Orders that were handed over together: the last that is answered wakes the dispatcher. */
+struct handful {
+	_Atomic size_t unanswered;
+};
+
 struct order {
 	struct command command;
 	struct dispatcher *dispatcher;
+	struct handful *handful;
 	struct order *next; /* of the done ones, or of those that are to be told */
 	int64_t until_ms;   /* of its window: what is told later is told anew */
 	char device_id[];
@@ -55,11 +63,11 @@ struct dispatcher {
 	bool places_wanted; /* it met devices that wait for one */
 	uint64_t plan_number;
 	double tokens;
-	int64_t filled_ms, tend_ms;
+	int64_t filled_ms, tend_ms, read_ms;
 	/* with the committer, and back from it */
 	_Atomic size_t outstanding; /* the ready ones too */
 	pthread_mutex_t done_lock;
-	struct order *done; /* under done_lock */
+	struct order *done, **done_end; /* under done_lock */
 	/* Durable, and told as soon as the broker has room: what libmosquitto has cannot be taken
 	 * back, but whoever is not to be told any more is not told. */
 	struct order *ready, **ready_end;
@@ -159,21 +167,31 @@ static void tell_ready(struct dispatcher *d)
 
 /* --- orders: with the committer, and back --- */
 
+/* Each of them by itself would wake it a thousand times for one transaction. */
+static void handful_answered(struct handful *h, size_t count, int wake_fd)
+{
+	uint64_t one = 1;
+
+	if (atomic_fetch_sub(&h->unanswered, count) != count)
+		return;
+	free(h);
+	(void)!write(wake_fd, &one, sizeof one);
+}
+
 /* On the committer's thread. */
 static void order_done(struct command *cmd)
 {
 	struct order *o = cmd->owner;
 	struct dispatcher *d = o->dispatcher;
+	struct handful *h = o->handful;
 	int fd = d->cfg.wake_fd;
-	uint64_t one = 1;
 
 	pthread_mutex_lock(&d->done_lock);
-	bool wake = !d->done;
-	o->next = d->done;
-	d->done = o;
+	o->next = NULL;
+	*d->done_end = o;
+	d->done_end = &o->next;
 	pthread_mutex_unlock(&d->done_lock);
-	if (wake)
-		(void)!write(fd, &one, sizeof one);
+	handful_answered(h, 1, fd);
 }
 
 static struct order *order_new(struct dispatcher *d, const char *device_id)
@@ -199,6 +217,7 @@ static void take_done(struct dispatcher *d)
 	pthread_mutex_lock(&d->done_lock);
 	struct order *o = d->done, *next;
 	d->done = NULL;
+	d->done_end = &d->done;
 	pthread_mutex_unlock(&d->done_lock);
 	for (; o; o = next) {
 		next = o->next;
@@ -407,30 +426,58 @@ static void fill_tokens(struct dispatcher *d)
 		d->tokens = most;
 }
 
-static void send_orders(struct dispatcher *d)
+/*
+ * As many as a transaction takes, or all there are: each place that the broker gives free by itself
+ * would be a transaction of one.  MORE: the look at the fleet goes on.
+ */
+static bool may_refill(const struct dispatcher *d, bool more)
 {
-	struct command_list orders;
-	struct command *refused;
-	struct ota_err err;
+	size_t places = OUTSTANDING - d->outstanding;
+
+	if (d->tokens < 1 || d->waiting == 0)
+		return false;
+	return d->outstanding == 0 || (places >= REFILL && d->waiting >= REFILL) ||
+	       (places >= d->waiting && !more);
+}
+
+static void take_orders(struct dispatcher *d, struct handful *h, struct command_list *out)
+{
 	char *id;
 
-	fill_tokens(d);
-	list_init(&orders);
+	list_init(out);
 	while (d->tokens >= 1 && d->outstanding < OUTSTANDING && (id = next_device(d)) != NULL) {
 		struct order *o = order_new(d, id);
 		free(id);
 		if (!o)
-			break; /* the next round finds it */
-		list_push(&orders, &o->command);
+			return; /* the next round finds it */
+		o->handful = h;
+		list_push(out, &o->command);
 		d->outstanding++;
 		d->tokens -= 1;
 	}
+}
+
+static void send_orders(struct dispatcher *d, bool more)
+{
+	struct command_list orders;
+	struct command *refused;
+	struct ota_err err;
+
+	fill_tokens(d);
+	struct handful *h = may_refill(d, more) ? malloc(sizeof *h) : NULL;
+	if (!h)
+		return;
+	take_orders(d, h, &orders);
+	size_t ours = 1; /* some are answered before all are handed over */
+	h->unanswered = orders.count + ours;
 	(void)committer_submit_list(d->cfg.committer, &orders, &err);
 	while ((refused = list_pop(&orders)) != NULL) { /* the next round finds them */
 		free(refused->owner);
 		d->outstanding--;
 		d->tokens += 1;
+		ours++;
 	}
+	handful_answered(h, ours, d->cfg.wake_fd);
 }
 
 static void on_up(struct client *c)
@@ -450,7 +497,27 @@ static void on_message(struct client *c, const struct mosquitto_message *m)
 
 struct pollfd dispatcher_pollfd(const struct dispatcher *d)
 {
-	return client_pollfd(&d->client);
+	struct pollfd p = client_pollfd(&d->client);
+
+	if (clock_mono_ms() < d->read_ms)
+		p.events &= ~POLLIN;
+	return p;
+}
+
+/* A broker acknowledges one by one: who looks at each by itself does nothing else.  In how many
+ * milliseconds to look again. */
+static int read_broker(struct dispatcher *d)
+{
+	int64_t now_ms = clock_mono_ms();
+
+	if (now_ms < d->read_ms)
+		return (int)(d->read_ms - now_ms);
+	if (!client_read(&d->client))
+		return TURN_MS;
+	while (client_read(&d->client))
+		;
+	d->read_ms = now_ms + READ_MS;
+	return READ_MS;
 }
 
 int dispatcher_turn(struct dispatcher *d)
@@ -462,17 +529,18 @@ int dispatcher_turn(struct dispatcher *d)
 		client_tend(&d->client);
 		client_misc(&d->client);
 	}
-	while (client_read(&d->client))
-		;
+	int wait_ms = read_broker(d);
 	take_done(d);
 	/* Nobody is told while nobody can be. */
 	if (is_up(d)) {
 		more = look(d);
-		send_orders(d);
+		send_orders(d, more);
 	}
 	d->stats.waiting = (int64_t)(d->waiting + d->ready_count);
 	client_write(&d->client);
-	return more ? 0 : TURN_MS;
+	if (d->client.in_flight > 0)
+		client_hurry(&d->client);
+	return more ? 0 : wait_ms;
 }
 
 enum ota_code dispatcher_new(const struct dispatcher_config *cfg, struct dispatcher **out,
@@ -498,6 +566,7 @@ enum ota_code dispatcher_new(const struct dispatcher_config *cfg, struct dispatc
 	d->filled_ms = clock_mono_ms();
 	d->shard = FLEET_SHARDS;
 	d->ready_end = &d->ready;
+	d->done_end = &d->done;
 	*out = d;
 	return OTA_OK;
 }

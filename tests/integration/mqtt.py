@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Devices over MQTT as tests need them, and the service with its own broker."""
 import json
+import os
 import re
 import socket
+import sqlite3
 import subprocess
 import threading
 
@@ -220,3 +222,11 @@ class FarService(MqttService):
 
     def broker_port(self):
         return int(self.extra["MQTT_PORT"])
+
+
+def rows(service, sql):
+    db = sqlite3.connect("file:%s?mode=ro" % os.path.join(service.data, "paku-ota.db"), uri=True)
+    try:
+        return db.execute(sql).fetchall()
+    finally:
+        db.close()

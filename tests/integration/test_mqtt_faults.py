@@ -15,7 +15,7 @@ import pytest
 
 import certificates
 import images
-from mqtt import Broker, Client, Device, FarService, Proxy
+from mqtt import Broker, Client, Device, FarService, Proxy, rows
 from service import wait_for
 
 ROUNDS = int(os.environ.get("PAKU_FAULT_ROUNDS", "10"))
@@ -124,14 +124,6 @@ class Fleet:
     def close(self):
         self.client.disconnect()
         self.client.loop_stop()
-
-
-def rows(service, sql):
-    db = sqlite3.connect("file:%s?mode=ro" % os.path.join(service.data, "paku-ota.db"), uri=True)
-    try:
-        return db.execute(sql).fetchall()
-    finally:
-        db.close()
 
 
 def check_against_store(service, fleet, lossy):

@@ -8,12 +8,11 @@ import struct
 import termios
 import threading
 import time
-import time
 
 import pytest
 
 import images
-from mqtt import FarService
+from mqtt import FarService, rows
 from service import wait_for
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PING, PONG = (
@@ -87,8 +86,8 @@ class Line:
             if self.broker.acknowledges:
                 self.acknowledge()
 
-    def acknowledge(self):
-        ids, self.unanswered = self.unanswered, []
+    def acknowledge(self, count=None):
+        ids, self.unanswered = self.unanswered[:count], self.unanswered[count or len(self.unanswered):]
         for one in ids:
             self.send(PUBACK, one)
 
@@ -171,8 +170,8 @@ def unread(sock):
     return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
 
 
-def births(line, count):
-    for n in range(count):
+def births(line, count, first=0):
+    for n in range(first, count):
         line.say(n + 1, "paku/edge/d%02d/status" % n, {"device_model": "esp32", "firmware_version": "1.0.0"})
 
 
@@ -195,6 +194,30 @@ def test_a_broker_that_acknowledges_nothing(service, broker):
     service.rollout("2.0.0", target_type="specific", name="one", target_filter={"device_ids": ["d00"]})
     wait_for(lambda: len(broker.commands()) > before, "the command of another rollout")
     assert broker.commands()[before:] == ["paku/edge/d00/cmd/ota"]
+
+
+def test_a_broker_that_gives_one_place_at_a_time(service, broker):
+    """Each is taken, and none of them is a transaction of one command."""
+    broker.window, broker.acknowledges = 5, False
+    service.extra.update(OTA_DISPATCH_PER_SECOND="100000", OTA_MAX_DOWNLOADS="10000",
+                       OTA_NEW_DEVICES_PER_SECOND="100000")
+    service.start()
+    births(broker.collecting(), 1500)
+    wait_for(lambda: broker.acknowledged >= set(range(1, 1501)), "the devices")
+    births(broker.collecting(), 3000, 1500)
+    wait_for(lambda: broker.acknowledged >= set(range(1, 3001)), "all the devices")
+    service.release(images.esp32("2.0.0"), "2.0.0")
+    service.rollout("2.0.0")
+    opened = "SELECT count(*), count(DISTINCT commanded_at) FROM device_update_status"
+    wait_for(lambda: rows(service, opened)[0][0] >= 1000, "attempts to be open")
+    wait_for(lambda: len(broker.commands()) >= 4, "what fits")
+    (_, before), = rows(service, opened)
+    for _ in range(60):
+        told = len(broker.commands())
+        broker.telling().acknowledge(1)
+        wait_for(lambda: len(broker.commands()) > told, "the next")
+    (_, after), = rows(service, opened)
+    assert after - before < 30
 
 
 def birth(version, boot):
