@@ -363,12 +363,10 @@ struct look {
 	bool failed;          /* out of memory */
 };
 
-/* Over MQTT a device is there as long as its broker does not say otherwise. */
-static int64_t heard_of(const struct committer *c, const struct device *d, int64_t now_us)
+/* Over MQTT a device is there as long as its broker does not say otherwise, and we hear it. */
+static int64_t heard_of(const struct committer *c, const struct device *d)
 {
-	const struct device_link *l = d->state.link;
-
-	return l && l->presence == PRESENCE_ONLINE && !c->gates.deaf ? now_us : d->last_seen_us;
+	return fleet_heard_us(d, gate_clock_heard_us(&c->gates.clock));
 }
 
 struct control {
@@ -386,7 +384,7 @@ static bool count_control(const struct device *d, void *ctx)
 	struct control *t = ctx;
 	const struct look *l = t->look;
 	const struct committer *c = l->c;
-	int64_t habit_us = gates_habit_us(c, d), heard_us = heard_of(c, d, l->now_us);
+	int64_t habit_us = gates_habit_us(c, d), heard_us = heard_of(c, d);
 
 	if (strcmp(d->state.model, l->watch->release->model) != 0 ||
 	    watch_exposed(l->watch, d->id) || heard_us <= t->from_us - 3 * habit_us ||
@@ -438,7 +436,7 @@ static enum gate_event_kind judge(struct look *l, struct on_trial *t)
 	const struct release *rel = l->watch->release;
 	bool trying = a && a->release_id == rel->id; /* a success may be yet to be seen */
 	bool seen = !trying && runs_release(d, rel);
-	int64_t heard_us = heard_of(l->c, d, l->now_us);
+	int64_t heard_us = heard_of(l->c, d);
 	int64_t quiet_us = heard_us > t->heard_us ? heard_us : t->heard_us;
 
 	if (seen)

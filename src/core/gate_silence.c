@@ -52,6 +52,13 @@ void gate_clock_tick(struct gate_clock *c, int64_t now_us, bool up)
 	c->tick_us = now_us;
 }
 
+int64_t gate_clock_heard_us(const struct gate_clock *c)
+{
+	const struct gate_down *last = c->count ? &c->downs[c->count - 1] : NULL;
+
+	return last && last->to_us == c->tick_us ? last->from_us : c->tick_us;
+}
+
 int64_t gate_clock_since(const struct gate_clock *c, int64_t since_us, int64_t now_us)
 {
 	int64_t us = now_us - since_us;

@@ -33,6 +33,8 @@ struct gate_clock {
 
 /* Called each second or so; UP: devices can reach us, over every door that they use. */
 void gate_clock_tick(struct gate_clock *c, int64_t now_us, bool up);
+/* When devices could last reach us: at the last tick, or before it, where the clock stands. */
+int64_t gate_clock_heard_us(const struct gate_clock *c);
 /* How long we could have heard a device since SINCE_US; 0 when that is not in the past. */
 int64_t gate_clock_since(const struct gate_clock *c, int64_t since_us, int64_t now_us);
 

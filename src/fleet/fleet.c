@@ -123,10 +123,22 @@ void fleet_mark_seen(struct fleet *f, const struct device *d)
 	atomic_fetch_or(&s->touched[bit / 64], UINT64_C(1) << bit % 64);
 }
 
-/* When it was heard of, and how often it is. */
+int64_t fleet_heard_us(const struct device *d, int64_t until_us)
+{
+	int64_t seen_us = atomic_load_explicit(&d->last_seen_us, memory_order_relaxed);
+	const struct device_link *l = d->state.link;
+	int64_t there_us = !l                                ? 0
+			   : l->presence == PRESENCE_ONLINE  ? until_us
+			   : l->presence == PRESENCE_OFFLINE ? l->presence_us
+							     : 0;
+
+	return there_us > seen_us ? there_us : seen_us;
+}
+
+/* When it was heard of, and how often it is: it need say nothing while it is online. */
 static void hear(struct device *d, int64_t now_us)
 {
-	int64_t before_us = atomic_load_explicit(&d->last_seen_us, memory_order_relaxed);
+	int64_t before_us = fleet_heard_us(d, now_us);
 	int64_t habit_us = atomic_load_explicit(&d->habit_us, memory_order_relaxed);
 
 	if (before_us > LAST_SEEN_NEVER_US)

@@ -35,8 +35,11 @@ const struct release *fleet_release_of(const struct model *m, const char *versio
 /* Locks the device's shard and returns the device; NULL (nothing locked) when it is unknown. */
 const struct device *fleet_lock_device(struct fleet *f, const char *device_id);
 void fleet_unlock_device(struct fleet *f, const struct device *d);
-/* Soft state: the device was heard of.  No lock needed beyond knowing the device is alive. */
+/* Soft state: the device was heard of.  Under its lock, or by the committer. */
 void fleet_touch(struct fleet *f, const struct device *d, int64_t now_us);
+/* The same.  Until when it is known to have been there: its last word; over MQTT also its going,
+ * or, as long as its broker does not say that it went, UNTIL_US. */
+int64_t fleet_heard_us(const struct device *d, int64_t until_us);
 /* Its last_seen_us is still to be written. */
 void fleet_mark_seen(struct fleet *f, const struct device *d);
 

@@ -188,6 +188,88 @@ static void one_variant_is_held_back(void **state)
 	world_end(&w);
 }
 
+/* --- over MQTT --- */
+
+static const struct via paku = {"paku", TOPIC_FORM_EDGE};
+
+static void is_there(struct bench *b, const char *id, bool online)
+{
+	struct command cmd = {.kind = COMMAND_STATUS,
+			      .status = {.facts = {.device_id = id,
+						   .model = online ? MODEL : "",
+						   .version = online ? "1.0.0" : "",
+						   .hw = ""},
+					 .via = paku,
+					 .online = online}};
+
+	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+}
+
+static bool is_told(struct bench *b, const char *id)
+{
+	struct command cmd = {.kind = COMMAND_DISPATCH, .dispatch = {id}};
+
+	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+	return cmd.out.send;
+}
+
+static void has_image(struct bench *b, const char *id)
+{
+	struct command cmd = {.kind = COMMAND_REPORT};
+
+	cmd.report = (struct report){.device_id = id,
+				     .event = EVENT_REPORT_INSTALLING,
+				     .percent = -1,
+				     .accepted = true,
+				     .via = paku};
+	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+}
+
+/* Ticks until HOURS have passed, or the rollout runs no more.  Those that are told brick. */
+static int brick(struct bench *b, struct conductor *k, int count, int hours)
+{
+	char id[16];
+	int bricked = 0;
+
+	for (int64_t t = 0; t < hours * HOUR_US && strncmp(state_of(b), "running", 7) == 0;
+	     t += STEP_US) {
+		clock_service_not_before(clock_service_us() + STEP_US);
+		for (int i = 0; i < count; i++) {
+			snprintf(id, sizeof id, "d%03d", i);
+			if (!is_told(b, id))
+				continue;
+			has_image(b, id);
+			is_there(b, id, false);
+			bricked++;
+		}
+		conductor_tick(k, clock_service_us());
+	}
+	return bricked;
+}
+
+/* Online for a month without a word: that is no habit of being silent for so long. */
+static void quiet_is_not_silent(void **state)
+{
+	struct bench *b = *state;
+	struct rollout_new n = watched("walk", two, 2);
+	struct conductor *k = conductor_new(b->fleet, b->c);
+	char id[16];
+
+	assert_non_null(k);
+	for (int month = 0; month < 2; month++) {
+		for (int i = 0; i < 40; i++) {
+			snprintf(id, sizeof id, "d%03d", i);
+			is_there(b, id, true);
+		}
+		clock_service_not_before(clock_service_us() + 30 * 24 * HOUR_US);
+	}
+	make(b, &n);
+	assert_in_range(brick(b, k, 40, 2), 2, 3);
+	assert_string_equal(state_of(b), "halted 1");
+	assert_int_equal(events_of(b, "device_silent"), 2);
+	conductor_free(&k);
+}
+
 /* --- an outage --- */
 
 static void an_outage_is_no_failure(void **state)
@@ -472,6 +554,7 @@ int main(void)
 		T(one_variant_is_held_back),
 		T(each_variant_comes_early),
 		T(nobody_sits_on_a_place),
+		T(quiet_is_not_silent),
 		T(an_outage_is_no_failure),
 		T(our_own_absence_is_no_silence),
 		T(given_back),

@@ -31,8 +31,11 @@ static void the_clock_stands(void **state)
 	gate_clock_tick(&c, T0, true);
 	ticks(&c, 0, 100, true);
 	assert_int_equal(gate_clock_since(&c, T0, T0 + S(100)), S(100));
+	assert_int_equal(gate_clock_heard_us(&c), T0 + S(100));
 	ticks(&c, 100, 400, false); /* the broker was away */
+	assert_int_equal(gate_clock_heard_us(&c), T0 + S(100));
 	ticks(&c, 400, 500, true);
+	assert_int_equal(gate_clock_heard_us(&c), T0 + S(500));
 	assert_int_equal(gate_clock_since(&c, T0, T0 + S(500)), S(200));
 	assert_int_equal(gate_clock_since(&c, T0 + S(250), T0 + S(500)), S(100));
 	assert_int_equal(gate_clock_since(&c, T0 + S(450), T0 + S(500)), S(50));
