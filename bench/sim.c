@@ -369,6 +369,33 @@ void sim_result(struct sim *s, uint32_t device, const char *version, bool succes
 				      .via = by_mqtt};
 }
 
+void sim_checkin(struct sim *s, uint32_t device, const char *model, const char *version)
+{
+	struct command *cmd = sim_order(s, COMMAND_CHECKIN, device);
+
+	cmd->checkin = (struct checkin){
+		.device_id = id_of(cmd), .model = model, .version = version, .hw = ""};
+}
+
+void sim_report(struct sim *s, uint32_t device, const char *version, enum attempt_event event,
+		int code)
+{
+	struct command *cmd = sim_order(s, COMMAND_REPORT, device);
+
+	cmd->report = (struct report){.device_id = id_of(cmd),
+				      .version = version,
+				      .event = event,
+				      .percent = -1,
+				      .code = code};
+}
+
+void sim_tell(struct sim *s, uint32_t device)
+{
+	struct command *cmd = sim_order(s, COMMAND_DISPATCH, device);
+
+	cmd->dispatch.device_id = id_of(cmd);
+}
+
 /* --- what people do --- */
 
 void sim_upload(struct sim *s, const char *model, const char *version)

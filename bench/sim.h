@@ -65,6 +65,13 @@ void sim_last_will(struct sim *s, uint32_t device);
 void sim_progress(struct sim *s, uint32_t device, enum attempt_event event);
 void sim_result(struct sim *s, uint32_t device, const char *version, bool success, int code);
 
+/* And over HTTP. */
+void sim_checkin(struct sim *s, uint32_t device, const char *model, const char *version);
+void sim_report(struct sim *s, uint32_t device, const char *version, enum attempt_event event,
+		int code);
+/* The dispatcher's order to tell it; out.send of what is done says whether it was told. */
+void sim_tell(struct sim *s, uint32_t device);
+
 /* What people do.  The id of what was made; or the program ends. */
 void sim_upload(struct sim *s, const char *model, const char *version);
 int64_t sim_roll_out(struct sim *s, const struct rollout_new *n);

@@ -11,8 +11,10 @@
  */
 #include "sim.h"
 
+#include "base/hash.h"
 #include "core/dispatch.h"
 #include "core/gate.h"
+#include "core/target.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +32,8 @@
 #define AWAY_MIN   120            /* ... for up to so long */
 #define REPAIR_MIN (7 * 24 * 60)  /* a bricked device is back on what it ran before */
 #define AGAIN_MIN  (6 * 60)       /* who was not to be told is asked about again */
-#define WHEEL      16384          /* minutes ahead that are known; a power of two */
+#define STUCK_MIN  (10 * 24 * 60)
+#define WHEEL      16384 /* minutes ahead that are known; a power of two */
 
 enum fault { GOOD, BRICKS, FAILS, ROLLS_BACK };
 /* Of releases that are bad, one in ten; the share of devices for which they are. */
@@ -52,6 +55,12 @@ struct slot {
 	uint32_t count, cap;
 };
 
+/* Where a device stands in a release's order. */
+struct place {
+	uint64_t bucket;
+	uint32_t device;
+};
+
 /* A release and its rollouts. */
 struct campaign {
 	int model, number; /* of the model's releases, from 1 */
@@ -60,11 +69,12 @@ struct campaign {
 	char version[16], name[ROLLOUTS][32];
 	int64_t rollouts[ROLLOUTS];
 	int made;
+	int64_t made_min; /* the last of them */
 	bool over;
-	/* Whom it is the turn of: a device of the model. */
-	uint32_t next;
-	uint64_t plan;     /* nobody was to be told under this one ... */
-	int64_t again_min; /* ... until then */
+	struct place *order; /* the model's devices */
+	uint32_t next;       /* of them, whose turn it is */
+	uint64_t plan;       /* nobody was to be told under this one ... */
+	int64_t again_min;   /* ... until then */
 };
 
 struct year {
@@ -260,19 +270,26 @@ static void pass(struct year *y, int64_t minutes)
 static void count_places(void *ctx, const struct gate *g)
 {
 	const struct gate_line *l = &g->line;
+	bool nobody = l->unresolved + l->reserved == 0;
+	int64_t free = l->bound - l->unresolved - l->reserved - l->held;
 
-	*(int64_t *)ctx = l->bound - l->unresolved - l->reserved - l->held;
+	*(int64_t *)ctx = nobody && free < 1 ? 1 : free;
 }
 
-static int64_t places(struct year *y, const struct campaign *c)
+/* How many may be told now, and how many devices the stage has. */
+static int64_t places(struct year *y, const struct campaign *c, uint32_t *reach)
 {
-	int64_t free = 2;
+	int64_t free = TEST; /* of the first, which no gate bounds */
 
 	fleet_plan_read(y->sim.fleet);
 	const struct rollout *r = fleet_rollout(y->sim.fleet, c->rollouts[c->made - 1]);
-	(void)committer_gate(y->sim.committer, r, count_places, &free);
+	*reach = y->devices / MODELS / 100 * (uint32_t)r->target.percent;
+	if (!r->active)
+		free = 0;
+	else if (r->guard.bounded)
+		(void)committer_gate(y->sim.committer, r, count_places, &free);
 	fleet_plan_done(y->sim.fleet);
-	return free > 1 ? free : 1;
+	return free;
 }
 
 /* Whether the device is to be told; *WAITS: not now, for there is no place. */
@@ -300,27 +317,27 @@ static bool is_due(struct year *y, uint32_t d, bool *waits)
 
 #define WAITS_MAX 64 /* so many of those that wait are looked at in a turn */
 
-/* Tells as many as have a place. */
+/* Tells as many as have a place.  Devices are looked at in the order of the release's hash: those
+ * of a stage are the first of them. */
 static void tell(struct year *y, struct campaign *c)
 {
-	uint32_t count = y->devices / MODELS, waiting = 0, told = 0;
-	int64_t left = places(y, c);
+	uint32_t reach, waiting = 0, told = 0;
+	int64_t left = places(y, c, &reach);
+	bool first = c->made == 1;
 
-	if (fleet_plan_number(y->sim.fleet) == c->plan && y->minute < c->again_min)
+	if (left <= 0 || (fleet_plan_number(y->sim.fleet) == c->plan && y->minute < c->again_min))
 		return;
-	c->plan = 0;
-	for (uint32_t i = 0; i < count && left > 0 && waiting < WAITS_MAX; i++) {
-		uint32_t d = c->next * MODELS + (uint32_t)c->model;
+	for (uint32_t i = 0; i < reach && left > 0 && waiting < WAITS_MAX; i++) {
+		c->next = c->next + 1 < reach ? c->next + 1 : 0;
+		uint32_t d = c->order[c->next].device;
 		bool waits = false;
-		c->next = c->next + 1 < count ? c->next + 1 : 0;
-		if (y->is[d] != ONLINE || y->runs[d] == c->number)
+		if (y->is[d] != ONLINE || y->runs[d] == c->number || (first && d / MODELS >= TEST))
 			continue;
 		if (is_due(y, d, &waits)) {
-			struct command *cmd = sim_order(&y->sim, COMMAND_DISPATCH, d);
-			cmd->dispatch.device_id = ((struct sim_order *)cmd)->id;
+			room_for(y, 1);
+			sim_tell(&y->sim, d);
 			told++;
 			left--;
-			room_for(y, 1);
 		}
 		waiting += waits;
 	}
@@ -329,6 +346,29 @@ static void tell(struct year *y, struct campaign *c)
 		c->plan = fleet_plan_number(y->sim.fleet);
 		c->again_min = y->minute + AGAIN_MIN;
 	}
+}
+
+static int by_bucket(const void *a, const void *b)
+{
+	const struct place *x = a, *z = b;
+
+	return (x->bucket > z->bucket) - (x->bucket < z->bucket);
+}
+
+static void put_in_order(struct year *y, struct campaign *c)
+{
+	uint32_t count = y->devices / MODELS;
+	struct release r = {.salt = target_salt(y->models[c->model], c->version)};
+	char id[SIM_ID_SIZE];
+
+	c->order = get(count, sizeof *c->order);
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t d = i * MODELS + (uint32_t)c->model;
+		sim_id(d, id);
+		struct device dev = {.hash = hash64(id, strlen(id))};
+		c->order[i] = (struct place){target_bucket(&dev, &r), d};
+	}
+	qsort(c->order, count, sizeof *c->order, by_bucket);
 }
 
 /* --- whoever operates it --- */
@@ -369,6 +409,7 @@ static void make_next(struct year *y, struct campaign *c)
 		r.device_id_count = TEST;
 	}
 	if (n > 1 && c->fault != GOOD) {
+		/* It need not be suspect: it may have stood still. */
 		r.override_suspect = true;
 		r.reason = "once more";
 	}
@@ -376,35 +417,44 @@ static void make_next(struct year *y, struct campaign *c)
 		 steps[step].name, n);
 	c->rollouts[n] = sim_roll_out(&y->sim, &r);
 	c->made++;
+	c->made_min = y->minute;
 	c->plan = 0;
 }
 
 static void begin(struct year *y, struct campaign *c)
 {
 	sim_upload(&y->sim, y->models[c->model], c->version);
+	put_in_order(y, c);
 	make_next(y, c);
 }
 
+static bool is_on(struct year *y, int64_t rollout_id)
+{
+	enum rollout_state state = sim_walk(&y->sim, rollout_id).state;
+
+	return state != ROLLOUT_COMPLETED && state != ROLLOUT_ABORTED;
+}
+
+/* What was halted, or stands still for a while as some devices speak against it, is given up. */
 static void operate(struct year *y, struct campaign *c)
 {
-	int64_t id = c->rollouts[c->made - 1];
-	enum rollout_state state = sim_walk(&y->sim, id).state;
+	enum rollout_state state = sim_walk(&y->sim, c->rollouts[c->made - 1]).state;
+	bool stuck = state != ROLLOUT_COMPLETED && y->minute - c->made_min > STUCK_MIN;
 
-	if (state != ROLLOUT_COMPLETED && state != ROLLOUT_HALTED)
+	if (state != ROLLOUT_COMPLETED && state != ROLLOUT_HALTED && !stuck)
 		return;
-	if (state == ROLLOUT_HALTED) {
-		y->halted++;
-		for (int i = 0; i < c->made; i++)
-			if (!rollout_state_is_final(sim_walk(&y->sim, c->rollouts[i]).state) ||
-			    sim_walk(&y->sim, c->rollouts[i]).state == ROLLOUT_HALTED)
-				sim_event(&y->sim, c->rollouts[i], ROLLOUT_ABORT, "it was halted");
-	} else {
-		y->completed++;
-	}
-	if (c->made < ROLLOUTS)
+	y->completed += state == ROLLOUT_COMPLETED;
+	y->halted += state == ROLLOUT_HALTED;
+	for (int i = 0; i < c->made && state != ROLLOUT_COMPLETED; i++)
+		if (is_on(y, c->rollouts[i]))
+			sim_event(&y->sim, c->rollouts[i], ROLLOUT_ABORT, "it is given up");
+	if (c->made < ROLLOUTS) {
 		make_next(y, c);
-	else
-		c->over = true;
+		return;
+	}
+	c->over = true;
+	free(c->order);
+	c->order = NULL;
 }
 
 static void hour(struct year *y)
