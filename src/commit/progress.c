@@ -88,7 +88,8 @@ static bool count_device(const struct device *d, void *ctx)
 		progress_share(n->committer, n->rollout, d, committer_gate_standing);
 
 	n->out->facts.devices += s.in;
-	n->out->facts.seen += s.in && progress_hour(d->last_seen_us) >= n->seen_from;
+	n->out->facts.seen += s.in && (device_is_online(&d->state) ||
+				       progress_hour(fleet_heard_us(d, 0)) >= n->seen_from);
 	n->out->on_version += s.on_version;
 	n->out->facts.proven += s.proven;
 	return true;

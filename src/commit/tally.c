@@ -13,6 +13,7 @@
 
 struct counts {
 	int64_t devices, on_version, proven;
+	int64_t online; /* over MQTT: they are there, whenever they spoke */
 	int32_t newest; /* hour */
 	int64_t by_hour[HOURS];
 };
@@ -133,7 +134,10 @@ static void add(struct committer *c, struct tally *k, const struct device *d, in
 	k->now.devices += sign;
 	k->now.on_version += s.on_version ? sign : 0;
 	k->now.proven += s.proven ? sign : 0;
-	add_hour(&k->now, d->tally_hour, sign);
+	if (device_is_online(&d->state))
+		k->now.online += sign;
+	else
+		add_hour(&k->now, d->tally_hour, sign);
 	k->changed = true;
 }
 
@@ -154,16 +158,16 @@ void tallies_enter(struct committer *c, struct device *d)
 {
 	if (!c->tallies.first)
 		return;
-	d->tally_hour = progress_hour(d->last_seen_us);
+	d->tally_hour = progress_hour(fleet_heard_us(d, 0));
 	add_to_all(c, d, 1);
 	tallies_look(c);
 }
 
 void tallies_hear(struct committer *c, struct device *d)
 {
-	int32_t hour = progress_hour(d->last_seen_us);
+	int32_t hour = progress_hour(fleet_heard_us(d, 0));
 
-	if (!c->tallies.first || hour == d->tally_hour)
+	if (!c->tallies.first || hour == d->tally_hour || device_is_online(&d->state))
 		return;
 	for (struct tally *k = c->tallies.first; k; k = k->next) {
 		if (!is_of(k, d->state.model) || fleet_shard(d) >= k->counted ||
@@ -195,8 +199,9 @@ bool tallies_mind(const struct committer *c, const struct device *d,
 	return c->tallies.first &&
 	       (!d->born || was->model != next->model || was->version != next->version ||
 		was->mac != next->mac || was->ran_release_id != next->ran_release_id ||
-		was->ran_as != next->ran_as || was->ran_from != next->ran_from ||
-		!was->attempt != !next->attempt || !same_names(was->groups, next->groups) ||
+		device_is_online(was) != device_is_online(next) || was->ran_as != next->ran_as ||
+		was->ran_from != next->ran_from || !was->attempt != !next->attempt ||
+		!same_names(was->groups, next->groups) ||
 		!same_digests(was->digests, next->digests));
 }
 
@@ -276,7 +281,7 @@ bool tally_read(struct committer *c, const struct rollout *r, int64_t now_us, st
 	out->facts.devices = n.devices;
 	out->facts.proven = n.proven;
 	out->on_version = n.on_version;
-	out->facts.seen = 0;
+	out->facts.seen = n.online;
 	for (int32_t hour = n.newest; hour >= from && hour > n.newest - HOURS; hour--)
 		out->facts.seen += n.by_hour[hour & (HOURS - 1)];
 	return true;

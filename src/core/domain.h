@@ -115,6 +115,12 @@ struct device_state {
 	const char *ran_from;                 /* what it ran before that success; "" not known */
 };
 
+/* Its broker says so: it is there, whenever it spoke. */
+static inline bool device_is_online(const struct device_state *s)
+{
+	return s->link && s->link->presence == PRESENCE_ONLINE;
+}
+
 struct device {
 	int64_t id;
 	uint64_t hash; /* hash64(device_id): where it stands in every rollout's order */

@@ -90,16 +90,11 @@ static int64_t variant_of(struct reach *c, const struct device *d)
 	return -1;
 }
 
-static bool is_online(const struct device *d)
-{
-	return d->state.link && d->state.link->presence == PRESENCE_ONLINE;
-}
-
 static void add_offered(struct reach *c, int stage, const struct device *d)
 {
 	int64_t habit_us = d->habit_us ? d->habit_us : c->poll_interval_us;
 	int64_t within_us = 2 * habit_us > STAGE_SEEN_US ? 2 * habit_us : STAGE_SEEN_US;
-	bool online = is_online(d);
+	bool online = device_is_online(&d->state);
 	int64_t v = variant_of(c, d);
 
 	if (v < 0)
@@ -144,7 +139,8 @@ void reach_add(struct reach *c, const struct device *d, enum reach_standing stan
 		return;
 	struct reach_stage *s = &c->stages[stage];
 	s->devices++;
-	s->seen += d->last_seen_us > c->params.now_us - STAGE_SEEN_US;
+	s->seen +=
+		device_is_online(&d->state) || d->last_seen_us > c->params.now_us - STAGE_SEEN_US;
 	s->done += standing == REACH_DONE;
 	s->trial += standing == REACH_TRIAL;
 	if (standing != REACH_NEW)

@@ -73,7 +73,7 @@ struct walk walk_begin(bool active, int64_t not_before_us, int64_t now_us);
 struct stage_facts {
 	int64_t now_us;
 	int64_t devices;
-	int64_t seen;       /* of them, within STAGE_SEEN_US */
+	int64_t seen;       /* of them, within STAGE_SEEN_US, or online */
 	int64_t proven;     /* of them: they run the release, and did well */
 	double evidence;    /* against the release; 1: none either way */
 	bool stopped;       /* nothing is offered by anybody */

@@ -270,6 +270,35 @@ static void quiet_is_not_silent(void **state)
 	conductor_free(&k);
 }
 
+/* A stage waits for four fifths of those that are there, not of those that had something to say. */
+static void quiet_is_seen(void **state)
+{
+	struct bench *b = *state;
+	struct rollout_new n = watched("walk", at_once, 1);
+	struct conductor *k = conductor_new(b->fleet, b->c);
+	struct progress p = {0};
+	char id[16];
+
+	assert_non_null(k);
+	for (int i = 0; i < 10; i++) {
+		snprintf(id, sizeof id, "d%03d", i);
+		is_there(b, id, true);
+	}
+	int64_t rollout_id = make(b, &n);
+	for (int day = 0; day < 3; day++) {
+		clock_service_not_before(clock_service_us() + 24 * HOUR_US);
+		conductor_tick(k, clock_service_us());
+		assert_int_equal(same_counts(b), 1);
+		progress_count(b->c, rollout_id, clock_service_us(), &p);
+		/* One goes on the first day: it is seen for a day more. */
+		assert_int_equal(p.facts.seen, day < 2 ? 10 : 9);
+		if (day == 0)
+			is_there(b, "d004", false);
+		assert_int_equal(same_counts(b), 1);
+	}
+	conductor_free(&k);
+}
+
 /* --- an outage --- */
 
 static void an_outage_is_no_failure(void **state)
@@ -555,6 +584,7 @@ int main(void)
 		T(each_variant_comes_early),
 		T(nobody_sits_on_a_place),
 		T(quiet_is_not_silent),
+		T(quiet_is_seen),
 		T(an_outage_is_no_failure),
 		T(our_own_absence_is_no_silence),
 		T(given_back),
