@@ -27,7 +27,7 @@
 #define TEST       10 /* named devices, which the first is for */
 #define MINUTE_US  (60 * US_PER_S)
 #define YEAR_MIN   (365 * 24 * 60)
-#define IDLE_MIN   10             /* a step while nobody is on trial */
+#define IDLE_MIN   30             /* a step while nobody is on trial */
 #define DROP_MIN   (30 * 24 * 60) /* a device drops out once in so long ... */
 #define AWAY_MIN   120            /* ... for up to so long */
 #define REPAIR_MIN (7 * 24 * 60)  /* a bricked device is back on what it ran before */
@@ -259,7 +259,6 @@ static void pass(struct year *y, int64_t minutes)
 		for (uint32_t k = 0; k < s.count; k++)
 			happen(y, s.items[k]);
 		free(s.items);
-		say(y);
 	}
 	drop_out(y, minutes);
 	say(y);
@@ -423,6 +422,10 @@ static void make_next(struct year *y, struct campaign *c)
 
 static void begin(struct year *y, struct campaign *c)
 {
+	if (c->number > 1) { /* nobody is told of the one before any more */
+		free(c[-MODELS].order);
+		c[-MODELS].order = NULL;
+	}
 	sim_upload(&y->sim, y->models[c->model], c->version);
 	put_in_order(y, c);
 	make_next(y, c);
@@ -448,13 +451,10 @@ static void operate(struct year *y, struct campaign *c)
 	for (int i = 0; i < c->made && state != ROLLOUT_COMPLETED; i++)
 		if (is_on(y, c->rollouts[i]))
 			sim_event(&y->sim, c->rollouts[i], ROLLOUT_ABORT, "it is given up");
-	if (c->made < ROLLOUTS) {
+	if (c->made < ROLLOUTS)
 		make_next(y, c);
-		return;
-	}
-	c->over = true;
-	free(c->order);
-	c->order = NULL;
+	else
+		c->over = true; /* what was completed is offered to latecomers still */
 }
 
 static void hour(struct year *y)
@@ -517,7 +517,7 @@ static void live(struct year *y, double begun_s)
 			hour(y);
 		}
 		for (int i = 0; i < RELEASES; i++)
-			if (y->campaigns[i].made && !y->campaigns[i].over)
+			if (y->campaigns[i].order)
 				tell(y, &y->campaigns[i]);
 		if (y->minute / (30 * 1440) != month) {
 			month = y->minute / (30 * 1440);
