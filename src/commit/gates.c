@@ -196,7 +196,6 @@ static void expose(struct gates *g, struct watch *k, const struct gate_event *e,
 						     .since_us = at_us,
 						     .heard_us = at_us};
 	slot_put(k, &(struct exposed){.device_id = d->id,
-				      .number = e->number,
 				      .open = (uint32_t)k->open_count,
 				      .kind = (int16_t)kind});
 	g->open++;
@@ -224,7 +223,6 @@ static void forget_outcomes(struct watch *k)
 	fair_forget(&k->fair);
 	for (size_t i = 0; i < k->open_count; i++)
 		slot_put(k, &(struct exposed){.device_id = k->open[i].device->id,
-					      .number = k->open[i].number,
 					      .open = (uint32_t)i + 1,
 					      .kind = -1});
 }
@@ -246,7 +244,7 @@ void watch_apply(struct gates *g, struct watch *k, const struct gate_event *e, s
 	}
 	struct exposed *x = watch_exposed(k, d->id);
 	struct on_trial *t = watch_on_trial(k, x);
-	if (!t || x->number != e->number)
+	if (!t || t->number != e->number)
 		return;
 	if (e->kind == GATE_EVENT_AT_RISK) {
 		t->at_risk = true;

@@ -19,10 +19,10 @@
 
 enum exposed_outcome { EXPOSED_OPEN, EXPOSED_PROVEN, EXPOSED_FAILED };
 
-/* A device that has met the release: it has one vote. */
+/* A device that has met the release: it has one vote.  There are as many as a release has met, for
+ * as long as its history is kept: 16 bytes. */
 struct exposed {
 	int64_t device_id; /* of its row; 0: the slot is free */
-	int64_t number;
 	uint32_t
 		open; /* its place in the list of those without an outcome, from 1; 0: it has one */
 	uint8_t outcome;

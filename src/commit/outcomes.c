@@ -188,7 +188,7 @@ static bool find_exposure(struct committer *c, struct device_work *w, const stru
 	const struct exposed *x = watch_exposed(k, w->device->id);
 	const struct on_trial *t = watch_on_trial(k, x);
 	*out = (struct exposure){.watch = k,
-				 .number = x ? x->number : 0,
+				 .number = t ? t->number : 0,
 				 .open = t != NULL,
 				 .at_risk = t && t->at_risk};
 	if (x || !late) {

@@ -384,8 +384,8 @@ static inline void dump_watch(struct lines *all, const struct watch *k)
 		const struct on_trial *t = watch_on_trial(k, x);
 		if (!x->device_id)
 			continue;
-		buf_printf(&b, "%s device %lld as %lld outcome=%d", who, (long long)x->device_id,
-			   (long long)x->number, x->outcome);
+		buf_printf(&b, "%s device %lld outcome=%d", who, (long long)x->device_id,
+			   x->outcome);
 		if (t)
 			buf_printf(&b, " %s number=%lld rollout=%lld risk=%d", t->device->device_id,
 				   (long long)t->number, (long long)t->rollout_id, t->at_risk);
