@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h> /* environ */
 
+#define SECRET_MAX 4096
+
 static const char *value_of(const struct option *o, const char **named)
 {
 	const char *v = getenv(o->name);
@@ -75,6 +77,46 @@ static enum ota_code load_word(const struct option *o, const char *named, const 
 			allowed);
 }
 
+/* A file is what containers and systemd hand secrets over in; an environment is easily seen. */
+static enum ota_code read_secret(const char *variable, const char *path, char **out,
+				 struct ota_err *err)
+{
+	char line[SECRET_MAX + 2];
+	FILE *f = fopen(path, "re");
+	size_t n = 0;
+
+	if (!f) {
+		ota_fail_errno(err, errno, "%s names %s, which cannot be read", variable, path);
+		return err->code = OTA_EINVAL;
+	}
+	if (fgets(line, sizeof line, f))
+		n = strcspn(line, "\r\n");
+	fclose(f);
+	if (n == 0 || n > SECRET_MAX)
+		return ota_fail(err, OTA_EINVAL,
+				"%s names %s, whose first line is empty or longer than %d bytes",
+				variable, path, SECRET_MAX);
+	*out = strndup(line, n);
+	return *out ? OTA_OK : ota_fail_nomem(err);
+}
+
+static enum ota_code load_secret(const struct option *o, const char *named, const char *text,
+				 char **field, struct ota_err *err)
+{
+	char variable[80];
+
+	snprintf(variable, sizeof variable, "%s_FILE", o->name);
+	const char *path = getenv(variable);
+	if (!path || !path[0]) {
+		*field = strdup(text ? text : "");
+		return *field ? OTA_OK : ota_fail_nomem(err);
+	}
+	if (text)
+		return ota_fail(err, OTA_EINVAL, "both %s and %s are set: one is enough", named,
+				variable);
+	return read_secret(variable, path, field, err);
+}
+
 static enum ota_code load_one(const struct option *o, void *into, struct ota_err *err)
 {
 	void *field = (char *)into + o->offset;
@@ -84,6 +126,7 @@ static enum ota_code load_one(const struct option *o, void *into, struct ota_err
 	case OPTION_TEXT:
 		*(char **)field = strdup(text ? text : "");
 		return *(char **)field ? OTA_OK : ota_fail_nomem(err);
+	case OPTION_SECRET: return load_secret(o, named, text, field, err);
 	case OPTION_INT:
 	case OPTION_BYTES: return load_number(o, named, text, field, err);
 	case OPTION_WORD: return load_word(o, named, text, field, err);
@@ -113,6 +156,12 @@ static bool is_known(const struct option *table, size_t count, const char *varia
 			const char *name = k ? table[i].alias : table[i].name;
 			if (name && strncmp(name, variable, len) == 0 && name[len] == '\0')
 				return true;
+			/* With NAME_FILE: NAME_FILE begins with NAME. */
+			size_t n = name ? strlen(name) : 0;
+			if (n && table[i].type == OPTION_SECRET && !k && len == n + 5 &&
+			    strncmp(name, variable, n) == 0 &&
+			    strncmp(variable + n, "_FILE", 5) == 0)
+				return true;
 		}
 	return false;
 }
@@ -131,7 +180,7 @@ const char *options_unknown(const struct option *table, size_t count, const char
 void options_free(const struct option *table, size_t count, void *from)
 {
 	for (size_t i = 0; i < count; i++)
-		if (table[i].type == OPTION_TEXT) {
+		if (table[i].type == OPTION_TEXT || table[i].type == OPTION_SECRET) {
 			char **field = (char **)(void *)((char *)from + table[i].offset);
 			free(*field);
 			*field = NULL;
@@ -167,6 +216,8 @@ void options_print(const struct option *table, size_t count, FILE *out)
 		fprintf(out, "  %s", o->name);
 		if (o->alias)
 			fprintf(out, " (also %s)", o->alias);
+		if (o->type == OPTION_SECRET)
+			fprintf(out, " (or %s_FILE)", o->name);
 		for (int w = 0; o->words && o->words[w]; w++)
 			fprintf(out, "%s%s", w ? "|" : "=", o->words[w]);
 		if (o->fallback)

@@ -12,10 +12,11 @@
 #include <stdio.h>
 
 enum option_type {
-	OPTION_TEXT,  /* char *, "" when unset and without default */
-	OPTION_INT,   /* int64_t in [min, max] */
-	OPTION_BYTES, /* int64_t; "64M" and "1G" are understood */
-	OPTION_WORD,  /* int: the index into words */
+	OPTION_TEXT,   /* char *, "" when unset and without default */
+	OPTION_SECRET, /* the same; NAME_FILE names a file whose first line it is, instead */
+	OPTION_INT,    /* int64_t in [min, max] */
+	OPTION_BYTES,  /* int64_t; "64M" and "1G" are understood */
+	OPTION_WORD,   /* int: the index into words */
 };
 
 struct option {
