@@ -16,7 +16,7 @@ static const char *const webhook_formats[] = {"json", "slack", "discord", "alert
 static const char *const on_off[] = {"off", "on", NULL};
 
 const struct option config_table[] = {
-	{"OTA_API_KEY", "API_KEY", OPTION_TEXT, AT(api_key), NULL, 0, 0, NULL, NULL,
+	{"OTA_API_KEY", "API_KEY", OPTION_SECRET, AT(api_key), NULL, 0, 0, NULL, NULL,
 	 "The key that admin requests carry in X-API-Key. Unset: made at the first start, shown "
 	 "once, "
 	 "and only its hash is kept."},
@@ -45,6 +45,21 @@ const struct option config_table[] = {
 	{"OTA_IMAGE_CACHE_BYTES", NULL, OPTION_BYTES, AT(image_cache_bytes), "64M", 0,
 	 INT64_C(64) << 30, NULL, "bytes",
 	 "Memory for images being downloaded; one larger than half of it is read from the disk."},
+	{"OTA_S3_ENDPOINT", NULL, OPTION_TEXT, AT(s3_endpoint), NULL, 0, 0, NULL, NULL,
+	 "An S3 service, such as https://s3.eu-central-1.amazonaws.com: images are kept in its "
+	 "bucket OTA_S3_BUCKET, and the firmware folder is a cache. Unset: in the folder alone."},
+	{"OTA_S3_BUCKET", NULL, OPTION_TEXT, AT(s3_bucket), NULL, 0, 0, NULL, NULL,
+	 "The bucket there, which must exist."},
+	{"OTA_S3_REGION", NULL, OPTION_TEXT, AT(s3_region), "us-east-1", 0, 0, NULL, NULL,
+	 "Its region, which is a part of what is signed."},
+	{"OTA_S3_ACCESS_KEY", NULL, OPTION_SECRET, AT(s3_key), NULL, 0, 0, NULL, NULL,
+	 "The key there: it may read, write, delete and list."},
+	{"OTA_S3_SECRET_KEY", NULL, OPTION_SECRET, AT(s3_secret), NULL, 0, 0, NULL, NULL,
+	 "Its secret."},
+	{"OTA_CACHE_BYTES", NULL, OPTION_BYTES, AT(cache_bytes), "1G", 1024, INT64_C(1) << 50, NULL,
+	 "bytes",
+	 "With OTA_S3_ENDPOINT: so much the firmware folder holds; then the image not asked for "
+	 "the longest goes."},
 	{"OTA_DOWNLOAD_BYTES_PER_S", NULL, OPTION_BYTES, AT(download_bytes_per_s), "0", 0,
 	 INT64_C(1) << 40, NULL, "bytes",
 	 "What all downloads together may take of the network in a second, evenly shared; 0 is no "
@@ -97,7 +112,7 @@ const struct option config_table[] = {
 	 "The broker's port; of the built-in broker 0 takes a free one and logs it."},
 	{"MQTT_USER", NULL, OPTION_TEXT, AT(mqtt_user), NULL, 0, 0, NULL, NULL,
 	 "The user name at the broker of MQTT_HOST."},
-	{"MQTT_PASSWORD", NULL, OPTION_TEXT, AT(mqtt_password), NULL, 0, 0, NULL, NULL,
+	{"MQTT_PASSWORD", NULL, OPTION_SECRET, AT(mqtt_password), NULL, 0, 0, NULL, NULL,
 	 "Its password."},
 	{"OTA_MQTT_TLS", NULL, OPTION_WORD, AT(mqtt_tls), "off", 0, 0, on_off, NULL,
 	 "on: TLS to the broker of MQTT_HOST."},
@@ -120,7 +135,7 @@ const struct option config_table[] = {
 	 "Where alerts are sent to: addresses, separated by blanks or commas. Unset: nowhere."},
 	{"OTA_WEBHOOK_FORMAT", NULL, OPTION_WORD, AT(webhook_format), "json", 0, 0, webhook_formats,
 	 NULL, "Who reads them there."},
-	{"OTA_WEBHOOK_SECRET", NULL, OPTION_TEXT, AT(webhook_secret), NULL, 0, 0, NULL, NULL,
+	{"OTA_WEBHOOK_SECRET", NULL, OPTION_SECRET, AT(webhook_secret), NULL, 0, 0, NULL, NULL,
 	 "With it each message is signed, by HMAC-SHA256 in X-Paku-Signature."},
 	{"OTA_WEBHOOK_RETRY_S", NULL, OPTION_INT, AT(webhook_retry_s), "5", 1, 1800, NULL, "s",
 	 "How long an address that failed is left alone; twice as long each time, half an hour at "
@@ -260,8 +275,8 @@ static enum ota_code check_instance(const struct config *cfg, struct ota_err *er
 		missing = "PostgreSQL (DATABASE_URL or PGHOST)";
 	else if (!cfg->api_key[0])
 		missing = "OTA_API_KEY, the same for all";
-	else if (!cfg->firmware_path[0])
-		missing = "FIRMWARE_STORAGE_PATH, a folder that all of them see";
+	else if (!cfg->firmware_path[0] && !cfg->s3_endpoint[0])
+		missing = "FIRMWARE_STORAGE_PATH, a folder that all of them see, or OTA_S3_ENDPOINT";
 	else if (cfg->mqtt && !cfg->mqtt_host[0])
 		missing = "MQTT_HOST, a broker that all of them reach, or OTA_MQTT=off";
 	else if (cfg->mqtt && !cfg->public_url[0])
@@ -270,6 +285,25 @@ static enum ota_code check_instance(const struct config *cfg, struct ota_err *er
 		return ota_fail(err, OTA_EINVAL,
 				"OTA_INSTANCE_URL is set: several instances need %s", missing);
 	return OTA_OK;
+}
+
+static enum ota_code check_bucket(const struct config *cfg, struct ota_err *err)
+{
+	struct bucket_place place = config_bucket(cfg);
+	enum ota_code rc = bucket_check(&place, err);
+
+	if (rc == OTA_OK && cfg->s3_endpoint[0] && cfg->cache_bytes < cfg->max_firmware_bytes)
+		rc = ota_fail(err, OTA_EINVAL,
+			      "OTA_CACHE_BYTES is %lld, less than OTA_MAX_FIRMWARE_BYTES (%lld): "
+			      "one image must fit",
+			      (long long)cfg->cache_bytes, (long long)cfg->max_firmware_bytes);
+	return rc;
+}
+
+struct bucket_place config_bucket(const struct config *cfg)
+{
+	return (struct bucket_place){cfg->s3_endpoint, cfg->s3_bucket, cfg->s3_region, cfg->s3_key,
+				     cfg->s3_secret};
 }
 
 enum ota_code config_load(struct config *cfg, struct ota_err *err)
@@ -282,7 +316,8 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 	    (rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
 	    (rc = check_proxies(cfg->trusted_proxies, err)) != OTA_OK ||
 	    (rc = check_bandwidth(cfg->download_bytes_per_s, err)) != OTA_OK ||
-	    (rc = check_mqtt(cfg, err)) != OTA_OK || (rc = check_instance(cfg, err)) != OTA_OK)
+	    (rc = check_mqtt(cfg, err)) != OTA_OK || (rc = check_instance(cfg, err)) != OTA_OK ||
+	    (rc = check_bucket(cfg, err)) != OTA_OK)
 		config_free(cfg);
 	return rc;
 }

@@ -10,6 +10,7 @@
 #include "config.h"
 #include "data_folder.h"
 #include "firmware/cache.h"
+#include "firmware/mirror.h"
 #include "http/auth.h"
 #include "http/backup.h"
 #include "http/server.h"
@@ -41,6 +42,7 @@ struct daemon {
 	struct fleet *fleet;
 	struct blob_store *blobs;
 	struct image_cache *cache;
+	struct mirror *mirror; /* NULL: no bucket */
 	struct auth *auth;
 	struct committer *committer;
 	struct webhooks *webhooks;
@@ -164,6 +166,29 @@ static void tell_broker(const struct daemon *d)
 			  d->broker ? broker_port(d->broker) : (int)d->cfg.mqtt_port, d->base_url);
 }
 
+/* An instance that leads no more does not know what the one after it has stored. */
+static bool image_wanted(void *ctx, const uint8_t sha256[SHA256_SIZE])
+{
+	const struct daemon *d = ctx;
+
+	return (d->lease && !lease_holds(d->lease)) || fleet_names_image(d->fleet, sha256);
+}
+
+/* Images in a bucket, where one is set. */
+static enum ota_code start_mirror(struct daemon *d, struct ota_err *err)
+{
+	struct bucket_place place = config_bucket(&d->cfg);
+	struct mirror_parts parts = {
+		.blobs = d->blobs,
+		.place = &place,
+		.max_bytes = (uint64_t)d->cfg.cache_bytes,
+		.wanted = image_wanted,
+		.ctx = d,
+	};
+
+	return place.endpoint[0] ? mirror_start(&parts, &d->mirror, err) : OTA_OK;
+}
+
 static enum ota_code open_stores(struct daemon *d, int64_t epoch, struct ota_err *err)
 {
 	char path[4200];
@@ -205,9 +230,10 @@ static enum ota_code open_stores(struct daemon *d, int64_t epoch, struct ota_err
 			"none of the %d images in %s belongs to a release of this database: is it "
 			"the right one? They stay",
 			swept.unknown, blob_store_dir(d->blobs));
-	tell_missing_images(d);
+	if (!d->cfg.s3_endpoint[0]) /* else what the folder lacks is in the bucket */
+		tell_missing_images(d);
 	d->cache = cache_new(d->blobs, (uint64_t)d->cfg.image_cache_bytes);
-	return d->cache ? OTA_OK : ota_fail_nomem(err);
+	return d->cache ? start_mirror(d, err) : ota_fail_nomem(err);
 }
 
 static enum ota_code start_mqtt(struct daemon *d, struct ota_err *err)
@@ -311,6 +337,7 @@ static enum ota_code start_leading(struct daemon *d, int64_t epoch, struct ota_e
 		.committer = d->committer,
 		.blobs = d->blobs,
 		.cache = d->cache,
+		.mirror = d->mirror,
 		.auth = d->auth,
 		.lease = d->lease,
 		.listen_fd = &d->listen_fd,
@@ -340,6 +367,7 @@ static void stop_leading(struct daemon *d, const volatile int *now)
 	webhooks_stop(&d->webhooks);
 	committer_stop(&d->committer);
 	auth_close(&d->auth);
+	mirror_stop(&d->mirror);
 	cache_free(&d->cache);
 	blob_store_close(&d->blobs);
 	fleet_free(&d->fleet);

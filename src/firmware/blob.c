@@ -128,8 +128,9 @@ struct sweep {
 	int removed, wanted_images, other_images;
 };
 
-static void sweep_file(struct blob_store *s, struct sweep *w, const char *name)
+static void sweep_file(struct blob_store *s, const char *name, void *arg)
 {
+	struct sweep *w = arg;
 	uint8_t sha256[SHA256_SIZE];
 	bool remove = strncmp(name, TEMP_PREFIX, sizeof TEMP_PREFIX - 1) == 0;
 
@@ -143,7 +144,10 @@ static void sweep_file(struct blob_store *s, struct sweep *w, const char *name)
 		w->removed++;
 }
 
-static enum ota_code sweep_folder(struct blob_store *s, struct sweep *w, struct ota_err *err)
+/* Calls FN for each name in the folder. */
+static enum ota_code each_name(struct blob_store *s,
+			       void (*fn)(struct blob_store *s, const char *name, void *arg),
+			       void *arg, struct ota_err *err)
 {
 	int fd = openat(s->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
@@ -159,7 +163,7 @@ static enum ota_code sweep_folder(struct blob_store *s, struct sweep *w, struct 
 		struct dirent *e = readdir(d);
 		if (!e)
 			break;
-		sweep_file(s, w, e->d_name);
+		fn(s, e->d_name, arg);
 	}
 	int failed = errno;
 	closedir(d);
@@ -171,14 +175,38 @@ enum ota_code blob_sweep(struct blob_store *s, blob_wanted_fn *wanted, void *ctx
 			 struct blob_swept *out, struct ota_err *err)
 {
 	struct sweep w = {.wanted = wanted, .ctx = ctx};
-	enum ota_code rc = sweep_folder(s, &w, err);
+	enum ota_code rc = each_name(s, sweep_file, &w, err);
 
 	if (rc == OTA_OK && w.wanted_images > 0 && w.other_images > 0) {
 		w.images = true;
-		rc = sweep_folder(s, &w, err);
+		rc = each_name(s, sweep_file, &w, err);
 	}
 	*out = (struct blob_swept){.removed = w.removed, .unknown = w.images ? 0 : w.other_images};
 	return rc;
+}
+
+struct listing {
+	void (*fn)(void *ctx, const uint8_t sha256[SHA256_SIZE], uint64_t size);
+	void *ctx;
+};
+
+static void list_name(struct blob_store *s, const char *name, void *arg)
+{
+	const struct listing *l = arg;
+	uint8_t sha256[SHA256_SIZE];
+	struct stat st;
+
+	if (blob_is_name(name, sha256) && fstatat(s->dir_fd, name, &st, 0) == 0)
+		l->fn(l->ctx, sha256, (uint64_t)st.st_size);
+}
+
+enum ota_code blob_list(struct blob_store *s,
+			void (*fn)(void *ctx, const uint8_t sha256[SHA256_SIZE], uint64_t size),
+			void *ctx, struct ota_err *err)
+{
+	struct listing l = {fn, ctx};
+
+	return each_name(s, list_name, &l, err);
 }
 
 static void count_writer(struct blob_store *s, int delta)
@@ -274,6 +302,11 @@ uint64_t blob_writer_size(const struct blob_writer *w)
 	return w->size;
 }
 
+int blob_writer_fd(const struct blob_writer *w)
+{
+	return w->fd;
+}
+
 enum ota_code blob_writer_read(struct blob_writer *w, uint64_t off, void *buf, size_t len,
 			       struct ota_err *err)
 {
@@ -355,14 +388,32 @@ enum ota_code blob_open(struct blob_store *s, const uint8_t sha256[SHA256_SIZE],
 	return OTA_OK;
 }
 
-void blob_remove(struct blob_store *s, const uint8_t sha256[SHA256_SIZE], blob_wanted_fn *wanted,
+bool blob_remove(struct blob_store *s, const uint8_t sha256[SHA256_SIZE], blob_wanted_fn *wanted,
 		 void *ctx)
 {
 	char name[BLOB_NAME_SIZE];
 
 	blob_name(sha256, name);
 	pthread_mutex_lock(&s->lock);
-	if (!s->shared && s->writers == 0 && !wanted(ctx, sha256))
+	bool unused = !s->shared && s->writers == 0 && !wanted(ctx, sha256);
+	if (unused)
 		unlinkat(s->dir_fd, name, 0);
 	pthread_mutex_unlock(&s->lock);
+	return unused;
+}
+
+bool blob_busy(struct blob_store *s)
+{
+	pthread_mutex_lock(&s->lock);
+	bool busy = s->writers > 0;
+	pthread_mutex_unlock(&s->lock);
+	return busy;
+}
+
+void blob_evict(struct blob_store *s, const uint8_t sha256[SHA256_SIZE])
+{
+	char name[BLOB_NAME_SIZE];
+
+	blob_name(sha256, name);
+	unlinkat(s->dir_fd, name, 0);
 }

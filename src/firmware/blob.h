@@ -49,6 +49,7 @@ enum ota_code blob_writer_write(struct blob_writer *w, const void *data, size_t 
 uint64_t blob_writer_size(const struct blob_writer *w);
 enum ota_code blob_writer_read(struct blob_writer *w, uint64_t off, void *buf, size_t len,
 			       struct ota_err *err);
+int blob_writer_fd(const struct blob_writer *w); /* to read, by pread() */
 /* The digest of what was written.  Call once, after the last write. */
 enum ota_code blob_writer_hash(struct blob_writer *w, uint8_t sha256[SHA256_SIZE],
 			       struct ota_err *err);
@@ -67,11 +68,20 @@ enum ota_code blob_open(struct blob_store *s, const uint8_t sha256[SHA256_SIZE],
  * writer open until its release is visible to WANTED; so nothing that was acknowledged is ever
  * removed.
  */
-void blob_remove(struct blob_store *s, const uint8_t sha256[SHA256_SIZE], blob_wanted_fn *wanted,
-		 void *ctx);
+bool blob_remove(struct blob_store *s, const uint8_t sha256[SHA256_SIZE], blob_wanted_fn *wanted,
+		 void *ctx); /* whether it was removed */
+/* Whether any upload is under way. */
+bool blob_busy(struct blob_store *s);
 /* Between these two no image is removed: a backup reads them. */
 void blob_hold(struct blob_store *s);
 void blob_let_go(struct blob_store *s);
+
+/* For a folder that is the cache of something (firmware/mirror.h): every image in it, and one that
+ * goes although it is wanted. */
+enum ota_code blob_list(struct blob_store *s,
+			void (*fn)(void *ctx, const uint8_t sha256[SHA256_SIZE], uint64_t size),
+			void *ctx, struct ota_err *err);
+void blob_evict(struct blob_store *s, const uint8_t sha256[SHA256_SIZE]);
 /* "<64 hex>.bin" */
 #define BLOB_NAME_SIZE (SHA256_HEX_SIZE + 4)
 void blob_name(const uint8_t sha256[SHA256_SIZE], char out[BLOB_NAME_SIZE]);

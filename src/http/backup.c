@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ struct part {
 	uint64_t size;
 	char *text; /* malloc()ed; NULL: see is_database */
 	bool is_database;
+	struct mirror_file *pinned; /* an image, where images are in a bucket */
 };
 
 struct backup {
@@ -58,8 +60,11 @@ static void backup_free(void *cls)
 {
 	struct backup *b = cls;
 
-	for (size_t i = 0; i < b->count; i++)
+	for (size_t i = 0; i < b->count; i++) {
 		free(b->parts[i].text);
+		if (b->parts[i].pinned)
+			mirror_unpin(b->server->mirror, &b->parts[i].pinned);
+	}
 	free(b->parts);
 	if (b->copy_fd >= 0)
 		close(b->copy_fd);
@@ -170,6 +175,34 @@ static enum ota_code open_copy(struct backup *b, const char *path, struct ota_er
 	return OTA_OK;
 }
 
+struct waiting {
+	struct mirror_wait wait;
+	sem_t done;
+};
+
+static void on_fetched(struct mirror_wait *w)
+{
+	sem_post(&((struct waiting *)(void *)w)->done);
+}
+
+/* Where images are in a bucket: in the folder, until the backup is sent. */
+static enum ota_code bring_here(struct backup *b, struct part *p, const uint8_t sha256[SHA256_SIZE],
+				struct ota_err *err)
+{
+	struct waiting w = {.wait = {.size = p->size, .done = on_fetched}};
+
+	memcpy(w.wait.sha256, sha256, SHA256_SIZE);
+	sem_init(&w.done, 0, 0);
+	mirror_fetch(b->server->mirror, &w.wait);
+	while (sem_wait(&w.done) != 0)
+		;
+	sem_destroy(&w.done);
+	p->pinned = w.wait.file;
+	if (w.wait.code != OTA_OK)
+		*err = w.wait.err;
+	return w.wait.code;
+}
+
 /* An image that is missing is an error before the first byte goes out. */
 static enum ota_code check_images(struct backup *b, struct ota_err *err)
 {
@@ -181,6 +214,8 @@ static enum ota_code check_images(struct backup *b, struct ota_err *err)
 		if (!blob_is_name(b->parts[i].name + strlen(BACKUP_IMAGES), sha256))
 			return ota_fail(err, OTA_EIO, "a release names the image '%s'",
 					b->parts[i].name);
+		if (b->server->mirror && bring_here(b, &b->parts[i], sha256, err) != OTA_OK)
+			return err->code;
 		if (blob_open(b->server->blobs, sha256, &fd, &size, err) != OTA_OK)
 			return err->code;
 		close(fd);

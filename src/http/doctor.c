@@ -108,6 +108,7 @@ static void examine(struct request *r)
 	doctor_store(s, write_finding, &d);
 	doctor_disks(s, write_finding, &d);
 	doctor_images(s, write_finding, &d);
+	doctor_bucket(s, write_finding, &d);
 	if (s->mqtt_examine)
 		s->mqtt_examine(s->mqtt_ctx, write_finding, &d);
 	else

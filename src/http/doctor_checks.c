@@ -144,7 +144,7 @@ static const char *look_at_image(struct http_server *s, const struct image *i, i
 	int fd;
 
 	if (blob_open(s->blobs, i->sha256, &fd, &size, &err) != OTA_OK)
-		return "is missing";
+		return s->mirror ? NULL : "is missing"; /* the bucket has it */
 	const char *wrong = NULL;
 	if (size != (uint64_t)i->size)
 		wrong = "has another size than the release";
@@ -182,9 +182,28 @@ void doctor_images(struct http_server *s, finding_fn *say, void *ctx)
 	if (!bad)
 		finding_say(say, ctx, "images", FINDING_OK, NULL,
 			    "%zu releases, %" PRId64 " MiB, %s", count, bytes / MIB,
-			    hashed < bytes ? "all there; the first GiB compared with its sums"
-					   : "all there and compared with their sums");
+			    s->mirror        ? "what is in the folder compared with its sums"
+			    : hashed < bytes ? "all there; the first GiB compared with its sums"
+					     : "all there and compared with their sums");
 	free(all);
+}
+
+void doctor_bucket(struct http_server *s, finding_fn *say, void *ctx)
+{
+	struct mirror_state state;
+
+	if (!s->mirror)
+		return;
+	mirror_look(s->mirror, &state);
+	if (state.failing)
+		finding_say(say, ctx, "bucket", FINDING_PROBLEM,
+			    "what is in the firmware folder goes out meanwhile; uploads and the "
+			    "other images do not",
+			    "%s", state.reason);
+	else
+		finding_say(say, ctx, "bucket", FINDING_OK, NULL,
+			    "%s answers; %" PRIu64 " MiB of images are in the folder too",
+			    s->cfg->s3_bucket, state.bytes / MIB);
 }
 
 /* --- the clock --- */

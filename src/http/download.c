@@ -25,6 +25,11 @@ struct download {
 	uint64_t size;
 	struct cached_image *image; /* held from loading to the response */
 	int fd;
+	/* where images are in a bucket: */
+	struct mirror_file *pinned; /* it stays in the folder until the last byte is sent */
+	struct mirror_wait wait;
+	struct request *request;
+	bool distrusted; /* the folder's copy was bad: this is the second try */
 };
 
 static struct download *state(struct request *r)
@@ -244,15 +249,58 @@ static void load_image(struct request *r)
 	}
 }
 
+static enum next find_image(struct request *r);
+
 static enum next after_load(struct request *r)
 {
+	struct download *d = state(r);
 	char subject[64];
 
+	if (d->image && d->pinned)
+		mirror_unpin(r->server->mirror, &d->pinned); /* memory has it */
 	if (r->job_code == OTA_OK)
 		return send_image(r);
+	if (d->pinned && !d->distrusted && mirror_distrust(r->server->mirror, d->pinned)) {
+		mirror_unpin(r->server->mirror, &d->pinned);
+		d->distrusted = true;
+		return find_image(r);
+	}
 	snprintf(subject, sizeof subject, "request/%s", r->id);
 	log_event(LOG_ERROR, subject, "image_unreadable", "%s", r->job_err.msg);
 	return respond_err(r, &r->job_err);
+}
+
+static void on_fetched(struct mirror_wait *w)
+{
+	struct download *d =
+		(struct download *)(void *)((char *)w - offsetof(struct download, wait));
+
+	request_resume(d->request);
+}
+
+static enum next after_fetched(struct request *r)
+{
+	struct download *d = state(r);
+
+	d->pinned = d->wait.file;
+	return d->wait.code == OTA_OK ? request_job(r, load_image, after_load)
+				      : respond_err(r, &d->wait.err);
+}
+
+/* In the folder, or in the bucket. */
+static enum next find_image(struct request *r)
+{
+	struct mirror *m = r->server->mirror;
+	struct download *d = state(r);
+
+	if (!m || (d->pinned = mirror_pin(m, d->sha256)))
+		return request_job(r, load_image, after_load);
+	d->request = r;
+	d->wait = (struct mirror_wait){.size = d->size, .done = on_fetched};
+	memcpy(d->wait.sha256, d->sha256, SHA256_SIZE);
+	enum next next = request_wait(r, after_fetched);
+	mirror_fetch(m, &d->wait); /* the request may be answered by now */
+	return next;
 }
 
 static enum next fetch_image(struct request *r)
@@ -260,9 +308,7 @@ static enum next fetch_image(struct request *r)
 	struct download *d = state(r);
 
 	d->image = cache_get(r->server->cache, d->sha256);
-	if (d->image)
-		return send_image(r);
-	return request_job(r, load_image, after_load);
+	return d->image ? send_image(r) : find_image(r);
 }
 
 /* --- the attempt --- */
@@ -327,6 +373,8 @@ static void release_download(struct request *r)
 		cache_put(r->server->cache, d->image);
 	if (d && d->fd >= 0)
 		close(d->fd);
+	if (d && d->pinned)
+		mirror_unpin(r->server->mirror, &d->pinned);
 	if (d) {
 		d->image = NULL;
 		d->fd = -1;

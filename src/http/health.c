@@ -6,6 +6,20 @@
 
 #include <stdio.h>
 
+/* "bucket": how the one that images are kept in is.  Without it what is in the folder goes out all
+ * the same. */
+static void add_bucket(struct mirror *m, struct buf *b)
+{
+	struct mirror_state state;
+
+	mirror_look(m, &state);
+	json_open(b, "bucket", '{');
+	json_str(b, "status", state.failing ? "failing" : state.asked ? "ok" : "not asked yet");
+	json_str(b, "reason", state.failing ? state.reason : NULL);
+	json_int(b, "cached_bytes", (int64_t)state.bytes);
+	json_close(b, '}');
+}
+
 enum next health_show(struct request *r)
 {
 	struct http_server *s = r->server;
@@ -37,6 +51,8 @@ enum next health_show(struct request *r)
 		json_int(b, "epoch", lead.epoch);
 	}
 	add_stop(s->fleet, b);
+	if (s->mirror)
+		add_bucket(s->mirror, b);
 	if (s->mqtt_status)
 		s->mqtt_status(s->mqtt_ctx, b);
 	else

@@ -209,6 +209,22 @@ static void write_rollouts(struct http_server *s, struct buf *b)
 	free(rows);
 }
 
+static void write_bucket(struct mirror *m, struct buf *b)
+{
+	struct mirror_state state;
+
+	mirror_look(m, &state);
+	exposition_one(b, "paku_ota_bucket_up", "gauge", "1 when the bucket answers.",
+		       !state.failing);
+	exposition_one(b, "paku_ota_bucket_fetches_total", "counter",
+		       "Images asked of the bucket, as they were not in the folder.",
+		       (int64_t)state.fetches);
+	exposition_one(b, "paku_ota_bucket_failures_total", "counter",
+		       "Requests to the bucket that failed.", (int64_t)state.failures);
+	exposition_one(b, "paku_ota_bucket_cached_bytes", "gauge", "Bytes of images in the folder.",
+		       (int64_t)state.bytes);
+}
+
 /* The Prometheus text format, version 0.0.4. */
 static void write_text(struct request *r, const struct figures *f)
 {
@@ -270,6 +286,8 @@ static void write_text(struct request *r, const struct figures *f)
 	counts_write(s->counts, b);
 	committer_write_metrics(s->committer, b);
 	census_write(s->census, b);
+	if (s->mirror)
+		write_bucket(s->mirror, b);
 	if (s->mqtt_metrics)
 		s->mqtt_metrics(s->mqtt_ctx, b, true);
 }

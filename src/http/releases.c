@@ -83,13 +83,6 @@ enum next releases_list(struct request *r)
 
 /* --- deletion --- */
 
-static void remove_file(struct request *r)
-{
-	r->file_loose = false;
-	blob_remove(r->server->blobs, r->command.release.sha256, fleet_names_image,
-		    r->server->fleet);
-}
-
 /* Which file the deleted release named. */
 static bool find_file(struct request *r)
 {
@@ -110,14 +103,15 @@ static enum next after_delete(struct request *r)
 {
 	if (r->command.code != OTA_OK)
 		return respond_err(r, &r->command.err);
-	return find_file(r) ? request_job(r, remove_file, answer_deleted) : answer_deleted(r);
+	return find_file(r) ? request_job(r, request_forget_image, answer_deleted)
+			    : answer_deleted(r);
 }
 
 /* When the client has gone, nobody asks for the answer. */
 static void release_deleted(struct request *r)
 {
 	if (r->file_loose && r->command.code == OTA_OK && find_file(r))
-		remove_file(r);
+		request_forget_image(r);
 }
 
 /* The one model that has the version, when none is named; NULL and an answer otherwise. */

@@ -146,6 +146,17 @@ static void suspend(struct request *r, handler_fn *resume)
 	MHD_suspend_connection(r->connection);
 }
 
+enum next request_wait(struct request *r, handler_fn *resume)
+{
+	suspend(r, resume);
+	return NEXT_SUSPENDED;
+}
+
+void request_resume(struct request *r)
+{
+	MHD_resume_connection(r->connection);
+}
+
 static void submit_suspended(struct request *r)
 {
 	r->command.by = r->route->admin ? ADMIN_NAME : NULL;

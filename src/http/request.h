@@ -13,6 +13,7 @@
 #include "commit/committer.h"
 #include "config.h"
 #include "firmware/cache.h"
+#include "firmware/mirror.h"
 #include "http/connections.h"
 #include "json/field_errors.h"
 #include "json/json_body.h"
@@ -41,6 +42,7 @@ struct http_server {
 	struct committer *committer;
 	struct blob_store *blobs;
 	struct image_cache *cache;
+	struct mirror *mirror;
 	struct jobs *jobs;
 	struct jobs *inspections; /* of uploads: they take long and stand back for devices */
 	struct auth *auth;
@@ -163,6 +165,9 @@ enum next request_submit(struct request *r, handler_fn *resume);
 enum next request_job(struct request *r, void (*fn)(struct request *r), handler_fn *resume);
 /* The same for work that takes a processor for long: the inspection of an upload. */
 enum next request_inspection(struct request *r, void (*fn)(struct request *r), handler_fn *resume);
+/* Suspends the request until RESUME is called for by request_resume(), from any thread. */
+enum next request_wait(struct request *r, handler_fn *resume);
+void request_resume(struct request *r);
 /* A job that ends in a command: called at the end of request_job's FN, instead of resuming. */
 void request_job_submit(struct request *r);
 
@@ -269,6 +274,8 @@ void add_stop(struct fleet *f, struct buf *b);
 enum ota_code upload_begin(struct request *r, struct ota_err *err);
 enum ota_code upload_feed(struct request *r, const void *data, size_t len, struct ota_err *err);
 void upload_free(struct upload **u);
+/* Removes the image of command.release, unless a release names it. */
+void request_forget_image(struct request *r);
 /* --- routes.c --- */
 extern const struct route routes[];
 extern const size_t route_count;

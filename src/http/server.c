@@ -99,6 +99,7 @@ enum ota_code http_start(const struct http_parts *parts, struct http_server **ou
 	s->committer = parts->committer;
 	s->blobs = parts->blobs;
 	s->cache = parts->cache;
+	s->mirror = parts->mirror;
 	s->auth = parts->auth;
 	s->lease = parts->lease;
 	s->mqtt_status = parts->mqtt_status;
@@ -193,6 +194,8 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 	 * then looks.  Job threads and the committer may still be leaving worker_resume().
 	 */
 	atomic_store(&s->closing, true);
+	if (s->mirror)
+		mirror_abort(s->mirror);
 	while (atomic_load(&s->working) > 0)
 		wait_a_moment();
 	jobs_stop(&s->inspections);

@@ -9,6 +9,7 @@
 #include "commit/committer.h"
 #include "config.h"
 #include "firmware/cache.h"
+#include "firmware/mirror.h"
 #include "store/lease.h"
 
 struct http_server;
@@ -21,6 +22,7 @@ struct http_parts {
 	struct committer *committer;
 	struct blob_store *blobs;
 	struct image_cache *cache;
+	struct mirror *mirror; /* NULL: the firmware folder is all there is */
 	struct auth *auth;
 	struct lease *lease; /* NULL: there is no other instance */
 	/*

@@ -342,6 +342,8 @@ static void inspect_and_keep(struct request *r)
 		return;
 	r->file_loose = true;
 	r->job_code = blob_writer_keep(u->writer, &r->job_err);
+	if (r->job_code == OTA_OK && r->server->mirror)
+		r->job_code = mirror_put(r->server->mirror, u->writer, &r->job_err);
 	if (r->job_code != OTA_OK)
 		return;
 	blob_name(r->command.release.sha256, u->file_name);
@@ -351,14 +353,23 @@ static void inspect_and_keep(struct request *r)
 
 /* --- the answer --- */
 
+void request_forget_image(struct request *r)
+{
+	const struct http_server *s = r->server;
+
+	r->file_loose = false;
+	if (s->mirror)
+		mirror_forget(s->mirror, r->command.release.sha256);
+	else
+		blob_remove(s->blobs, r->command.release.sha256, fleet_names_image, s->fleet);
+}
+
 /* A kept file that became no release is removed, unless another release has the same bytes. */
 static void forget_file(struct request *r)
 {
-	r->file_loose = false;
 	if (r->upload)
 		blob_writer_close(&r->upload->writer);
-	blob_remove(r->server->blobs, r->command.release.sha256, fleet_names_image,
-		    r->server->fleet);
+	request_forget_image(r);
 }
 
 static void add_warnings(struct request *r, struct buf *b)

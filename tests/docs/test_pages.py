@@ -51,12 +51,12 @@ def test_links_lead_somewhere():
 def test_options_are_those_of_help():
     text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
     offered = {}
-    for name, fallback in re.findall(r"^  ([A-Z][A-Z_]+)[^\n\[]*(?:\[([^\]\n]+)\])?$", text, re.M):
+    for name, fallback in re.findall(r"^  ([A-Z][A-Z0-9_]+)[^\n\[]*(?:\[([^\]\n]+)\])?$", text, re.M):
         offered[name] = fallback or ""
     assert len(offered) > 20 and offered["PORT"] == "8080"
     written = {}
     for cells in table_rows(page("docs/operating.md")):
-        for name in re.findall(r"`([A-Z][A-Z_]+)`", cells[0]):
+        for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", cells[0]):
             assert name not in written, name
             written[name] = cells[1].strip("`")
     assert written == {n: v.split(" ")[0] for n, v in offered.items()}

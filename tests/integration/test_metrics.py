@@ -141,7 +141,8 @@ def test_alert_rules_both_ways():
 
 def test_rules_and_pages_speak_of_what_there_is(services):
     """Each name in them is a metric of the service."""
-    service = services(env={"OTA_MQTT": "on", "MQTT_PORT": "0"})
+    service = services(env={"OTA_MQTT": "on", "MQTT_PORT": "0", "OTA_S3_ENDPOINT": "http://127.0.0.1:1",
+                            "OTA_S3_BUCKET": "firmware", "OTA_S3_ACCESS_KEY": "a", "OTA_S3_SECRET_KEY": "b"})
     with open(os.path.join(RULES, "rules.yml"), encoding="utf-8") as f:
         named = set(re.findall(r"paku_ota_\w+", f.read()))
     assert named

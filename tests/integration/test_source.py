@@ -83,7 +83,7 @@ def test_every_file_says_its_licence():
 
 def test_every_option_is_documented():
     with open(os.path.join(SRC, "config.c")) as f:
-        names = re.findall(r'^\t\{"([A-Z_]+)"', f.read(), re.M)
+        names = re.findall(r'^\t\{"([A-Z0-9_]+)"', f.read(), re.M)
     with open(os.path.join(ROOT, "docs", "operating.md")) as f:
         text = f.read()
     missing = [name for name in names if "`%s`" % name not in text]
