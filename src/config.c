@@ -56,6 +56,8 @@ const struct option config_table[] = {
 	 "The key there: it may read, write, delete and list."},
 	{"OTA_S3_SECRET_KEY", NULL, OPTION_SECRET, AT(s3_secret), NULL, 0, 0, NULL, NULL,
 	 "Its secret."},
+	{"OTA_S3_STALL_S", NULL, OPTION_INT, AT(s3_stall_s), "15", 1, 600, NULL, "s",
+	 "A bucket that passes less than 10 KiB/s for so long counts as away."},
 	{"OTA_CACHE_BYTES", NULL, OPTION_BYTES, AT(cache_bytes), "1G", 1024, INT64_C(1) << 50, NULL,
 	 "bytes",
 	 "With OTA_S3_ENDPOINT: so much the firmware folder holds; then the image not asked for "
@@ -276,7 +278,8 @@ static enum ota_code check_instance(const struct config *cfg, struct ota_err *er
 	else if (!cfg->api_key[0])
 		missing = "OTA_API_KEY, the same for all";
 	else if (!cfg->firmware_path[0] && !cfg->s3_endpoint[0])
-		missing = "FIRMWARE_STORAGE_PATH, a folder that all of them see, or OTA_S3_ENDPOINT";
+		missing =
+			"FIRMWARE_STORAGE_PATH, a folder that all of them see, or OTA_S3_ENDPOINT";
 	else if (cfg->mqtt && !cfg->mqtt_host[0])
 		missing = "MQTT_HOST, a broker that all of them reach, or OTA_MQTT=off";
 	else if (cfg->mqtt && !cfg->public_url[0])
@@ -302,8 +305,8 @@ static enum ota_code check_bucket(const struct config *cfg, struct ota_err *err)
 
 struct bucket_place config_bucket(const struct config *cfg)
 {
-	return (struct bucket_place){cfg->s3_endpoint, cfg->s3_bucket, cfg->s3_region, cfg->s3_key,
-				     cfg->s3_secret};
+	return (struct bucket_place){cfg->s3_endpoint, cfg->s3_bucket, cfg->s3_region,
+				     cfg->s3_key,      cfg->s3_secret, cfg->s3_stall_s};
 }
 
 enum ota_code config_load(struct config *cfg, struct ota_err *err)

@@ -14,12 +14,14 @@ struct config {
 	char *instance_url; /* "": there are no others */
 	char *database_url; /* libpq reads the others itself */
 	char *pghost, *pghostaddr, *pgport, *pguser, *pgpassword, *pgdatabase, *pgservice;
-	char *mqtt_host, *mqtt_user, *mqtt_password, *mqtt_ca, *mqtt_cert, *mqtt_key, *mqtt_site, *mqtt_client_id;
+	char *mqtt_host, *mqtt_user, *mqtt_password, *mqtt_ca, *mqtt_cert, *mqtt_key, *mqtt_site,
+		*mqtt_client_id;
 	char *s3_endpoint, *s3_bucket, *s3_region, *s3_key, *s3_secret;
 	int64_t port, http_threads;
 	int64_t poll_interval_s, install_grace_s;
 	int64_t drain_s, idle_timeout_s, request_timeout_s, download_timeout_s;
-	int64_t max_firmware_bytes, image_cache_bytes, cache_bytes, download_bytes_per_s;
+	int64_t max_firmware_bytes, image_cache_bytes, cache_bytes, s3_stall_s,
+		download_bytes_per_s;
 	int64_t max_downloads, command_timeout_s, dispatch_per_second;
 	int64_t max_connections, max_connections_per_address;
 	int64_t new_devices_per_second, max_devices, max_queue, last_seen_flush_s, keep_events_days;

@@ -130,32 +130,47 @@ static void tell_unknown_settings(void)
 
 /* --- start and stop, in this order and its reverse --- */
 
-/* Releases whose file is gone or of another size: a backup of the database alone, perhaps.  Devices
- * would be the first to find out. */
-static void tell_missing_images(const struct daemon *d)
+/* OTA_EUNAVAIL, OTA_ENOMEM: who knows; another failure: it is gone, or of another size. */
+static enum ota_code look_for_image(struct daemon *d, struct mirror *m, const struct fleet_image *i,
+				    struct ota_err *err)
 {
-	struct ota_err err;
 	uint64_t size;
-	char subject[160];
 	int fd;
+	enum ota_code rc = blob_open(d->blobs, i->sha256, &fd, &size, err);
 
-	for (const struct model *m = fleet_models(d->fleet); m; m = m->next)
-		for (const struct release *r = m->releases; r; r = r->next) {
-			if (r->deleted)
-				continue;
-			if (blob_open(d->blobs, r->sha256, &fd, &size, &err) == OTA_OK) {
-				close(fd);
-				if (size == (uint64_t)r->file_size)
-					continue;
-				ota_fail(&err, OTA_EIO,
-					 "the image file has %llu bytes instead of %lld",
-					 (unsigned long long)size, (long long)r->file_size);
-			}
-			snprintf(subject, sizeof subject, "release/%s", r->version);
-			log_event(LOG_WARNING, subject, "image_missing",
-				  "%s; bring it back, or upload it again as %s of %s", err.msg,
-				  r->version, m->name);
-		}
+	if (rc == OTA_OK)
+		close(fd);
+	else if (m)
+		rc = mirror_ask(m, i->sha256, &size, err);
+	if (rc == OTA_OK && size != (uint64_t)i->size)
+		rc = ota_fail(err, OTA_EIO, "the image has %llu bytes instead of %lld",
+			      (unsigned long long)size, (long long)i->size);
+	return rc;
+}
+
+/*
+ * Releases whose image is gone or of another size: a backup of the database alone, perhaps.
+ * Devices would be the first to find out.  M: the bucket is asked for what the folder lacks.
+ */
+static void tell_missing_images(void *ctx, struct mirror *m)
+{
+	struct daemon *d = ctx;
+	size_t count = 0;
+	struct fleet_image *all = fleet_list_images(d->fleet, &count);
+	enum ota_code rc = OTA_OK;
+	struct ota_err err;
+	char subject[160];
+
+	for (size_t i = 0; i < count && rc != OTA_EUNAVAIL && rc != OTA_ENOMEM; i++) {
+		rc = look_for_image(d, m, &all[i], &err);
+		if (rc == OTA_OK || rc == OTA_EUNAVAIL || rc == OTA_ENOMEM)
+			continue;
+		snprintf(subject, sizeof subject, "release/%s", all[i].version);
+		log_event(LOG_WARNING, subject, "image_missing",
+			  "%s; bring it back, or upload it again as %s of %s", err.msg,
+			  all[i].version, all[i].model);
+	}
+	free(all);
 }
 
 static void tell_broker(const struct daemon *d)
@@ -183,6 +198,7 @@ static enum ota_code start_mirror(struct daemon *d, struct ota_err *err)
 		.place = &place,
 		.max_bytes = (uint64_t)d->cfg.cache_bytes,
 		.wanted = image_wanted,
+		.reached = tell_missing_images,
 		.ctx = d,
 	};
 
@@ -217,7 +233,8 @@ static enum ota_code open_stores(struct daemon *d, int64_t epoch, struct ota_err
 	if ((rc = blob_store_open(d->cfg.firmware_path[0] ? d->cfg.firmware_path : path, &d->blobs,
 				  err)) != OTA_OK)
 		return rc;
-	if (d->lease)
+	/* With a bucket each instance may have a folder of its own, as its cache. */
+	if (d->lease && d->cfg.firmware_path[0])
 		blob_store_share(d->blobs);
 	if ((rc = blob_sweep(d->blobs, fleet_names_image, d->fleet, &swept, err)) != OTA_OK)
 		return rc;
@@ -230,8 +247,8 @@ static enum ota_code open_stores(struct daemon *d, int64_t epoch, struct ota_err
 			"none of the %d images in %s belongs to a release of this database: is it "
 			"the right one? They stay",
 			swept.unknown, blob_store_dir(d->blobs));
-	if (!d->cfg.s3_endpoint[0]) /* else what the folder lacks is in the bucket */
-		tell_missing_images(d);
+	if (!d->cfg.s3_endpoint[0]) /* else when the bucket can be asked */
+		tell_missing_images(d, NULL);
 	d->cache = cache_new(d->blobs, (uint64_t)d->cfg.image_cache_bytes);
 	return d->cache ? start_mirror(d, err) : ota_fail_nomem(err);
 }

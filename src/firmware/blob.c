@@ -417,3 +417,21 @@ void blob_evict(struct blob_store *s, const uint8_t sha256[SHA256_SIZE])
 	blob_name(sha256, name);
 	unlinkat(s->dir_fd, name, 0);
 }
+
+bool blob_is_whole(int fd, const uint8_t sha256[SHA256_SIZE])
+{
+	static _Thread_local unsigned char chunk[64 * 1024];
+	struct sha256 *hash = sha256_new();
+	uint8_t is[SHA256_SIZE];
+	bool ok = hash != NULL;
+	off_t at = 0;
+	ssize_t n = 0;
+
+	while (ok && (n = pread(fd, chunk, sizeof chunk, at)) > 0) {
+		ok = sha256_update(hash, chunk, (size_t)n);
+		at += n;
+	}
+	ok = ok && n == 0 && sha256_final(hash, is) && memcmp(is, sha256, sizeof is) == 0;
+	sha256_free(&hash);
+	return ok;
+}

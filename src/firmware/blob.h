@@ -82,6 +82,8 @@ enum ota_code blob_list(struct blob_store *s,
 			void (*fn)(void *ctx, const uint8_t sha256[SHA256_SIZE], uint64_t size),
 			void *ctx, struct ota_err *err);
 void blob_evict(struct blob_store *s, const uint8_t sha256[SHA256_SIZE]);
+/* Whether what FD names has these bytes; it is read from its beginning. */
+bool blob_is_whole(int fd, const uint8_t sha256[SHA256_SIZE]);
 /* "<64 hex>.bin" */
 #define BLOB_NAME_SIZE (SHA256_HEX_SIZE + 4)
 void blob_name(const uint8_t sha256[SHA256_SIZE], char out[BLOB_NAME_SIZE]);

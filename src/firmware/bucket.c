@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #define CONNECT_TIMEOUT_MS 5000L
-#define STALL_BYTES_PER_S  1024L
 #define SAID_SIZE          1024 /* of an error's body; it is XML of some hundred bytes */
 #define URL_SIZE           512
 #define NAME_MAX_S3        63
@@ -21,6 +20,7 @@
 
 struct bucket {
 	char *base, *name, *sigv4, *key, *secret;
+	long stall_s;
 	_Atomic bool aborted;
 };
 
@@ -118,6 +118,7 @@ enum ota_code bucket_open(const struct bucket_place *p, struct bucket **out, str
 	}
 	b->base = join(p->endpoint, p->endpoint[len - 1] == '/' ? "" : "/", p->name);
 	b->name = strdup(p->name);
+	b->stall_s = (long)p->stall_s;
 	b->sigv4 = join("aws:amz:", p->region, ":s3");
 	b->key = strdup(p->key);
 	b->secret = strdup(p->secret);
@@ -234,8 +235,8 @@ static bool exchange_begin(struct exchange *x, struct bucket *b, const char *key
 	curl_easy_setopt(c, CURLOPT_USERNAME, b->key);
 	curl_easy_setopt(c, CURLOPT_PASSWORD, b->secret);
 	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
-	curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, STALL_BYTES_PER_S);
-	curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)BUCKET_STALL_S);
+	curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, (long)BUCKET_SLOWEST);
+	curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, b->stall_s);
 	curl_easy_setopt(c, CURLOPT_HTTPHEADER, x->headers);
 	curl_easy_setopt(c, CURLOPT_USERAGENT, "paku-otad/" PAKU_VERSION);
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, take_body);
@@ -326,13 +327,31 @@ static enum ota_code perform(struct exchange *x, const char *verb, struct ota_er
 
 /* --- the requests --- */
 
-enum ota_code bucket_probe(struct bucket *b, struct ota_err *err)
+/* What it says of the time; 0: nothing. */
+static time_t date_of(CURL *c)
+{
+	struct curl_header *date = NULL;
+	time_t t = curl_easy_header(c, "Date", 0, CURLH_HEADER, -1, &date) == CURLHE_OK
+			   ? curl_getdate(date->value, NULL)
+			   : 0;
+
+	return t > 0 ? t : 0;
+}
+
+enum ota_code bucket_probe(struct bucket *b, int64_t *ahead_s, struct ota_err *err)
 {
 	struct exchange x;
-	enum ota_code rc = exchange_begin(&x, b, "?max-keys=1", EMPTY_SHA256)
-				   ? perform(&x, "looking at it", err)
-				   : ota_fail_nomem(err);
+	enum ota_code rc = OTA_ENOMEM;
 
+	*ahead_s = 0;
+	if (exchange_begin(&x, b, "?max-keys=1", EMPTY_SHA256)) {
+		rc = perform(&x, "looking at it", err);
+		time_t there = date_of(x.curl);
+		if (there)
+			*ahead_s = (int64_t)there - (int64_t)time(NULL);
+	} else {
+		ota_fail_nomem(err);
+	}
 	exchange_end(&x);
 	return rc;
 }
@@ -375,6 +394,8 @@ enum ota_code bucket_get(struct bucket *b, const uint8_t sha256[SHA256_SIZE], bu
 		x.take = take;
 		x.ctx = ctx;
 		rc = perform(&x, "fetching an image", err);
+		if (rc != OTA_OK && strstr(x.said, "<Code>NoSuchKey</Code>"))
+			rc = err->code = OTA_ENOTFOUND;
 	} else {
 		ota_fail_nomem(err);
 	}
@@ -384,13 +405,11 @@ enum ota_code bucket_get(struct bucket *b, const uint8_t sha256[SHA256_SIZE], bu
 
 static int64_t age_of(CURL *c)
 {
-	struct curl_header *date = NULL;
 	curl_off_t written = -1;
+	time_t now = date_of(c);
 
-	if (curl_easy_getinfo(c, CURLINFO_FILETIME_T, &written) != CURLE_OK || written < 0 ||
-	    curl_easy_header(c, "Date", 0, CURLH_HEADER, -1, &date) != CURLHE_OK)
+	if (curl_easy_getinfo(c, CURLINFO_FILETIME_T, &written) != CURLE_OK || written < 0)
 		return 0;
-	time_t now = curl_getdate(date->value, NULL);
 	return now > written ? (int64_t)now - written : 0;
 }
 

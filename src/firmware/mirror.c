@@ -1,66 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-#include "firmware/mirror.h"
+#include "firmware/mirror_inner.h"
 
 #include "base/clock.h"
-#include "base/jobs.h"
 #include "base/log.h"
 
-#include <inttypes.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define FETCHERS 2
-/* How often the bucket is asked when nothing else does. */
-#define PROBE_MS 60000
-#define AGAIN_MS 5000
-
-struct mirror_file {
-	uint8_t sha256[SHA256_SIZE];
-	uint64_t size;
-	size_t refs;
-	bool listed, safe; /* safe: the bucket has it */
-	unsigned tries;    /* to make it safe */
-	struct mirror_file *newer, *older;
-};
-
-/* One fetch, for all who wait for the image. */
-struct fetch {
-	struct job job;
-	struct mirror *mirror;
-	uint8_t sha256[SHA256_SIZE];
-	uint64_t size;
-	struct mirror_wait *waits;
-	struct fetch *next;
-};
-
-/* An object to be removed from the bucket. */
-struct doomed {
-	uint8_t sha256[SHA256_SIZE];
-	int64_t not_before_ms;
-	struct doomed *next;
-};
-
-struct mirror {
-	struct mirror_parts parts;
-	struct bucket *bucket;
-	struct jobs *fetchers;
-	pthread_t keeper;
-	bool keeping;
-	/* Held over a removal in the bucket, from the look at who wants it to its end. */
-	pthread_mutex_t removal;
-	pthread_mutex_t lock; /* what follows */
-	pthread_cond_t work;
-	struct mirror_file *newest, *oldest;
-	uint64_t bytes, coming; /* of listed files, of those being fetched */
-	struct fetch *fetches;
-	struct doomed *doomed;
-	bool woken, stopping;
-	int64_t asked_ms; /* when the bucket last answered, or did not */
-	struct mirror_state state;
-};
 
 /* --- the list: under the lock --- */
 
@@ -99,18 +46,35 @@ static void drop(struct mirror *m, struct mirror_file *f)
 		free(f);
 }
 
-/* Over the bound the oldest go that may. */
-static void make_room(struct mirror *m)
+/* The oldest go that may, until no more than MOST_BYTES are left.  Whether any did. */
+static bool evict(struct mirror *m, uint64_t most_bytes)
 {
+	bool any = false;
+
 	for (struct mirror_file *f = m->oldest, *newer; f; f = newer) {
 		newer = f->newer;
-		if (m->bytes + m->coming <= m->parts.max_bytes)
-			return;
+		if (m->bytes + m->coming <= most_bytes)
+			break;
 		if (f->refs > 0 || !f->safe)
 			continue;
 		blob_evict(m->parts.blobs, f->sha256);
 		drop(m, f);
+		any = true;
 	}
+	return any;
+}
+
+static void make_room(struct mirror *m)
+{
+	evict(m, m->parts.max_bytes);
+}
+
+bool mirror_empty(struct mirror *m)
+{
+	pthread_mutex_lock(&m->lock);
+	bool any = evict(m, 0);
+	pthread_mutex_unlock(&m->lock);
+	return any;
 }
 
 /* The file is in the folder: lists it, or finds it listed.  NULL: out of memory. */
@@ -160,22 +124,39 @@ void mirror_unpin(struct mirror *m, struct mirror_file **fp)
 	*fp = NULL;
 }
 
+static void forget_copy(struct mirror *m, struct mirror_file *f)
+{
+	if (!f->listed)
+		return;
+	blob_evict(m->parts.blobs, f->sha256);
+	drop(m, f);
+}
+
 bool mirror_distrust(struct mirror *m, struct mirror_file *f)
 {
 	pthread_mutex_lock(&m->lock);
 	bool safe = f->safe;
-	if (safe && f->listed) {
-		blob_evict(m->parts.blobs, f->sha256);
-		drop(m, f);
-	}
+	if (safe)
+		forget_copy(m, f);
 	pthread_mutex_unlock(&m->lock);
 	return safe;
 }
 
+void mirror_discard(struct mirror *m, struct mirror_file *f)
+{
+	char name[BLOB_NAME_SIZE];
+
+	blob_name(f->sha256, name);
+	log_event(LOG_WARNING, "bucket", "image_useless",
+		  "%s in the firmware folder is damaged and is removed there", name);
+	pthread_mutex_lock(&m->lock);
+	forget_copy(m, f);
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* --- how the bucket is --- */
 
-/* What a request to the bucket came to. */
-static void note(struct mirror *m, enum ota_code rc, const struct ota_err *err)
+void mirror_note(struct mirror *m, enum ota_code rc, const struct ota_err *err)
 {
 	bool failed = rc != OTA_OK && rc != OTA_ENOTFOUND, was;
 
@@ -207,11 +188,30 @@ void mirror_look(struct mirror *m, struct mirror_state *out)
 	pthread_mutex_unlock(&m->lock);
 }
 
+enum ota_code mirror_probe(struct mirror *m, int64_t *ahead_s, struct ota_err *err)
+{
+	enum ota_code rc = bucket_probe(m->bucket, ahead_s, err);
+
+	mirror_note(m, rc, err);
+	return rc;
+}
+
+enum ota_code mirror_ask(struct mirror *m, const uint8_t sha256[SHA256_SIZE], uint64_t *size,
+			 struct ota_err *err)
+{
+	int64_t age_s;
+	enum ota_code rc = bucket_look(m->bucket, sha256, size, &age_s, err);
+
+	mirror_note(m, rc, err);
+	return rc;
+}
+
 /* --- fetching --- */
 
 struct arriving {
 	const struct fetch *fetch;
 	struct blob_writer *writer;
+	bool disk_failed;
 };
 
 static enum ota_code wrong_bytes(const struct fetch *f, struct ota_err *err)
@@ -219,7 +219,7 @@ static enum ota_code wrong_bytes(const struct fetch *f, struct ota_err *err)
 	char name[BLOB_NAME_SIZE];
 
 	blob_name(f->sha256, name);
-	return ota_fail(err, OTA_EUNAVAIL,
+	return ota_fail(err, OTA_EIO,
 			"the bucket has other bytes under %s than were uploaded; upload the image "
 			"again",
 			name);
@@ -231,29 +231,54 @@ static enum ota_code take(void *ctx, const void *data, size_t len, struct ota_er
 
 	if (blob_writer_size(a->writer) + len > a->fetch->size)
 		return wrong_bytes(a->fetch, err);
-	return blob_writer_write(a->writer, data, len, err);
+	enum ota_code rc = blob_writer_write(a->writer, data, len, err);
+	a->disk_failed = rc != OTA_OK;
+	return rc;
+}
+
+/* Whether it was the bucket or not, what it has there is of no use. */
+static enum ota_code tell_useless(const struct ota_err *err)
+{
+	log_event(LOG_ERROR, "bucket", "image_useless", "%s", err->msg);
+	return OTA_EUNAVAIL;
 }
 
 /* Into the folder, or nothing. */
-static enum ota_code fetch_file(struct fetch *f, struct ota_err *err)
+static enum ota_code fetch_once(struct fetch *f, bool *disk_failed, struct ota_err *err)
 {
 	struct mirror *m = f->mirror;
 	struct arriving a = {.fetch = f};
 	uint8_t sha256[SHA256_SIZE];
 	enum ota_code rc = blob_writer_open(m->parts.blobs, &a.writer, err);
 
+	*disk_failed = rc == OTA_EUNAVAIL;
 	if (rc != OTA_OK)
 		return rc;
 	rc = bucket_get(m->bucket, f->sha256, take, &a, err);
+	mirror_note(m, a.disk_failed || rc == OTA_EIO ? OTA_OK : rc, err);
 	if (rc == OTA_OK)
 		rc = blob_writer_hash(a.writer, sha256, err);
 	if (rc == OTA_OK &&
 	    (blob_writer_size(a.writer) != f->size || memcmp(sha256, f->sha256, SHA256_SIZE) != 0))
 		rc = wrong_bytes(f, err);
-	note(m, rc, err);
-	if (rc == OTA_OK)
+	if (rc == OTA_EIO || rc == OTA_ENOTFOUND)
+		rc = err->code = tell_useless(err);
+	if (rc == OTA_OK) {
 		rc = blob_writer_keep(a.writer, err);
+		a.disk_failed = rc != OTA_OK;
+	}
 	blob_writer_close(&a.writer);
+	*disk_failed = a.disk_failed;
+	return rc;
+}
+
+static enum ota_code fetch_file(struct fetch *f, struct ota_err *err)
+{
+	bool disk_failed;
+	enum ota_code rc = fetch_once(f, &disk_failed, err);
+
+	if (disk_failed && mirror_empty(f->mirror))
+		rc = fetch_once(f, &disk_failed, err);
 	return rc;
 }
 
@@ -345,21 +370,6 @@ void mirror_fetch(struct mirror *m, struct mirror_wait *w)
 
 /* --- storing and removing --- */
 
-static enum ota_code copy_to_bucket(struct mirror *m, const uint8_t sha256[SHA256_SIZE],
-				    struct ota_err *err)
-{
-	uint64_t size;
-	int fd;
-	enum ota_code rc = blob_open(m->parts.blobs, sha256, &fd, &size, err);
-
-	if (rc != OTA_OK)
-		return rc;
-	rc = bucket_put(m->bucket, sha256, fd, size, err);
-	close(fd);
-	note(m, rc, err);
-	return rc;
-}
-
 enum ota_code mirror_put(struct mirror *m, struct blob_writer *w, struct ota_err *err)
 {
 	uint8_t sha256[SHA256_SIZE];
@@ -372,7 +382,7 @@ enum ota_code mirror_put(struct mirror *m, struct blob_writer *w, struct ota_err
 	pthread_mutex_lock(&m->removal);
 	pthread_mutex_unlock(&m->removal);
 	rc = bucket_put(m->bucket, sha256, blob_writer_fd(w), blob_writer_size(w), err);
-	note(m, rc, err);
+	mirror_note(m, rc, err);
 	if (rc != OTA_OK)
 		return rc;
 	pthread_mutex_lock(&m->lock);
@@ -413,175 +423,6 @@ void mirror_forget(struct mirror *m, const uint8_t sha256[SHA256_SIZE])
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* --- the keeper --- */
-
-/* Removes it from the bucket if nobody wants it.  *AGAIN_MS: not yet, look again then. */
-static enum ota_code remove_object(struct mirror *m, const uint8_t sha256[SHA256_SIZE],
-				   int64_t *again_ms, struct ota_err *err)
-{
-	uint64_t size;
-	int64_t age_s = 0;
-	enum ota_code rc = OTA_OK;
-
-	*again_ms = 0;
-	pthread_mutex_lock(&m->removal);
-	if (blob_busy(m->parts.blobs)) {
-		*again_ms = AGAIN_MS; /* the upload may be of these bytes */
-	} else if (!m->parts.wanted(m->parts.ctx, sha256)) {
-		rc = bucket_look(m->bucket, sha256, &size, &age_s, err);
-		if (rc == OTA_OK && age_s < MIRROR_YOUNG_S)
-			*again_ms = (MIRROR_YOUNG_S - age_s + 1) * 1000;
-		else if (rc == OTA_OK && !m->parts.wanted(m->parts.ctx, sha256)) /* still */
-			rc = bucket_remove(m->bucket, sha256, err);
-		note(m, rc, err);
-		if (rc == OTA_OK && !*again_ms)
-			log_event(LOG_INFO, "bucket", "image_removed",
-				  "%" PRIu64 " bytes that no release names any more", size);
-	}
-	pthread_mutex_unlock(&m->removal);
-	return rc == OTA_ENOTFOUND ? OTA_OK : rc;
-}
-
-/* Under the lock: one whose time has come; NULL: none, and *UNTIL_MS is no later than the next. */
-static struct doomed **next_doomed(struct mirror *m, int64_t *until_ms)
-{
-	int64_t now_ms = clock_mono_ms();
-
-	for (struct doomed **at = &m->doomed; *at; at = &(*at)->next) {
-		if ((*at)->not_before_ms <= now_ms)
-			return at;
-		if ((*at)->not_before_ms < *until_ms)
-			*until_ms = (*at)->not_before_ms;
-	}
-	return NULL;
-}
-
-/* False: there is nothing to remove now, or the bucket fails. */
-static bool remove_next(struct mirror *m, int64_t *until_ms)
-{
-	uint8_t sha256[SHA256_SIZE];
-	struct ota_err err;
-	int64_t again_ms;
-
-	pthread_mutex_lock(&m->lock);
-	struct doomed **at = next_doomed(m, until_ms);
-	if (at)
-		memcpy(sha256, (*at)->sha256, SHA256_SIZE);
-	pthread_mutex_unlock(&m->lock);
-	if (!at)
-		return false;
-	enum ota_code rc = remove_object(m, sha256, &again_ms, &err);
-	if (rc != OTA_OK)
-		again_ms = AGAIN_MS;
-	pthread_mutex_lock(&m->lock);
-	for (at = &m->doomed; memcmp((*at)->sha256, sha256, SHA256_SIZE) != 0; at = &(*at)->next)
-		;
-	struct doomed *d = *at;
-	d->not_before_ms = clock_mono_ms() + again_ms;
-	if (again_ms == 0) {
-		*at = d->next;
-		free(d);
-	}
-	pthread_mutex_unlock(&m->lock);
-	return rc == OTA_OK;
-}
-
-/* Under the lock: one that only the folder has, pinned; the one tried least. */
-static struct mirror_file *next_unsafe(struct mirror *m)
-{
-	struct mirror_file *found = NULL;
-
-	for (struct mirror_file *f = m->newest; f; f = f->older)
-		if (!f->safe && (!found || f->tries < found->tries))
-			found = f;
-	if (found) {
-		found->refs++;
-		found->tries++;
-	}
-	return found;
-}
-
-/* False: all are in the bucket, or it fails. */
-static bool secure_next(struct mirror *m)
-{
-	struct ota_err err;
-	uint64_t size;
-	int64_t age_s;
-
-	pthread_mutex_lock(&m->lock);
-	struct mirror_file *f = next_unsafe(m);
-	pthread_mutex_unlock(&m->lock);
-	if (!f)
-		return false;
-	enum ota_code rc = bucket_look(m->bucket, f->sha256, &size, &age_s, &err);
-	bool there = rc == OTA_OK && size == f->size;
-	note(m, rc, &err);
-	if (!there && (rc == OTA_OK || rc == OTA_ENOTFOUND)) {
-		rc = copy_to_bucket(m, f->sha256, &err);
-		if (rc == OTA_OK)
-			log_event(LOG_INFO, "bucket", "image_copied",
-				  "%" PRIu64 " bytes that only the folder had", f->size);
-	}
-	pthread_mutex_lock(&m->lock);
-	f->safe |= rc == OTA_OK;
-	pthread_mutex_unlock(&m->lock);
-	mirror_unpin(m, &f);
-	return rc == OTA_OK;
-}
-
-static void probe(struct mirror *m, int64_t every_ms)
-{
-	struct ota_err err;
-
-	pthread_mutex_lock(&m->lock);
-	bool due = clock_mono_ms() - m->asked_ms >= every_ms;
-	pthread_mutex_unlock(&m->lock);
-	if (due)
-		note(m, bucket_probe(m->bucket, &err), &err);
-}
-
-static bool stopping(struct mirror *m)
-{
-	pthread_mutex_lock(&m->lock);
-	bool yes = m->stopping;
-	pthread_mutex_unlock(&m->lock);
-	return yes;
-}
-
-/* Until there is something to do, UNTIL_MS at the latest; AGAIN_MS where the bucket fails. */
-static void nap(struct mirror *m, int64_t until_ms)
-{
-	pthread_mutex_lock(&m->lock);
-	int64_t most_ms = clock_mono_ms() + (m->state.failing ? AGAIN_MS : PROBE_MS);
-	if (until_ms > most_ms)
-		until_ms = most_ms;
-	struct timespec until = {until_ms / 1000, until_ms % 1000 * 1000000};
-	while (!m->woken && !m->stopping && pthread_cond_timedwait(&m->work, &m->lock, &until) == 0)
-		;
-	m->woken = false;
-	pthread_mutex_unlock(&m->lock);
-}
-
-static void *keep(void *arg)
-{
-	struct mirror *m = arg;
-	int64_t every_ms = 0; /* the first time at once */
-
-	while (!stopping(m)) {
-		int64_t until_ms = INT64_MAX;
-		probe(m, every_ms);
-		while (!stopping(m) && secure_next(m))
-			;
-		while (!stopping(m) && remove_next(m, &until_ms))
-			;
-		nap(m, until_ms);
-		struct mirror_state s;
-		mirror_look(m, &s);
-		every_ms = s.failing ? AGAIN_MS - 1 : PROBE_MS - 1;
-	}
-	return NULL;
-}
-
 /* --- start and stop --- */
 
 static void on_file(void *ctx, const uint8_t sha256[SHA256_SIZE], uint64_t size)
@@ -619,7 +460,7 @@ enum ota_code mirror_start(const struct mirror_parts *parts, struct mirror **out
 	if (rc == OTA_OK)
 		rc = jobs_start(FETCHERS, 0, &m->fetchers, err);
 	if (rc == OTA_OK) {
-		int e = pthread_create(&m->keeper, NULL, keep, m);
+		int e = pthread_create(&m->keeper, NULL, mirror_keep, m);
 		m->keeping = e == 0;
 		if (e != 0)
 			rc = ota_fail_errno(err, e, "starting the bucket's keeper");

@@ -33,6 +33,8 @@ struct mirror_parts {
 	const struct bucket_place *place;
 	uint64_t max_bytes;
 	blob_wanted_fn *wanted; /* as for blob_sweep(); until mirror_stop() */
+	/* Called once, on the keeper, when the bucket has answered for the first time. */
+	void (*reached)(void *ctx, struct mirror *m);
 	void *ctx;
 };
 
@@ -67,6 +69,8 @@ void mirror_fetch(struct mirror *m, struct mirror_wait *w);
 /* Puts an image that was kept in the folder into the bucket; waits for it.  Its writer stays open
  * until the release is visible. */
 enum ota_code mirror_put(struct mirror *m, struct blob_writer *w, struct ota_err *err);
+/* The disk is full: all goes that may, whatever the bound.  Whether any did. */
+bool mirror_empty(struct mirror *m);
 /* A release that named it is gone: removes it where nobody wants it, the bucket's copy later. */
 void mirror_forget(struct mirror *m, const uint8_t sha256[SHA256_SIZE]);
 
@@ -76,3 +80,8 @@ struct mirror_state {
 	uint64_t bytes, fetches, failures;
 };
 void mirror_look(struct mirror *m, struct mirror_state *out);
+/* These ask the bucket, and wait.  How far its clock is ahead of this machine's; */
+enum ota_code mirror_probe(struct mirror *m, int64_t *ahead_s, struct ota_err *err);
+/* how large the image is there; OTA_ENOTFOUND: there is none. */
+enum ota_code mirror_ask(struct mirror *m, const uint8_t sha256[SHA256_SIZE], uint64_t *size,
+			 struct ota_err *err);

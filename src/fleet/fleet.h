@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "core/domain.h"
+#include "core/names.h"
 
 #include <pthread.h>
 
@@ -66,6 +67,14 @@ uint64_t fleet_plan_number(struct fleet *f);
 /* Whether a release that is not deleted has these bytes.  FLEET is a struct fleet (a callback's
  * context). */
 bool fleet_names_image(void *fleet, const uint8_t sha256[DIGEST_SIZE]);
+/* The image of a release, as it is when the plan is held no more. */
+struct fleet_image {
+	uint8_t sha256[DIGEST_SIZE];
+	int64_t size;
+	char version[NAME_MAX_LEN + 1], model[NAME_MAX_LEN + 1];
+};
+/* Of each release that is not deleted; the caller's to free.  NULL: out of memory. */
+struct fleet_image *fleet_list_images(struct fleet *f, size_t *count);
 /* The id of the device whose attempt in memory has this token; false if there is none. */
 bool fleet_device_by_token(struct fleet *f, const char *token, char *device_id, size_t size);
 

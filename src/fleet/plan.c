@@ -15,6 +15,7 @@
 #include <assert.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -394,4 +395,29 @@ void fleet_set_learnt(struct fleet *f, struct release *r, struct string_list *le
 	releases_mark_unique(m->releases);
 	pthread_rwlock_unlock(&f->plan_lock);
 	string_list_free(&old);
+}
+
+struct fleet_image *fleet_list_images(struct fleet *f, size_t *count)
+{
+	size_t cap = 0;
+	struct fleet_image *all = NULL;
+
+	*count = 0;
+	fleet_plan_read(f);
+	for (const struct model *m = fleet_models(f); m; m = m->next)
+		for (const struct release *r = m->releases; r; r = r->next)
+			cap += !r->deleted;
+	all = calloc(cap + 1, sizeof *all);
+	for (const struct model *m = fleet_models(f); m && all; m = m->next)
+		for (const struct release *r = m->releases; r; r = r->next) {
+			if (r->deleted)
+				continue;
+			struct fleet_image *i = &all[(*count)++];
+			memcpy(i->sha256, r->sha256, DIGEST_SIZE);
+			i->size = r->file_size;
+			snprintf(i->version, sizeof i->version, "%s", r->version);
+			snprintf(i->model, sizeof i->model, "%s", r->model);
+		}
+	fleet_plan_done(f);
+	return all;
 }

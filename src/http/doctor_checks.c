@@ -17,6 +17,7 @@
 #define ROOM_LEAST    (64 * MIB) /* beside the largest image */
 #define INODES_LEAST  1000
 #define HASHED_MOST   (INT64_C(1) << 30) /* of images; more are looked at by their sizes alone */
+#define ASKED_MOST    1000 /* objects that the bucket is asked for, one request each */
 #define CLOCK_WARNS_S 5
 #define CLOCK_WRONG_S 60
 #define DAY_US        (INT64_C(86400) * US_PER_S)
@@ -90,78 +91,80 @@ void doctor_disks(struct http_server *s, finding_fn *say, void *ctx)
 
 /* --- images --- */
 
-struct image {
-	uint8_t sha256[SHA256_SIZE];
-	int64_t size;
-	char version[129], model[129];
+/* How far the looking has come. */
+struct looked {
+	int64_t hashed;     /* bytes in the folder */
+	size_t asked_after; /* objects in the bucket */
+	bool bucket_failed;
 };
 
-static struct image *list_images(struct http_server *s, size_t *count)
+/* NULL: it is well. */
+static const char *look_in_bucket(struct http_server *s, const struct fleet_image *i,
+				  struct looked *l)
 {
-	size_t cap = 0;
-	struct image *all = NULL;
+	struct ota_err err;
+	uint64_t size;
 
-	*count = 0;
-	fleet_plan_read(s->fleet);
-	for (const struct model *m = fleet_models(s->fleet); m; m = m->next)
-		for (const struct release *r = m->releases; r; r = r->next)
-			cap += !r->deleted;
-	all = calloc(cap + 1, sizeof *all);
-	for (const struct model *m = fleet_models(s->fleet); m && all; m = m->next)
-		for (const struct release *r = m->releases; r; r = r->next) {
-			if (r->deleted)
-				continue;
-			struct image *i = &all[(*count)++];
-			memcpy(i->sha256, r->sha256, SHA256_SIZE);
-			i->size = r->file_size;
-			snprintf(i->version, sizeof i->version, "%s", r->version);
-			snprintf(i->model, sizeof i->model, "%s", r->model);
-		}
-	fleet_plan_done(s->fleet);
-	return all;
-}
-
-static bool same_hash(int fd, const uint8_t sha256[SHA256_SIZE])
-{
-	static _Thread_local unsigned char chunk[64 * 1024];
-	struct sha256 *hash = sha256_new();
-	uint8_t is[SHA256_SIZE];
-	bool ok = hash != NULL;
-	ssize_t n = 0;
-
-	while (ok && (n = read(fd, chunk, sizeof chunk)) > 0)
-		ok = sha256_update(hash, chunk, (size_t)n);
-	ok = ok && n == 0 && sha256_final(hash, is) && memcmp(is, sha256, sizeof is) == 0;
-	sha256_free(&hash);
-	return ok;
+	if (l->bucket_failed || l->asked_after >= ASKED_MOST)
+		return NULL;
+	l->asked_after++;
+	enum ota_code rc = mirror_ask(s->mirror, i->sha256, &size, &err);
+	l->bucket_failed = rc != OTA_OK && rc != OTA_ENOTFOUND; /* doctor_bucket() tells */
+	if (rc == OTA_ENOTFOUND)
+		return "is not in the bucket";
+	return rc == OTA_OK && size != (uint64_t)i->size
+		       ? "has another size in the bucket than its release"
+		       : NULL;
 }
 
 /* NULL: it is well. */
-static const char *look_at_image(struct http_server *s, const struct image *i, int64_t *hashed)
+static const char *look_in_folder(struct http_server *s, const struct fleet_image *i,
+				  struct looked *l)
 {
 	struct ota_err err;
 	uint64_t size;
 	int fd;
 
 	if (blob_open(s->blobs, i->sha256, &fd, &size, &err) != OTA_OK)
-		return s->mirror ? NULL : "is missing"; /* the bucket has it */
+		return s->mirror ? NULL : "is missing"; /* it is fetched when it is asked for */
 	const char *wrong = NULL;
 	if (size != (uint64_t)i->size)
 		wrong = "has another size than the release";
-	else if (*hashed + i->size <= HASHED_MOST) {
-		*hashed += i->size;
-		if (!same_hash(fd, i->sha256))
+	else if (l->hashed + i->size <= HASHED_MOST) {
+		l->hashed += i->size;
+		if (!blob_is_whole(fd, i->sha256))
 			wrong = "is damaged: its SHA-256 is another";
 	}
 	close(fd);
 	return wrong;
 }
 
+static void say_images_are_well(struct http_server *s, size_t count, int64_t bytes,
+				const struct looked *l, finding_fn *say, void *ctx)
+{
+	char how[120];
+
+	if (!s->mirror)
+		snprintf(how, sizeof how, "%s",
+			 l->hashed < bytes ? "all there; the first GiB compared with its sums"
+					   : "all there and compared with their sums");
+	else if (l->bucket_failed)
+		snprintf(how, sizeof how, "but the bucket could not be asked for them");
+	else
+		snprintf(how, sizeof how,
+			 "%zu looked for in the bucket and there, %" PRId64
+			 " MiB in the folder compared with their sums",
+			 l->asked_after, l->hashed / MIB);
+	finding_say(say, ctx, "images", l->bucket_failed ? FINDING_WARNING : FINDING_OK, NULL,
+		    "%zu releases, %" PRId64 " MiB, %s", count, bytes / MIB, how);
+}
+
 void doctor_images(struct http_server *s, finding_fn *say, void *ctx)
 {
+	struct looked l = {0};
 	size_t count, bad = 0;
-	int64_t hashed = 0, bytes = 0;
-	struct image *all = list_images(s, &count);
+	int64_t bytes = 0;
+	struct fleet_image *all = fleet_list_images(s->fleet, &count);
 
 	if (!all) {
 		say(ctx, "images", FINDING_PROBLEM, "out of memory: no image was looked at",
@@ -169,7 +172,9 @@ void doctor_images(struct http_server *s, finding_fn *say, void *ctx)
 		return;
 	}
 	for (size_t i = 0; i < count; i++) {
-		const char *wrong = look_at_image(s, &all[i], &hashed);
+		const char *wrong = look_in_folder(s, &all[i], &l);
+		if (!wrong && s->mirror)
+			wrong = look_in_bucket(s, &all[i], &l);
 		bytes += all[i].size;
 		if (!wrong)
 			continue;
@@ -180,30 +185,35 @@ void doctor_images(struct http_server *s, finding_fn *say, void *ctx)
 			    "the image of %s for %s %s", all[i].version, all[i].model, wrong);
 	}
 	if (!bad)
-		finding_say(say, ctx, "images", FINDING_OK, NULL,
-			    "%zu releases, %" PRId64 " MiB, %s", count, bytes / MIB,
-			    s->mirror        ? "what is in the folder compared with its sums"
-			    : hashed < bytes ? "all there; the first GiB compared with its sums"
-					     : "all there and compared with their sums");
+		say_images_are_well(s, count, bytes, &l, say, ctx);
 	free(all);
 }
 
 void doctor_bucket(struct http_server *s, finding_fn *say, void *ctx)
 {
 	struct mirror_state state;
+	struct ota_err err;
+	int64_t ahead_s;
 
 	if (!s->mirror)
 		return;
-	mirror_look(s->mirror, &state);
-	if (state.failing)
+	if (mirror_probe(s->mirror, &ahead_s, &err) != OTA_OK) {
 		finding_say(say, ctx, "bucket", FINDING_PROBLEM,
 			    "what is in the firmware folder goes out meanwhile; uploads and the "
 			    "other images do not",
-			    "%s", state.reason);
-	else
-		finding_say(say, ctx, "bucket", FINDING_OK, NULL,
-			    "%s answers; %" PRIu64 " MiB of images are in the folder too",
-			    s->cfg->s3_bucket, state.bytes / MIB);
+			    "%s", err.msg);
+		return;
+	}
+	mirror_look(s->mirror, &state);
+	finding_say(say, ctx, "bucket", FINDING_OK, NULL,
+		    "%s answers and takes the key; %" PRIu64 " MiB of images are in the folder too",
+		    s->cfg->s3_bucket, state.bytes / MIB);
+	if (ahead_s > CLOCK_WARNS_S || ahead_s < -CLOCK_WARNS_S)
+		finding_say(say, ctx, "bucket", FINDING_WARNING,
+			    "set the clock right, by NTP (chrony, systemd-timesyncd): S3 refuses "
+			    "requests that are 15 minutes off",
+			    "the bucket's clock is %" PRId64 " s %s this machine's",
+			    ahead_s < 0 ? -ahead_s : ahead_s, ahead_s < 0 ? "behind" : "ahead of");
 }
 
 /* --- the clock --- */

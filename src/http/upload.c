@@ -137,6 +137,9 @@ enum ota_code upload_feed(struct request *r, const void *data, size_t len, struc
 
 	if (rc == OTA_EUNAVAIL)
 		r->retry_after_s = 60;
+	/* The disk is full: a cache is no reason to fail when the client comes again. */
+	if (rc == OTA_EUNAVAIL && r->server->mirror)
+		mirror_empty(r->server->mirror);
 	return rc;
 }
 

@@ -83,7 +83,7 @@ class Bucket:
 
 class Line(http.server.ThreadingHTTPServer):
     """Passes requests on to the server as they are. `fault`: a status to answer instead, or a function of (method,
-    path) that says whether to go on; `old`: objects seem to have been written long ago."""
+    path) that says whether to go on; `old`: objects seem to have been written long ago; `ahead_s`: of the bucket's clock."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -91,7 +91,7 @@ class Line(http.server.ThreadingHTTPServer):
     def __init__(self, server):
         super().__init__(("127.0.0.1", 0), Handler)
         self.server_host = server.host
-        self.fault, self.old, self.seen = None, False, []
+        self.fault, self.old, self.ahead_s, self.seen = None, False, 0, []
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def environment(self, bucket, **more):
@@ -128,7 +128,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _pass(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault, old = self.server.fault, self.server.old
+        fault, old, ahead_s = self.server.fault, self.server.old, self.server.ahead_s
         self.server.seen.append((self.command, self.path))
         if callable(fault):
             fault = fault(self.command, self.path)
@@ -142,6 +142,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = answer.getheaders()
         if old:
             headers = [(n, email.utils.formatdate(time.time() - 86400, usegmt=True) if n == "Last-Modified" else v)
+                       for n, v in headers]
+        if ahead_s:
+            headers = [(n, email.utils.formatdate(time.time() + ahead_s, usegmt=True) if n == "Date" else v)
                        for n, v in headers]
         self._answer(answer.status, headers, answer.read())
         there.close()

@@ -15,7 +15,9 @@ import requests
 
 import images
 import s3
+import test_cluster
 from service import wait_for
+from test_disk import fill, make_room, needs_root, small_disk  # noqa: F401 (a fixture)
 
 names = itertools.count(1)
 
@@ -101,9 +103,9 @@ def test_an_upload_is_in_the_bucket(in_bucket, bucket, image):
 
 
 def test_a_missing_image_is_fetched_once(in_bucket, bucket, line):
-    image = images.esp32("1.2.0", size=3000000)
+    image = images.big(3000000)
     service = in_bucket()
-    service.release(image, "1.2.0")
+    service.release(image, "1.2.0", "pi")
     empty_cache(service)
     assert service.firmware_files() == []
     go = threading.Event()
@@ -142,12 +144,29 @@ def test_a_damaged_copy_is_fetched_anew(in_bucket, image):
     assert wait_for(lambda: download(service, "1.2.0"), "an answer").content == image
 
 
+def test_a_copy_that_was_cut_short_is_no_copy(in_bucket, bucket, image):
+    service = in_bucket()
+    service.release(image, "1.2.0")
+    service.stop()
+    os.truncate(os.path.join(service.data, "firmware", file_name(image)), 1000)
+    service.start()
+    wait_for(lambda: service.firmware_files() == [], "the keeper to find it out")
+    assert "image_useless" in service.log()
+    assert bucket.has(image) == image and download(service, "1.2.0").content == image
+    works(service)
+
+
 def test_an_image_that_is_not_in_the_bucket(in_bucket, bucket, image):
     service = in_bucket()
     service.release(image, "1.2.0")
     bucket.remove(image)
     empty_cache(service)
+    wait_for(lambda: "image_missing" in service.log(), "the start to tell")
     refused(download(service, "1.2.0"), "NoSuchKey", "upload the image again")
+    works(service)  # the bucket is not to blame
+    found = [f for f in service.ok("GET", "/api/admin/doctor")["checks"] if f["check"] == "images"]
+    assert [f["level"] for f in found] == ["problem"] and "1.2.0" in found[0]["finding"]
+    assert "not in the bucket" in found[0]["finding"]
 
 
 @pytest.mark.parametrize("env, words", [
@@ -194,6 +213,7 @@ def test_what_is_in_the_folder_goes_out_while_the_bucket_is_away(in_bucket, line
 def test_a_bucket_that_stands_still(in_bucket, line, image):
     service = in_bucket()
     service.release(image, "1.2.0")
+    service.extra["OTA_S3_STALL_S"] = 2
     empty_cache(service)
     go = threading.Event()
     line.fault = lambda method, path: 503 if method == "GET" and ".bin" in path and go.wait(60) else None
@@ -211,10 +231,10 @@ def test_a_bucket_that_stands_still(in_bucket, line, image):
 
 
 def test_the_folder_is_bounded_and_keeps_what_is_sent(in_bucket, bucket):
-    big = [images.esp32("1.%d.0" % i, size=8000000, fill=i) for i in range(3)]
+    big = [images.big(8000000) for _ in range(3)]
     service = in_bucket(OTA_CACHE_BYTES=12000000, OTA_MAX_FIRMWARE_BYTES=12000000, OTA_IMAGE_CACHE_BYTES=0)
     for i, image in enumerate(big):
-        service.release(image, "1.%d.0" % i)
+        service.release(image, "1.%d.0" % i, "pi")
     assert service.firmware_files() == [file_name(big[2])]
     with download(service, "1.0.0", stream=True) as slow:
         first = slow.raw.read(1000)
@@ -235,6 +255,83 @@ def test_an_installation_with_images_moves_into_the_bucket(services, line, bucke
     wait_for(lambda: bucket.has(image) == image, "the image to be copied")
     empty_cache(service)
     assert download(service, "1.2.0").content == image
+
+
+def test_images_of_another_database_are_not_copied(services, line, bucket, image):
+    strange = images.esp32("9.9.9", fill=4)
+    service = services(env=line.environment(bucket.name))
+    service.stop()
+    with open(os.path.join(service.data, "firmware", file_name(strange)), "wb") as f:
+        f.write(strange)
+    service.start()
+    service.release(image, "1.2.0")
+    service.ok("DELETE", "/api/admin/firmware/releases/1.2.0")
+    wait_for(lambda: line.count("HEAD", image), "the keeper to come past what it copies")
+    assert bucket.has(strange) is None and file_name(strange) in service.firmware_files()
+
+
+def test_killed_in_the_middle_of_an_upload(in_bucket, line, bucket, image):
+    other = images.esp32("2.0.0", fill=6)
+    service = in_bucket()
+    service.release(image, "1.2.0")
+    go = threading.Event()
+    line.fault = lambda method, path: 503 if method == "PUT" and go.wait(60) else None
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        upload = pool.submit(service.upload, other, "2.0.0")
+        wait_for(lambda: line.count("PUT", other), "it to be on its way into the bucket")
+        service.kill()
+        go.set()
+        with pytest.raises(requests.RequestException):
+            upload.result()
+    line.fault = None
+    service.start()
+    assert [r["version"] for r in service.list("releases")] == ["1.2.0"]
+    assert service.firmware_files() == [file_name(image)] and bucket.has(other) is None
+    service.release(other, "2.0.0")
+    assert bucket.has(other) == other
+
+
+@needs_root
+def test_a_full_disk_is_made_room_on(in_bucket, small_disk):  # noqa: F811
+    big = [images.big(3 << 19) for _ in range(3)]
+    service = in_bucket(FIRMWARE_STORAGE_PATH=small_disk, OTA_IMAGE_CACHE_BYTES=0)
+    service.release(big[0], "0", "pi")
+    service.release(big[1], "1", "pi")
+    refused(service.upload(big[2], "2", "pi"), "full")
+    service.release(big[2], "2", "pi")  # room was made
+    for i in range(3):
+        assert download(service, i).content == big[i]
+    service.stop()
+    for name in os.listdir(small_disk):
+        os.remove(small_disk / name)
+    fill(small_disk)
+    service.start()
+    refused(download(service, 0), "full")
+    works(service)  # the bucket is not to blame
+    make_room(small_disk)
+    assert download(service, 0).content == big[0]
+
+
+def test_several_instances_share_a_bucket(tmp_path, line, bucket, image):
+    line.old = True
+    group = test_cluster.Group(tmp_path, 2, FIRMWARE_STORAGE_PATH="", **line.environment(bucket.name))
+    try:
+        first = group.leader()
+        second = group.others(first)[0]
+        second.release(image, "1.2.0")
+        assert first.firmware_files() == [file_name(image)]
+        assert download(second, "1.2.0").content == image
+        first.disturb("kill")
+        wait_for(lambda: group.leader() is second, "the other to lead")
+        assert download(second, "1.2.0").content == image
+        assert second.firmware_files() == [file_name(image)]
+        first.heal()
+        wait_for(first.follows, "the first to follow")
+        first.ok("DELETE", "/api/admin/firmware/releases/1.2.0")
+        wait_for(lambda: bucket.has(image) is None, "the leader to remove it")
+        assert second.firmware_files() == []
+    finally:
+        group.close()
 
 
 def test_deletion_removes_what_nobody_uses(in_bucket, line, bucket, image):
@@ -293,6 +390,34 @@ def test_a_backup_has_what_only_the_bucket_has(in_bucket, line, image):
     refused(service.get("/api/admin/backup"), "SlowDown")
 
 
+def test_a_backup_keeps_what_it_sends_in_the_folder(in_bucket):
+    big = [images.big(4 << 20) for _ in range(4)]
+    service = in_bucket(OTA_CACHE_BYTES=5 << 20, OTA_MAX_FIRMWARE_BYTES=5 << 20)
+    for i in range(3):
+        service.release(big[i], "%d" % i, "pi")
+    with service.get("/api/admin/backup", stream=True) as slow:
+        first = slow.raw.read(1000)
+        service.release(big[3], "3", "pi")
+        assert set(service.firmware_files()) >= {file_name(b) for b in big[:3]}
+        whole = first + slow.raw.read()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        for image in big[:3]:
+            assert tar.extractfile("firmware/" + file_name(image)).read() == image
+    wait_for(lambda: len(service.firmware_files()) == 1, "the folder to be within its bound")
+
+
+def test_what_is_restored_goes_into_the_bucket(services, server, bucket, line, tmp_path, image):
+    old = services("old", env=line.environment(bucket.name))
+    old.release(image, "1.2.0")
+    (tmp_path / "backup.tar").write_bytes(old.get("/api/admin/backup").content)
+    empty = server.bucket(bucket.name + "-new")
+    new = services("new", start=False, env=line.environment(empty.name))
+    done = new.run("--restore", str(tmp_path / "backup.tar"))
+    assert done.returncode == 0, done.stderr
+    new.start()
+    wait_for(lambda: empty.has(image) == image, "the image to be copied")
+
+
 def test_doctor_looks_at_it(in_bucket, line, image):
     service = in_bucket()
     service.release(image, "1.2.0")
@@ -302,9 +427,11 @@ def test_doctor_looks_at_it(in_bucket, line, image):
     def findings():
         return {f["check"]: f["level"] for f in service.ok("GET", "/api/admin/doctor")["checks"]}
     assert findings()["bucket"] == "ok" and findings()["images"] == "ok"
+    line.ahead_s = 100
+    assert findings()["bucket"] == "warning"
+    line.ahead_s = 0
     line.fault = 503
-    refused(service.upload(images.esp32("2.0.0", fill=3), "2.0.0"))
-    assert findings()["bucket"] == "problem"
+    assert findings()["bucket"] == "problem" and findings()["images"] == "warning"
 
 
 @pytest.mark.parametrize("env, words", [
