@@ -337,6 +337,7 @@ static void explain_print(const json_t *x)
 	format_field("reason", api_str(x, "reason"));
 	format_field("rollout", api_str(x, "rollout"));
 	format_field("version", api_str(x, "firmware_version"));
+	format_field("downloads", api_str(x, "download_base_url"));
 	if (json_array_size(considered) < 2)
 		return; /* the sentence above is its */
 	printf("\nRollouts looked at:\n");

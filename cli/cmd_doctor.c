@@ -88,20 +88,23 @@ static const char *wrong_with(const struct http_reply *r, const json_t *test, ch
 
 static bool say_download(json_t *checks, const json_t *test, const char *wrong)
 {
-	const char *base = api_str(test, "base_url");
-	char found[600], advice[300];
+	const char *base = api_str(test, "base_url"), *who = api_str(test, "for");
+	char found[900], advice[300], them[200];
 
+	snprintf(them, sizeof(them), "devices%s%.160s", who ? " of " : "", who ? who : "");
 	if (!wrong) {
 		snprintf(found, sizeof(found),
-			 "%.200s: a test download of %" PRId64 " bytes came over",
-			 base ? base : "?", api_int(test, "file_size", 0));
+			 "%.200s%s%.160s: a test download of %" PRId64 " bytes came over",
+			 base ? base : "?", who ? " for " : "", who ? who : "",
+			 api_int(test, "file_size", 0));
 		return add(checks, "address", "ok", found, NULL);
 	}
-	snprintf(found, sizeof(found),
-		 "devices are told to download from %.200s, and from here %.300s",
-		 base ? base : "?", wrong);
-	snprintf(advice, sizeof(advice),
-		 api_true(test, "configured")
+	snprintf(found, sizeof(found), "%s are told to download from %.200s, and from here %.300s",
+		 them, base ? base : "?", wrong);
+	snprintf(advice, sizeof(advice), "%s",
+		 who ? "is OTA_DOWNLOAD_BASE_URLS right, and does what answers there ask the "
+		       "service?"
+		 : api_true(test, "configured")
 			 ? "is OTA_PUBLIC_URL right, and does the way there (proxy, firewall, DNS) "
 			   "lead to the service?"
 			 : "set OTA_PUBLIC_URL to what devices can reach");
@@ -125,6 +128,17 @@ static bool check_download(struct cli *c, json_t *checks, const json_t *test)
 	wrong = wrong_with(&reply, test, text, sizeof(text));
 	buf_fini(&reply.body);
 	return say_download(checks, test, wrong);
+}
+
+/* What each model or group with an address of its own is told. */
+static bool check_others(struct cli *c, json_t *checks, const json_t *tests)
+{
+	for (size_t i = 0; i < json_array_size(tests); i++) {
+		const json_t *test = json_array_get(tests, i);
+		if (api_str(test, "url") && !check_download(c, checks, test))
+			return false;
+	}
+	return true;
 }
 
 /* --- asking --- */
@@ -165,7 +179,8 @@ static enum ota_code examine(struct cli *c, json_t *checks)
 	ok = json_array_extend(checks, json_object_get(found, "checks")) == 0 &&
 	     check_version(checks, api_str(found, "version")) &&
 	     check_clock(checks, api_str(found, "now"), answered_us) &&
-	     check_download(c, checks, json_object_get(found, "test_download"));
+	     check_download(c, checks, json_object_get(found, "test_download")) &&
+	     check_others(c, checks, json_object_get(found, "test_downloads"));
 	json_decref(found);
 	return ok ? OTA_OK : OTA_ENOMEM;
 }

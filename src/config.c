@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define AT(field) offsetof(struct config, field)
@@ -32,6 +33,11 @@ const struct option config_table[] = {
 	 "What download URLs begin with, such as http://ota.example.org:8080. Unset: the Host that "
 	 "the "
 	 "device asked."},
+	{"OTA_DOWNLOAD_BASE_URLS", NULL, OPTION_TEXT, AT(download_base_urls), NULL, 0, 0, NULL,
+	 NULL,
+	 "What download URLs of some devices begin with instead, for a cache or a CDN in front: "
+	 "model:esp32=https://cdn.example.org group:plant-a=http://10.9.0.2, separated by blanks "
+	 "or commas; a group comes before a model."},
 	{"OTA_POLL_INTERVAL_S", NULL, OPTION_INT, AT(poll_interval_s), "300", 1, 604800, NULL, "s",
 	 "How often a device is told to ask (retry_after_s, with jitter). An offer lapses after "
 	 "three of "
@@ -165,16 +171,24 @@ const size_t config_count = sizeof config_table / sizeof config_table[0];
 
 static enum ota_code check_public_url(const char *url, struct ota_err *err)
 {
-	bool http = strncmp(url, "http://", 7) == 0 && url[7];
-	bool https = strncmp(url, "https://", 8) == 0 && url[8];
-
-	if (!url[0] || ((http || https) && strlen(url) <= 120 && !strpbrk(url, " ?#\"\\")))
+	if (!url[0] || download_base_ok(url, strlen(url)))
 		return OTA_OK;
 	return ota_fail(
 		err, OTA_EINVAL,
 		"OTA_PUBLIC_URL is '%s', but must be like http://ota.example.org:8080, of at "
 		"most 120 characters (the whole download URL must stay under 200)",
 		url);
+}
+
+static enum ota_code check_download_bases(struct config *cfg, struct ota_err *err)
+{
+	struct ota_err why;
+	enum ota_code rc =
+		download_bases_parse(cfg->download_base_urls, &cfg->download_bases, &why);
+
+	if (rc == OTA_EINVAL)
+		return ota_fail(err, rc, "OTA_DOWNLOAD_BASE_URLS %s", why.msg);
+	return rc == OTA_OK ? OTA_OK : ota_fail_nomem(err);
 }
 
 /* What no header can carry would be a key that never fits: white space around it is not part of a
@@ -317,6 +331,7 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 		return rc;
 	if ((rc = check_key(cfg->api_key, err)) != OTA_OK ||
 	    (rc = check_public_url(cfg->public_url, err)) != OTA_OK ||
+	    (rc = check_download_bases(cfg, err)) != OTA_OK ||
 	    (rc = check_proxies(cfg->trusted_proxies, err)) != OTA_OK ||
 	    (rc = check_bandwidth(cfg->download_bytes_per_s, err)) != OTA_OK ||
 	    (rc = check_mqtt(cfg, err)) != OTA_OK || (rc = check_instance(cfg, err)) != OTA_OK ||
@@ -327,5 +342,7 @@ enum ota_code config_load(struct config *cfg, struct ota_err *err)
 
 void config_free(struct config *cfg)
 {
+	free(cfg->download_bases);
+	cfg->download_bases = NULL;
 	options_free(config_table, config_count, cfg);
 }

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "base/options.h"
+#include "core/download_base.h"
 #include "firmware/bucket.h"
 
 #include <stddef.h>
@@ -11,8 +12,10 @@
 
 struct config {
 	char *api_key, *host, *data_dir, *firmware_path, *public_url, *trusted_proxies;
-	char *instance_url; /* "": there are no others */
-	char *database_url; /* libpq reads the others itself */
+	char *download_base_urls;
+	struct download_bases *download_bases; /* the same, taken apart; NULL: none */
+	char *instance_url;                    /* "": there are no others */
+	char *database_url;                    /* libpq reads the others itself */
 	char *pghost, *pghostaddr, *pgport, *pguser, *pgpassword, *pgdatabase, *pgservice;
 	char *mqtt_host, *mqtt_user, *mqtt_password, *mqtt_ca, *mqtt_cert, *mqtt_key, *mqtt_site,
 		*mqtt_client_id;

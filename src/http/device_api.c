@@ -103,12 +103,28 @@ static int64_t come_again_s(const struct request *r, const struct decision *x)
 	return wait_s < poll_s ? wait_s : poll_s;
 }
 
-static void add_offer(struct request *r, struct buf *b, const struct soft_answer *a)
+/* What the device's download URL begins with.  With the plan held. */
+static void base_for(struct request *r, const char *device_id, char *out, size_t size)
+{
+	const struct download_bases *bases = r->server->cfg->download_bases;
+	const struct device *d = bases ? fleet_lock_device(r->server->fleet, device_id) : NULL;
+	const char *base = d ? download_base_find(bases, &d->state) : NULL;
+
+	if (d)
+		fleet_unlock_device(r->server->fleet, d);
+	if (base)
+		snprintf(out, size, "%s", base);
+	else
+		request_base_url(r, out, size);
+}
+
+static void add_offer(struct request *r, struct buf *b, const char *device_id,
+		      const struct soft_answer *a)
 {
 	const struct release *rel = a->decision.release;
 	char base[160], path[3 * NAME_MAX_LEN + 1], *to = path, url[640], hex[SHA256_HEX_SIZE];
 
-	request_base_url(r, base, sizeof base);
+	base_for(r, device_id, base, sizeof base);
 	/* '+' is the only character of a version that a path cannot hold as it is everywhere. */
 	for (const char *p = rel->version; *p; p++) {
 		*to++ = *p == '+' ? '%' : *p;
@@ -154,7 +170,7 @@ static void write_check_answer(struct request *r, const struct checkin *c,
 	json_bool(b, "update_available", offers);
 	json_str(b, "current_version", c->version);
 	if (offers)
-		add_offer(r, b, a);
+		add_offer(r, b, c->device_id, a);
 	else
 		add_no_offer(b, a);
 	json_str(b, "reason", reason_name(a->decision.reason));

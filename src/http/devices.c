@@ -359,6 +359,8 @@ static void write_explanation(struct request *r, const struct device *d)
 		json_nil(b, "rollout_id");
 		json_nil(b, "rollout");
 	}
+	json_str(b, "download_base_url",
+		 download_base_find(r->server->cfg->download_bases, &d->state));
 	json_str(b, "firmware_version", x.release ? x.release->version : NULL);
 	add_considered(b, d, m, &x);
 	respond_end(r);

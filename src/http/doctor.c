@@ -41,14 +41,17 @@ static void write_finding(void *ctx, const char *what, enum finding_level level,
 
 /* --- what to download --- */
 
-static void find_smallest(struct doctor *d)
+/* MODEL: of that one; NULL: of any. */
+static void find_smallest(struct doctor *d, const char *model)
 {
 	struct fleet *f = d->request->server->fleet;
 
+	d->size = 0;
 	fleet_plan_read(f);
 	for (const struct model *m = fleet_models(f); m; m = m->next)
 		for (const struct release *r = m->releases; r; r = r->next) {
-			if (r->deleted || (d->size && r->file_size >= d->size))
+			if (r->deleted || (model && strcmp(m->name, model) != 0) ||
+			    (d->size && r->file_size >= d->size))
 				continue;
 			d->size = r->file_size;
 			snprintf(d->version, sizeof d->version, "%s", r->version);
@@ -67,16 +70,11 @@ static void write_escaped(struct buf *b, const char *name)
 			buf_addc(b, *name);
 }
 
-/* As a device would be told to download. */
-static void write_download(struct doctor *d)
+/* A release to try it with, below BASE. */
+static void write_test(struct doctor *d, const char *base)
 {
 	struct buf url = BUF_INIT;
-	char base[160];
 
-	find_smallest(d);
-	request_base_url(d->request, base, sizeof base);
-	json_open(d->b, "test_download", '{');
-	json_bool(d->b, "configured", d->request->server->cfg->public_url[0] != '\0');
 	json_str(d->b, "base_url", base);
 	if (d->size) {
 		buf_printf(&url, "%s/api/firmware/download/", base);
@@ -87,10 +85,34 @@ static void write_download(struct doctor *d)
 	json_str(d->b, "url", buf_ok(&url) ? url.data : NULL);
 	json_str(d->b, "checksum_sha256", d->size ? d->sha256 : NULL);
 	json_int(d->b, "file_size", d->size);
-	json_close(d->b, '}');
 	if (!buf_ok(&url))
 		d->b->failed = true;
 	buf_fini(&url);
+}
+
+/* As a device would be told to download. */
+static void write_download(struct doctor *d)
+{
+	const struct config *cfg = d->request->server->cfg;
+	char base[160], who[160];
+
+	find_smallest(d, NULL);
+	request_base_url(d->request, base, sizeof base);
+	json_open(d->b, "test_download", '{');
+	json_bool(d->b, "configured", cfg->public_url[0] != '\0');
+	write_test(d, base);
+	json_close(d->b, '}');
+	json_open(d->b, "test_downloads", '[');
+	for (size_t i = 0; cfg->download_bases && i < cfg->download_bases->count; i++) {
+		const struct download_base *one = &cfg->download_bases->list[i];
+		find_smallest(d, one->is_group ? NULL : one->name);
+		snprintf(who, sizeof who, "%s:%s", one->is_group ? "group" : "model", one->name);
+		json_open(d->b, NULL, '{');
+		json_str(d->b, "for", who);
+		write_test(d, one->url);
+		json_close(d->b, '}');
+	}
+	json_close(d->b, ']');
 }
 
 /* --- the answer --- */

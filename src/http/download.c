@@ -138,7 +138,9 @@ static bool add_image_headers(struct request *r, struct MHD_Response *m)
 	return MHD_add_response_header(m, "ETag", etag) == MHD_YES &&
 	       MHD_add_response_header(m, "X-Firmware-Version", d->version) == MHD_YES &&
 	       MHD_add_response_header(m, "X-Checksum-SHA256", hex) == MHD_YES &&
-	       MHD_add_response_header(m, "Accept-Ranges", "bytes") == MHD_YES;
+	       MHD_add_response_header(m, "Accept-Ranges", "bytes") == MHD_YES &&
+	       /* A cache in front may keep it, and asks each time: the attempt may be withdrawn. */
+	       MHD_add_response_header(m, "Cache-Control", "no-cache") == MHD_YES;
 }
 
 static enum next send_part(struct request *r, int status, uint64_t first, uint64_t length)
@@ -166,10 +168,13 @@ static enum next send_part(struct request *r, int status, uint64_t first, uint64
 	r->response = m;
 	r->status = status;
 	r->content_type = status == 304 ? NULL : "application/octet-stream";
-	if (length > 0 && strcmp(r->method, "HEAD") != 0) {
-		const char *token = request_filter(r, "attempt");
-		if (token && first + length == d->size && strlen(token) < sizeof r->sent_token)
-			strcpy(r->sent_token, token);
+	/* Who is answered 304 has all of it, or is a cache that now sends it. */
+	const char *token = request_filter(r, "attempt");
+	bool is_get = strcmp(r->method, "HEAD") != 0;
+	if (token && is_get && (status == 304 || first + length == d->size) &&
+	    strlen(token) < sizeof r->sent_token)
+		strcpy(r->sent_token, token);
+	if (length > 0 && is_get) {
 		r->counted_download = true;
 		atomic_fetch_add(&r->server->active_downloads, 1);
 		atomic_fetch_add(&r->server->downloads_total, 1);

@@ -108,10 +108,10 @@ static bool write_command(const struct device *d, const struct release *r, const
 }
 
 /* The topic and the payload for the device's attempt; false: it does not wait any more. */
-static bool find_command(struct fleet *f, const char *base_url, const char *device_id,
-			 int64_t attempt_id, char topic[COMMAND_TOPIC_SIZE],
-			 char payload[COMMAND_PAYLOAD_SIZE])
+static bool find_command(const struct dispatcher *x, const char *device_id, int64_t attempt_id,
+			 char topic[COMMAND_TOPIC_SIZE], char payload[COMMAND_PAYLOAD_SIZE])
 {
+	struct fleet *f = x->cfg.fleet;
 	bool ok = false;
 
 	fleet_plan_read(f);
@@ -119,8 +119,10 @@ static bool find_command(struct fleet *f, const char *base_url, const char *devi
 	const struct attempt *a = d ? d->state.attempt : NULL;
 	const struct release *r = a && a->id == attempt_id ? fleet_release(f, a->release_id) : NULL;
 	if (r && !r->deleted && d->state.link && attempt_is_open(a->state) && a->commands > 0 &&
-	    !(fleet_is_stopped(f) && a->state == ATTEMPT_PENDING))
-		ok = write_command(d, r, base_url, topic, payload);
+	    !(fleet_is_stopped(f) && a->state == ATTEMPT_PENDING)) {
+		const char *base = download_base_find(x->cfg.bases, &d->state);
+		ok = write_command(d, r, base ? base : x->base_url, topic, payload);
+	}
 	if (d)
 		fleet_unlock_device(f, d);
 	fleet_plan_done(f);
@@ -133,8 +135,7 @@ static void tell(struct dispatcher *d, const struct order *o)
 	char topic[COMMAND_TOPIC_SIZE], payload[COMMAND_PAYLOAD_SIZE];
 	int64_t left_ms = o->until_ms - clock_mono_ms();
 
-	if (left_ms <= 0 || !find_command(d->cfg.fleet, d->base_url, o->device_id,
-					  o->command.out.id, topic, payload))
+	if (left_ms <= 0 || !find_command(d, o->device_id, o->command.out.id, topic, payload))
 		return;
 	int rc = client_publish(&d->client, topic, payload, false,
 				(uint32_t)((left_ms + 999) / 1000));

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "commit/committer.h"
+#include "core/download_base.h"
 #include "fleet/fleet.h"
 #include "mqtt/client.h"
 
@@ -26,6 +27,7 @@ struct dispatcher_config {
 	struct client_config *broker;
 	const char *client_id, *site;
 	struct fleet *fleet;
+	const struct download_bases *bases; /* NULL: one for all */
 	struct committer *committer;
 	int64_t per_second, command_timeout_s;
 	int wake_fd;
@@ -35,7 +37,8 @@ struct dispatcher;
 
 enum ota_code dispatcher_new(const struct dispatcher_config *cfg, struct dispatcher **out,
 			     struct ota_err *err);
-/* "http://host:port", what command URLs begin with; it stays the caller's. */
+/* "http://host:port", what command URLs begin with where `bases` has none; it stays the caller's.
+ */
 void dispatcher_set_base_url(struct dispatcher *d, const char *base_url);
 /* A device was seen: it may be its turn. */
 void dispatcher_consider(struct dispatcher *d, const char *device_id);

@@ -116,6 +116,7 @@ static enum ota_code make_parts(struct mqtt *m, const struct mqtt_parts *p, stru
 		.client_id = m->client_id[1],
 		.site = p->cfg->mqtt_site,
 		.fleet = p->fleet,
+		.bases = p->cfg->download_bases,
 		.committer = p->committer,
 		.per_second = p->cfg->dispatch_per_second,
 		.command_timeout_s = p->cfg->command_timeout_s,

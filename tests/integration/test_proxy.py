@@ -22,38 +22,20 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Nginx:
-    """The file as it is, but for the addresses, in a frame that needs no root."""
+class Frame:
+    """nginx with TEXT as its http block, in a frame that needs no root."""
 
-    def __init__(self, folder, upstream, edit=lambda text: text):
-        self.port = free_port()
-        cert, key = str(folder / "pem"), str(folder / "key")
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                        "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
-                        "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key,
-                        "-out", cert], check=True, capture_output=True)
-        with open(os.path.join(ROOT, "deploy", "proxy", "nginx.conf"), encoding="utf-8") as f:
-            text = f.read()
-        for was, now in (("listen 443 ssl", "listen 127.0.0.1:%d ssl" % self.port),
-                         ("\tlisten [::]:443 ssl;\n", ""),
-                         ("/etc/ssl/ota.example.org.pem", cert),
-                         ("/etc/ssl/ota.example.org.key", key),
-                         ("http://127.0.0.1:8080", upstream)):
-            assert was in text
-            text = text.replace(was, now)
+    def __init__(self, folder, port, text):
+        self.port = port
         config = folder / "nginx.conf"
         config.write_text(
             "daemon off; master_process off; pid %s/pid; error_log stderr;\n"
             "events {} http { access_log off; %s\n%s }\n"
             % (folder, " ".join("%s_temp_path %s/%s;" % (k, folder, k) for k in
-                                ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")), edit(text)))
+                                ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")), text))
         self.log = open(folder / "log", "wb")
         self.process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(config)],
                                         stdout=self.log, stderr=self.log)
-        self.url = "https://127.0.0.1:%d" % self.port
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.verify = cert
         wait_for(self.listens, "nginx to listen")
 
     def listens(self):
@@ -65,6 +47,32 @@ class Nginx:
         self.process.terminate()
         self.process.wait(20)
         self.log.close()
+
+
+class Nginx(Frame):
+    """The file as it is, but for the addresses."""
+
+    def __init__(self, folder, upstream, edit=lambda text: text):
+        port = free_port()
+        cert, key = str(folder / "pem"), str(folder / "key")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+                        "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key,
+                        "-out", cert], check=True, capture_output=True)
+        with open(os.path.join(ROOT, "deploy", "proxy", "nginx.conf"), encoding="utf-8") as f:
+            text = f.read()
+        for was, now in (("listen 443 ssl", "listen 127.0.0.1:%d ssl" % port),
+                         ("\tlisten [::]:443 ssl;\n", ""),
+                         ("/etc/ssl/ota.example.org.pem", cert),
+                         ("/etc/ssl/ota.example.org.key", key),
+                         ("http://127.0.0.1:8080", upstream)):
+            assert was in text
+            text = text.replace(was, now)
+        super().__init__(folder, port, edit(text))
+        self.url = "https://127.0.0.1:%d" % self.port
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.verify = cert
 
 
 @pytest.fixture
