@@ -418,7 +418,7 @@ void blob_evict(struct blob_store *s, const uint8_t sha256[SHA256_SIZE])
 	unlinkat(s->dir_fd, name, 0);
 }
 
-bool blob_is_whole(int fd, const uint8_t sha256[SHA256_SIZE])
+enum ota_code blob_compare(int fd, const uint8_t sha256[SHA256_SIZE], struct ota_err *err)
 {
 	static _Thread_local unsigned char chunk[64 * 1024];
 	struct sha256 *hash = sha256_new();
@@ -431,7 +431,14 @@ bool blob_is_whole(int fd, const uint8_t sha256[SHA256_SIZE])
 		ok = sha256_update(hash, chunk, (size_t)n);
 		at += n;
 	}
-	ok = ok && n == 0 && sha256_final(hash, is) && memcmp(is, sha256, sizeof is) == 0;
+	int e = errno;
+	ok = ok && n == 0 && sha256_final(hash, is);
 	sha256_free(&hash);
-	return ok;
+	if (n < 0)
+		return ota_fail_errno(err, e, "the image file cannot be read");
+	if (!ok)
+		return ota_fail_nomem(err);
+	return memcmp(is, sha256, sizeof is) == 0
+		       ? OTA_OK
+		       : ota_fail(err, OTA_ECONFLICT, "is damaged: its SHA-256 is another");
 }

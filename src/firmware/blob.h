@@ -82,8 +82,9 @@ enum ota_code blob_list(struct blob_store *s,
 			void (*fn)(void *ctx, const uint8_t sha256[SHA256_SIZE], uint64_t size),
 			void *ctx, struct ota_err *err);
 void blob_evict(struct blob_store *s, const uint8_t sha256[SHA256_SIZE]);
-/* Whether what FD names has these bytes; it is read from its beginning. */
-bool blob_is_whole(int fd, const uint8_t sha256[SHA256_SIZE]);
+/* Whether what FD names has these bytes, from its beginning: OTA_OK, or OTA_ECONFLICT: it has
+ * others.  Other failures: it could not be read. */
+enum ota_code blob_compare(int fd, const uint8_t sha256[SHA256_SIZE], struct ota_err *err);
 /* "<64 hex>.bin" */
 #define BLOB_NAME_SIZE (SHA256_HEX_SIZE + 4)
 void blob_name(const uint8_t sha256[SHA256_SIZE], char out[BLOB_NAME_SIZE]);

@@ -124,33 +124,32 @@ void mirror_unpin(struct mirror *m, struct mirror_file **fp)
 	*fp = NULL;
 }
 
-static void forget_copy(struct mirror *m, struct mirror_file *f)
-{
-	if (!f->listed)
-		return;
-	blob_evict(m->parts.blobs, f->sha256);
-	drop(m, f);
-}
-
 bool mirror_distrust(struct mirror *m, struct mirror_file *f)
 {
 	pthread_mutex_lock(&m->lock);
 	bool safe = f->safe;
-	if (safe)
-		forget_copy(m, f);
+	if (safe && f->listed) {
+		blob_evict(m->parts.blobs, f->sha256);
+		drop(m, f);
+	}
 	pthread_mutex_unlock(&m->lock);
 	return safe;
 }
 
-void mirror_discard(struct mirror *m, struct mirror_file *f)
+void mirror_discard(struct mirror *m, struct mirror_file *f, bool remove)
 {
 	char name[BLOB_NAME_SIZE];
 
 	blob_name(f->sha256, name);
-	log_event(LOG_WARNING, "bucket", "image_useless",
-		  "%s in the firmware folder is damaged and is removed there", name);
+	log_event(LOG_ERROR, "bucket", "image_useless", "%s in the firmware folder is damaged%s",
+		  name,
+		  remove ? ", and removed there" : ", and the bucket has none; upload it again");
 	pthread_mutex_lock(&m->lock);
-	forget_copy(m, f);
+	if (f->listed) {
+		if (remove)
+			blob_evict(m->parts.blobs, f->sha256);
+		drop(m, f);
+	}
 	pthread_mutex_unlock(&m->lock);
 }
 

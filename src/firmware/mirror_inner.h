@@ -55,7 +55,8 @@ struct mirror {
 
 /* What a request to the bucket came to. */
 void mirror_note(struct mirror *m, enum ota_code rc, const struct ota_err *err);
-/* The file is not what its name says. */
-void mirror_discard(struct mirror *m, struct mirror_file *f);
+/* The file is not what its name says: it is none of ours any more, and removed where the bucket
+ * has the image. */
+void mirror_discard(struct mirror *m, struct mirror_file *f, bool remove);
 /* The keeper's thread; ARG is the mirror. */
 void *mirror_keep(void *arg);

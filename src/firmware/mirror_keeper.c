@@ -89,8 +89,9 @@ static bool remove_next(struct mirror *m, int64_t *until_ms)
 	return rc == OTA_OK;
 }
 
-/* A file that is not what its name says is no copy of anything: the folder forgets it. */
-static enum ota_code copy_to_bucket(struct mirror *m, struct mirror_file *f, struct ota_err *err)
+/* A file that is not what its name says is a copy of nothing.  THERE: the bucket has something. */
+static enum ota_code copy_to_bucket(struct mirror *m, struct mirror_file *f, bool there,
+				    struct ota_err *err)
 {
 	uint64_t size;
 	int fd;
@@ -98,14 +99,16 @@ static enum ota_code copy_to_bucket(struct mirror *m, struct mirror_file *f, str
 
 	if (rc != OTA_OK)
 		return rc;
-	if (blob_is_whole(fd, f->sha256)) {
+	rc = blob_compare(fd, f->sha256, err);
+	if (rc == OTA_ECONFLICT) {
+		mirror_discard(m, f, there);
+		rc = OTA_OK;
+	} else if (rc == OTA_OK) {
 		rc = bucket_put(m->bucket, f->sha256, fd, size, err);
 		mirror_note(m, rc, err);
 		if (rc == OTA_OK)
 			log_event(LOG_INFO, "bucket", "image_copied",
 				  "%" PRIu64 " bytes that only the folder had", size);
-	} else {
-		mirror_discard(m, f);
 	}
 	close(fd);
 	return rc;
@@ -143,7 +146,7 @@ static bool secure_next(struct mirror *m)
 	bool there = rc == OTA_OK && size == f->size;
 	mirror_note(m, rc, &err);
 	if (!there && (rc == OTA_OK || rc == OTA_ENOTFOUND))
-		rc = copy_to_bucket(m, f, &err);
+		rc = copy_to_bucket(m, f, rc == OTA_OK, &err);
 	pthread_mutex_lock(&m->lock);
 	f->safe |= rc == OTA_OK;
 	pthread_mutex_unlock(&m->lock);

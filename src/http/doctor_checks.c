@@ -132,8 +132,9 @@ static const char *look_in_folder(struct http_server *s, const struct fleet_imag
 		wrong = "has another size than the release";
 	else if (l->hashed + i->size <= HASHED_MOST) {
 		l->hashed += i->size;
-		if (!blob_is_whole(fd, i->sha256))
-			wrong = "is damaged: its SHA-256 is another";
+		if (blob_compare(fd, i->sha256, &err) != OTA_OK)
+			wrong = err.code == OTA_ECONFLICT ? "is damaged: its SHA-256 is another"
+							  : "cannot be read";
 	}
 	close(fd);
 	return wrong;

@@ -323,14 +323,30 @@ def test_several_instances_share_a_bucket(tmp_path, line, bucket, image):
         assert download(second, "1.2.0").content == image
         first.disturb("kill")
         wait_for(lambda: group.leader() is second, "the other to lead")
-        assert download(second, "1.2.0").content == image
+        wait_for(lambda: download(second, "1.2.0").content == image, "the image to be fetched")
         assert second.firmware_files() == [file_name(image)]
         first.heal()
         wait_for(first.follows, "the first to follow")
         first.ok("DELETE", "/api/admin/firmware/releases/1.2.0")
         wait_for(lambda: bucket.has(image) is None, "the leader to remove it")
         assert second.firmware_files() == []
+        # One that wakes up in the middle of a removal does not remove what the next one has stored.
+        second.release(image, "1.2.1")
+        line.seen.clear()
+        go = threading.Event()
+        line.fault = lambda method, path: go.wait(120) and None if method == "HEAD" else None
+        second.ok("DELETE", "/api/admin/firmware/releases/1.2.1")
+        wait_for(lambda: line.count("HEAD", image), "the keeper to look")
+        second.disturb("freeze")
+        wait_for(lambda: group.leader() is first, "the first to lead")
+        first.release(image, "1.2.2")
+        go.set()
+        second.thaw()
+        wait_for(second.follows, "the second to follow")
+        assert line.count("DELETE", image) == 0 and bucket.has(image) == image
+        wait_for(lambda: download(second, "1.2.2").content == image, "it to be passed on")
     finally:
+        line.fault = None
         group.close()
 
 
