@@ -91,7 +91,7 @@ class Line(http.server.ThreadingHTTPServer):
     def __init__(self, server):
         super().__init__(("127.0.0.1", 0), Handler)
         self.server_host = server.host
-        self.fault, self.old, self.ahead_s, self.seen = None, False, 0, []
+        self.fault, self.old, self.ahead_s, self.seen, self.answered = None, False, 0, [], []
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def environment(self, bucket, **more):
@@ -147,6 +147,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             headers = [(n, email.utils.formatdate(time.time() + ahead_s, usegmt=True) if n == "Date" else v)
                        for n, v in headers]
         self._answer(answer.status, headers, answer.read())
+        self.server.answered.append((self.command, self.path))
         there.close()
 
     def handle(self):

@@ -333,6 +333,7 @@ def test_several_instances_share_a_bucket(tmp_path, line, bucket, image):
         # One that wakes up in the middle of a removal does not remove what the next one has stored.
         second.release(image, "1.2.1")
         line.seen.clear()
+        line.answered.clear()
         go = threading.Event()
         line.fault = lambda method, path: go.wait(120) and None if method == "HEAD" else None
         second.ok("DELETE", "/api/admin/firmware/releases/1.2.1")
@@ -340,7 +341,9 @@ def test_several_instances_share_a_bucket(tmp_path, line, bucket, image):
         second.disturb("freeze")
         wait_for(lambda: group.leader() is first, "the first to lead")
         first.release(image, "1.2.2")
+        asked = line.count("HEAD", image)
         go.set()
+        wait_for(lambda: sum(m == "HEAD" for m, _ in list(line.answered)) >= asked, "the answers to be on their way")
         second.thaw()
         wait_for(second.follows, "the second to follow")
         assert line.count("DELETE", image) == 0 and bucket.has(image) == image
