@@ -47,6 +47,8 @@ class Row:
             return self.ratio >= self.goal
         if self.kind == "ratio at most":
             return self.ratio <= self.goal
+        if self.kind == "each at most":
+            return max(self.samples) <= self.goal
         return self.value <= self.goal
 
     def as_json(self):
@@ -55,8 +57,8 @@ class Row:
         return {"name": self.name, "title": self.title, "unit": self.unit,
                 "ours": spread(self.samples), "peer": spread(self.peer),
                 "ratio": spread(self.ratios), "goal": self.goal, "aim": self.aim,
-                "goal_is": {"ratio": "at least (ratio)", "ratio at most": "at most (ratio)"}.get(
-                    self.kind, "at most"),
+                "goal_is": {"ratio": "at least (ratio)", "ratio at most": "at most (ratio)",
+                            "each at most": "each at most"}.get(self.kind, "at most"),
                 "reached": self.reached, "meaning": self.meaning, "notes": self.notes}
 
 

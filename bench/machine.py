@@ -117,7 +117,7 @@ class Service(Process):
 
     def __init__(self, folder, **options):
         os.makedirs(folder, exist_ok=True)
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, options.get("PORT") or free_port()
         self.log_path = os.path.join(folder, "log")
         env = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": str(self.port),
                "OTA_API_KEY": KEY, "OTA_DATA_DIR": folder, "OTA_MQTT": "off",
