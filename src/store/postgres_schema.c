@@ -324,8 +324,14 @@ static const char retention[] =
 	"  FROM service_state WHERE key = 'pruning') THEN RETURN OLD; END IF;"
 	" RAISE EXCEPTION 'ota_events is append-only'; END $$;";
 
+/* Lists by what is rare, or is not there at all, among millions. */
+static const char rare[] = "CREATE INDEX updates_by_status ON device_update_status (status, id)"
+			   " WHERE status <> 'success';"
+			   "CREATE INDEX events_by_type ON ota_events (event_type, id);"
+			   "CREATE INDEX events_by_version ON ota_events (firmware_version, id);";
+
 static const char *const migrations[][PARTS] = {
-	{tables, adoption, indexes}, {going_back}, {retention}};
+	{tables, adoption, indexes}, {going_back}, {retention}, {rare}};
 #define MIGRATIONS ((int)(sizeof migrations / sizeof migrations[0]))
 
 static enum ota_code run(struct postgres_store *s, const char *sql, struct ota_err *err)

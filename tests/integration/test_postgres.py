@@ -563,9 +563,11 @@ ANALYZE;
     service.start()
     plans.begin()
     for name, filters in (("updates", ("", "device_id=d7", "firmware_version=1.3",
-                                       "rollout_id=%d" % rollout, "device_id=d7&status=failed")),
+                                       "rollout_id=%d" % rollout, "device_id=d7&status=failed",
+                                       "status=rolled_back", "status=failed")),
                           ("devices", ("", "device_model=m3")),
-                          ("events", ("", "device_id=d7", "rollout_id=%d" % rollout, "operations=true"))):
+                          ("events", ("", "device_id=d7", "rollout_id=%d" % rollout, "operations=true",
+                                      "event_type=rollout_created", "firmware_version=9.9"))):
         path = {"updates": "update-status"}.get(name, name)
         for f in filters:
             first = service.ok("GET", "/api/admin/%s?limit=5&%s" % (path, f))
