@@ -137,12 +137,16 @@ policy_restore() {
 	policy_made=
 }
 
-# Those of the packages named that are not installed, one a line.
+# Those of the packages named that are not installed, one a line. NAME:ARCHITECTURE is one of another architecture.
 packages_missing() {
-	local have p
-	have=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>/dev/null) || true
+	local have p native
+	native=$(dpkg --print-architecture)
+	have=$(dpkg-query -W -f '${Package}:${Architecture} ${db:Status-Status}\n' "$@" 2>/dev/null) || true
 	for p in "$@"; do
-		grep -qx "$p installed" <<<"$have" || printf '%s\n' "$p"
+		case $p in
+		*:*) grep -qx "$p installed" <<<"$have" ;;
+		*) grep -qx -e "$p:$native installed" -e "$p:all installed" <<<"$have" ;;
+		esac || printf '%s\n' "$p"
 	done
 }
 
@@ -153,7 +157,8 @@ apt_do() {
 apt_repair() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a; }
 apt_refresh() { apt_do -o APT::Update::Error-Mode=any update; }
 
-# packages_install PACKAGE...: install what is missing, without recommendations and without starting anything.
+# packages_install PACKAGE...: install what is missing, without recommendations, without starting anything, and without
+# removing what is there.
 packages_install() {
 	local missing count log=$work_dir/step.log
 	mapfile -t missing < <(packages_missing "$@")
@@ -171,7 +176,7 @@ packages_install() {
 		packages_install_failed "$log" "the package lists cannot be read"
 	fi
 	if ! step "Installing $count package$([ "$count" -eq 1 ] || echo s)" \
-		apt_do install -y --no-install-recommends "${missing[@]}"; then
+		apt_do install -y --no-install-recommends --no-remove "${missing[@]}"; then
 		packages_install_failed "$log" "apt-get cannot install: ${missing[*]}"
 	fi
 	policy_restore
@@ -188,6 +193,8 @@ packages_install_failed() {
 		die "$2: another program is installing packages; wait for it to end, then run this again"
 	elif grep -qE 'Unable to locate package|has no installation candidate' "$1"; then
 		die "$2: this system does not have them; Paku OTA is made for Debian 12"
+	elif grep -q 'remove is disabled' "$1"; then
+		die "$2: others, which are installed, would have to go (see above)"
 	elif grep -qE 'No space left|enough free space' "$1"; then
 		die "$2: the disk is full"
 	fi

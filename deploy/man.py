@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""man.py SECTION VERSION PROGRAM: a manual page from what PROGRAM --help prints, and each of its commands.
+"""man.py SECTION VERSION [WRAPPER...] PROGRAM: a manual page from what PROGRAM --help prints, and each of its
+commands. WRAPPER runs it where it is another machine's.
 
 The help is printed from the tables of options, so that the page can say nothing else.
 """
@@ -60,8 +61,8 @@ def usage_and_rest(text):
 
 def subcommands(program, path):
     out = []
-    for name in commands(ask(program, *path, "--help")):
-        text = ask(program, *path, name, "--help")
+    for name in commands(ask(*program, *path, "--help")):
+        text = ask(*program, *path, name, "--help")
         usage, rest = usage_and_rest(text)
         # What holds everywhere stands once, above.
         rest = "\n".join(rest).split("\nEverywhere:")[0].strip().splitlines()
@@ -70,9 +71,9 @@ def subcommands(program, path):
 
 
 def main():
-    section, version, program = sys.argv[1:]
-    name = os.path.basename(program)
-    usage, rest = usage_and_rest(ask(program, "--help"))
+    section, version, *program = sys.argv[1:]
+    name = os.path.basename(program[-1])
+    usage, rest = usage_and_rest(ask(*program, "--help"))
     while rest and not rest[0]:
         rest.pop(0)
     what = rest[0].split(":")[0].rstrip(".,")
