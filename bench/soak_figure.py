@@ -104,6 +104,9 @@ def judge(folder):
            f"ran {long(s['seconds'][-1])} of {long(asked['seconds'])}" +
            ("; it was broken off" if ended is None else f"; {ended['failed']}" if ended["failed"]
             else ", and ended as it should"))
+    if ended is not None and not ended["failed"]:
+        yield ("looks", ended["missed"] == 0,
+               f"{ended['missed']} times the service did not answer the script within 30 s")
     yield from judge_fleets(folder)
     yield from judge_samples(s, asked["seconds"])
 

@@ -84,13 +84,13 @@ def test_what_creeps_is_seen(columns, fails):
     assert {name for name, ok, _ in found if ok is False} == fails
 
 
-def write_run(folder, samples, failed=None, fleets=("mqtt", "http"), **fleet):
+def write_run(folder, samples, failed=None, missed=0, fleets=("mqtt", "http"), **fleet):
     with open(folder / "samples.csv", "w", newline="", encoding="ascii") as f:
         rows = csv.writer(f)
         rows.writerow(soak_figure.COLUMNS)
         rows.writerows(zip(*(samples[c] for c in soak_figure.COLUMNS)))
     (folder / "run.json").write_text('{"seconds": 360000, "devices": 5}')
-    (folder / "ended.json").write_text(json.dumps({"failed": failed}))
+    (folder / "ended.json").write_text(json.dumps({"failed": failed, "missed": missed}))
     for kind in fleets:
         (folder / ("fleet-%s.json" % kind)).write_text(json.dumps(
             {"consistent": True, "differences": 0, "attempts": {"success": 1}, **fleet}))
@@ -99,6 +99,7 @@ def write_run(folder, samples, failed=None, fleets=("mqtt", "http"), **fleet):
 @pytest.mark.parametrize("run, fails", [
     ({}, set()),
     ({"failed": "the service ended (-9)"}, {"whole"}),
+    ({"missed": 1}, {"looks"}),
     ({"fleets": ("mqtt",)}, {"fleet http"}),
     ({"consistent": False, "differences": 3}, {"fleet mqtt", "fleet http"}),
 ])
