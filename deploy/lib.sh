@@ -140,7 +140,7 @@ policy_restore() {
 # Those of the packages named that are not installed, one a line. NAME:ARCHITECTURE is one of another architecture.
 packages_missing() {
 	local have p native
-	native=$(dpkg --print-architecture)
+	native=$(dpkg --print-architecture 2>/dev/null) || true
 	have=$(dpkg-query -W -f '${Package}:${Architecture} ${db:Status-Status}\n' "$@" 2>/dev/null) || true
 	for p in "$@"; do
 		case $p in
