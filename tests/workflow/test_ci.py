@@ -222,3 +222,22 @@ def test_rights_limits_and_scripts(forge):
                 real = [path] if not path.endswith("/") else \
                     [path + m["test"] for m in job["strategy"]["matrix"]["include"]]
                 assert all(os.access(os.path.join(ROOT, p), os.X_OK) for p in real), real
+
+
+@pytest.mark.parametrize("args, status, says", [
+    (["--arch", "arm64"], 1, "libpq-dev is installed here"),
+    (["--arch", "vax"], 2, "Usage: ./package"),
+    (["--arch"], 2, "Usage: ./package"),
+    (["arm64"], 2, "Usage: ./package"),
+])
+def test_a_machine_with_libraries_of_its_own_keeps_them(tmp_path, args, status, says):
+    """./package touches nothing where it would have to remove something."""
+    program(tmp_path / "dpkg", "#!/bin/sh\n[ \"$*\" = --print-architecture ] || touch %s/changed\n"
+            "echo amd64\n" % tmp_path)
+    program(tmp_path / "dpkg-query", "#!/bin/sh\ncase \"$*\" in *' libpq-dev:amd64') echo installed ;; esac\n")
+    program(tmp_path / "apt-get", "#!/bin/sh\ntouch %s/changed\n" % tmp_path)
+    done = subprocess.run([os.path.join(ROOT, "package"), *args], check=False, capture_output=True,
+                          text=True, timeout=60,
+                          env={**os.environ, "PATH": "%s:%s" % (tmp_path, os.environ["PATH"])})
+    assert done.returncode == status and says in done.stderr, done.stdout + done.stderr
+    assert not (tmp_path / "changed").exists()
