@@ -15,6 +15,7 @@
 
 #include "core/gate.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,13 +27,15 @@
 #define WILL_S   90          /* a broker takes so long, at the most, to see that a device is gone */
 #define LEAD_S   (24 * 3600) /* the fleet lives before the rollout begins */
 #define MOST_S   (7 * 24 * 3600) /* for a rollout */
-#define DROP_S   (12 * 3600)     /* a device drops out once in so long ... */
-#define AWAY_S   1800            /* ... for up to so long */
-#define FAILS    0.005
-#define SITE     250
-#define MODEL    "esp32"
-#define OLD      "1.0.0"
-#define NEW      "2.0.0"
+/* A device drops out once in so long: in a restless fleet, and in one that is always there ... */
+#define DROP_LEAST_S (6 * 3600)
+#define DROP_MOST_S  (60 * 24 * 3600)
+#define AWAY_S       1200 /* ... for up to so long */
+#define FAILS        0.005
+#define SITE         250
+#define MODEL        "esp32"
+#define OLD          "1.0.0"
+#define NEW          "2.0.0"
 
 enum outage { BROKER, UPLINK, SITES, OUTAGES };
 static const struct {
@@ -67,6 +70,7 @@ struct trip {
 	uint32_t count;
 	struct box *box;
 	uint64_t dark_sites; /* a bit each */
+	double drop_s;
 	int64_t now_s, rollout;
 	uint32_t updated;
 	int64_t told, told_in_outage;
@@ -74,8 +78,14 @@ struct trip {
 
 struct trip_end {
 	bool halted, paused, completed;
-	int64_t told_in_outage, took_s;
+	int64_t told_in_outage, took_s, silent;
 };
+
+/* Devices that failed by silence: none is, of this release. */
+static void count_silent(void *ctx, const struct gate *g)
+{
+	*(int64_t *)ctx = gate_view(g).silent;
+}
 
 static int64_t by_chance(struct trip *w, int64_t from, int64_t to)
 {
@@ -196,7 +206,7 @@ static void go_on(struct trip *w, uint32_t d)
 static void hold_on(struct trip *w, uint32_t d)
 {
 	struct box *x = &w->box[d];
-	bool drops = sim_chance(&w->sim) < (double)STEP_S / DROP_S && x->doing == RESTS;
+	bool drops = sim_chance(&w->sim) < (double)STEP_S / w->drop_s && x->doing == RESTS;
 
 	if (w->dark && w->outage == BROKER) {
 		x->connected = false; /* nobody hears of it */
@@ -302,9 +312,6 @@ static void make_devices(struct trip *w)
 		*x = (struct box){.habit_s = by_chance(w, 300, 3600)};
 		x->next_s = w->mqtt ? 0 : by_chance(w, 0, x->habit_s);
 	}
-	for (uint32_t site = 0; site < 64; site++)
-		if (sim_chance(&w->sim) < 0.5)
-			w->dark_sites |= UINT64_C(1) << site;
 }
 
 /* Half of them, whatever chance says. */
@@ -361,6 +368,7 @@ static struct trip_end walk(int kind, uint32_t count, uint64_t seed)
 		abort();
 	make_devices(&w);
 	choose_sites(&w);
+	w.drop_s = DROP_LEAST_S * pow((double)DROP_MOST_S / DROP_LEAST_S, sim_chance(&w.sim));
 	while (w.now_s < LEAD_S)
 		step(&w);
 	roll_out(&w);
@@ -389,6 +397,10 @@ static struct trip_end walk(int kind, uint32_t count, uint64_t seed)
 	if (end.halted && getenv("SIM_WHY"))
 		fprintf(stderr, "%s %llu: %s\n", kinds[kind].name, (unsigned long long)seed,
 			sim_walk(&w.sim, w.rollout).reason);
+	fleet_plan_read(w.sim.fleet);
+	(void)committer_gate(w.sim.committer, fleet_rollout(w.sim.fleet, w.rollout), count_silent,
+			     &end.silent);
+	fleet_plan_done(w.sim.fleet);
 	end.told_in_outage = w.told_in_outage;
 	end.took_s = w.now_s - began_s;
 	sim_end(&w.sim);
@@ -398,6 +410,7 @@ static struct trip_end walk(int kind, uint32_t count, uint64_t seed)
 
 static void measure(int kind, uint32_t devices, int walks, bool json)
 {
+	int64_t silent = 0;
 	int halted = 0, paused = 0, completed = 0, still = 0;
 	double begun_s = sim_real_s(), took_s = 0;
 
@@ -407,17 +420,18 @@ static void measure(int kind, uint32_t devices, int walks, bool json)
 		paused += e.paused;
 		completed += e.completed;
 		still += e.told_in_outage == 0;
+		silent += e.silent;
 		took_s += (double)e.took_s;
 		if ((i + 1) % 10 == 0)
 			fprintf(stderr, "%s: %d walks in %.0f s\n", kinds[kind].name, i + 1,
 				sim_real_s() - begun_s);
 	}
 	printf(json ? "{\"name\":\"%s\",\"devices\":%u,\"runs\":%d,\"halted\":%d,\"paused\":%d,"
-		      "\"told_nobody\":%d,\"completed\":%d,\"took_h\":%.2f}\n"
+		      "\"told_nobody\":%d,\"completed\":%d,\"silent\":%lld,\"took_h\":%.2f}\n"
 		    : "%-12s %u devices, %d walks: %d halted, %d paused, %d told nobody in the "
-		      "outage, %d completed, in %.1f h\n",
+		      "outage, %d completed; %lld devices counted as silent; %.1f h\n",
 	       kinds[kind].name, devices, walks, halted, paused, still, completed,
-	       took_s / 3600 / walks);
+	       (long long)silent, took_s / 3600 / walks);
 	fflush(stdout);
 }
 

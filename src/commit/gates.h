@@ -53,6 +53,7 @@ struct watch {
 	size_t open_cap, open_count, reserved;
 	size_t looked; /* where the look at them goes on */
 	bool halt_written;
+	bool outage; /* it was paused for one, and nobody has resumed it */
 	struct watch *next;
 };
 

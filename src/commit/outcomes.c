@@ -369,6 +369,15 @@ static int64_t heard_of(const struct committer *c, const struct device *d)
 	return fleet_heard_us(d, gate_clock_heard_us(&c->gates.clock));
 }
 
+/* How long it is away, usually: 0 of one that is online and was never missed. */
+static int64_t away_us(const struct committer *c, const struct device *d)
+{
+	const struct device_link *l = d->state.link;
+	bool told = l && l->presence != PRESENCE_UNKNOWN;
+
+	return told ? d->habit_us : gates_habit_us(c, d);
+}
+
 struct control {
 	const struct look *look;
 	int64_t from_us;
@@ -377,21 +386,24 @@ struct control {
 
 /*
  * A device of the model that has not met the release, was there before the interval, and should
- * have been heard of twice in it: is it silent too?
+ * have been heard of twice in it: is it silent too?  One that was always there is, when it is away
+ * for half of it.
  */
 static bool count_control(const struct device *d, void *ctx)
 {
 	struct control *t = ctx;
 	const struct look *l = t->look;
-	const struct committer *c = l->c;
-	int64_t habit_us = gates_habit_us(c, d), heard_us = heard_of(c, d);
+	const struct gate_clock *clock = &l->c->gates.clock;
+	int64_t habit_us = away_us(l->c, d), heard_us = heard_of(l->c, d);
+	int64_t length_us = gate_clock_since(clock, t->from_us, l->now_us);
+	int64_t twice_us = habit_us ? 2 * habit_us : length_us / 2 + 1;
 
 	if (strcmp(d->state.model, l->watch->release->model) != 0 ||
 	    watch_exposed(l->watch, d->id) || heard_us <= t->from_us - 3 * habit_us ||
-	    2 * habit_us > gate_clock_since(&c->gates.clock, t->from_us, l->now_us))
+	    twice_us > length_us)
 		return true;
 	t->due++;
-	t->silent += gate_clock_since(&c->gates.clock, heard_us, l->now_us) >= 2 * habit_us;
+	t->silent += gate_clock_since(clock, heard_us, l->now_us) >= twice_us;
 	return t->due < CONTROL_MAX;
 }
 
@@ -399,7 +411,7 @@ static enum gate_hearing judge_silence(struct look *l, struct on_trial *t, int64
 {
 	struct committer *c = l->c;
 	struct gate_silence s = {.heard_us = quiet_us,
-				 .habit_us = gates_habit_us(c, t->device),
+				 .habit_us = away_us(c, t->device),
 				 .silence_s = l->watch->gate.params.silence_s};
 	int64_t seen_us = t->device->last_seen_us;
 	struct control control = {.look = l,
@@ -415,6 +427,7 @@ static enum gate_hearing judge_silence(struct look *l, struct on_trial *t, int64
 	enum gate_hearing h = gate_silence_judge(&s, &c->gates.clock, l->now_us);
 	if (h == GATE_OUTAGE) {
 		t->heard_us = l->now_us; /* nothing of it counts */
+		l->watch->outage = true;
 		l->due = control.due;
 		l->missing = control.silent;
 	}
@@ -465,6 +478,32 @@ static enum gate_event_kind judge(struct look *l, struct on_trial *t)
 		       : GATE_EVENT_EXPOSED;
 }
 
+static bool is_paused(const struct look *l)
+{
+	const struct model *m = fleet_model(l->c->fleet, l->watch->release->model);
+	bool paused = false;
+
+	for (const struct rollout *r = m ? m->rollouts : NULL; r; r = r->next) {
+		if (r->guard.off || !gates_is_of(l->watch, r))
+			continue;
+		if (r->walk.state == ROLLOUT_RUNNING)
+			return false;
+		paused |= r->walk.state == ROLLOUT_PAUSED;
+	}
+	return paused;
+}
+
+/* Devices come back one after the other: until a person resumes what was paused nobody is silent,
+ * and then all begin anew. */
+static void wait_for_return(struct look *l)
+{
+	struct watch *k = l->watch;
+
+	for (size_t i = 0; i < k->open_count && k->outage; i++)
+		k->open[i].heard_us = l->now_us;
+	k->outage = k->outage && is_paused(l);
+}
+
 static void look_at_watch(struct look *l)
 {
 	struct watch *k = l->watch;
@@ -472,6 +511,7 @@ static void look_at_watch(struct look *l)
 
 	l->silent = 0;
 	l->missing = 0;
+	wait_for_return(l);
 	for (size_t i = 0; i < looks && l->outcomes < OUTCOMES_MAX && !l->failed; i++) {
 		if (k->looked >= k->open_count)
 			k->looked = 0;

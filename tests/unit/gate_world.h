@@ -38,6 +38,7 @@ struct world {
 	struct box box[DEVICES];
 	int count;
 	bool dark; /* nobody reaches us */
+	bool dusk; /* those do not that have the image */
 	int offers;
 };
 
@@ -126,7 +127,7 @@ static inline void later(struct world *w, struct box *x, int64_t now_us)
 
 static inline void live(struct world *w, struct box *x, int64_t now_us)
 {
-	if (x->dead || w->dark)
+	if (x->dead || w->dark || (w->dusk && x->installs))
 		return;
 	if (x->installs && now_us >= x->due_us)
 		installed(w, x, now_us);

@@ -329,6 +329,31 @@ static void an_outage_is_no_failure(void **state)
 	world_end(&w);
 }
 
+/* Those that have the image come back last: when somebody resumes it, they have their time. */
+static void they_come_back_in_turn(void **state)
+{
+	struct bench *b = *state;
+	struct world w = world_of(b, 40);
+	struct rollout_new n = watched("walk", at_once, 1);
+	struct command cmd = {.kind = COMMAND_ROLLOUT_WALK, .walk = {.event = ROLLOUT_RESUME}};
+
+	cmd.walk.id = make(b, &n);
+	while (w.offers == 0)
+		pass(&w, STEP_US);
+	w.dark = w.dusk = true;
+	pass(&w, 2 * HOUR_US);
+	assert_string_equal(state_of(b), "paused 1");
+	w.dark = false;
+	pass(&w, HOUR_US);
+	assert_int_equal(committer_run(b->c, &cmd), OTA_OK);
+	pass(&w, HOUR_US / 3);
+	w.dusk = false;
+	pass(&w, 10 * HOUR_US);
+	assert_int_equal(updated(&w), 40);
+	assert_int_equal(events_of(b, "device_silent") + events_of(b, "device_failed"), 0);
+	world_end(&w);
+}
+
 /* The service stood still, for a day: nobody was silent. */
 static void our_own_absence_is_no_silence(void **state)
 {
@@ -586,6 +611,7 @@ int main(void)
 		T(quiet_is_not_silent),
 		T(quiet_is_seen),
 		T(an_outage_is_no_failure),
+		T(they_come_back_in_turn),
 		T(our_own_absence_is_no_silence),
 		T(given_back),
 		T(the_halt_is_made_good),
