@@ -45,7 +45,7 @@ static const struct {
 
 enum device_is { ONLINE, AWAY, UPDATES, BRICKED };
 
-enum what { BEGINS, INSTALLS, RUNS, BREAKS, GONE, RETURNS };
+enum what { BEGINS, INSTALLS, RUNS, BREAKS, GONE, RETURNS, ASKED_ABOUT };
 
 struct coming {
 	uint32_t device : 29, what : 3;
@@ -201,10 +201,34 @@ static void install(struct year *y, uint32_t d, const struct campaign *c)
 	comes(y, 2, d, then);
 }
 
+/* Whether the device is to be told; *WAITS: not now, for there is no place. */
+static bool is_due(struct year *y, uint32_t d, bool *waits)
+{
+	struct decide_params p = committer_decide_params(y->sim.committer);
+	struct dispatch_params dp = {p.now_us, 60 * US_PER_S};
+	enum dispatch what = DISPATCH_NOTHING;
+	char id[SIM_ID_SIZE];
+
+	sim_id(d, id);
+	fleet_plan_read(y->sim.fleet);
+	const struct device *dev = fleet_lock_device(y->sim.fleet, id);
+	if (dev) {
+		struct decision x = decide(dev, fleet_model(y->sim.fleet, model_of(y, d)), &p);
+		*waits = x.reason == REASON_NO_PLACE;
+		if (*waits)
+			committer_note_waiting(y->sim.committer, dev, x.rollout);
+		what = dispatch_judge(dev, &x, &dp);
+		fleet_unlock_device(y->sim.fleet, dev);
+	}
+	fleet_plan_done(y->sim.fleet);
+	return what != DISPATCH_NOTHING;
+}
+
 static void happen(struct year *y, struct coming what)
 {
 	uint32_t d = what.device;
 	const struct campaign *c = campaign_of(y, d);
+	bool waits;
 
 	room_for(y, 2);
 	switch ((enum what)what.what) {
@@ -226,8 +250,12 @@ static void happen(struct year *y, struct coming what)
 	case RETURNS:
 		y->is[d] = ONLINE;
 		be_born(y, d);
-		if (c)
-			((struct campaign *)c)->again_min = 0;
+		if (c && c->order && y->runs[d] != c->number)
+			comes(y, 1, d, ASKED_ABOUT);
+		break;
+	case ASKED_ABOUT:
+		if (y->is[d] == ONLINE && is_due(y, d, &waits))
+			sim_tell(&y->sim, d);
 		break;
 	}
 }
@@ -289,29 +317,6 @@ static int64_t places(struct year *y, const struct campaign *c, uint32_t *reach)
 		(void)committer_gate(y->sim.committer, r, count_places, &free);
 	fleet_plan_done(y->sim.fleet);
 	return free;
-}
-
-/* Whether the device is to be told; *WAITS: not now, for there is no place. */
-static bool is_due(struct year *y, uint32_t d, bool *waits)
-{
-	struct decide_params p = committer_decide_params(y->sim.committer);
-	struct dispatch_params dp = {p.now_us, 60 * US_PER_S};
-	enum dispatch what = DISPATCH_NOTHING;
-	char id[SIM_ID_SIZE];
-
-	sim_id(d, id);
-	fleet_plan_read(y->sim.fleet);
-	const struct device *dev = fleet_lock_device(y->sim.fleet, id);
-	if (dev) {
-		struct decision x = decide(dev, fleet_model(y->sim.fleet, model_of(y, d)), &p);
-		*waits = x.reason == REASON_NO_PLACE;
-		if (*waits)
-			committer_note_waiting(y->sim.committer, dev, x.rollout);
-		what = dispatch_judge(dev, &x, &dp);
-		fleet_unlock_device(y->sim.fleet, dev);
-	}
-	fleet_plan_done(y->sim.fleet);
-	return what != DISPATCH_NOTHING;
 }
 
 #define WAITS_MAX 64 /* so many of those that wait are looked at in a turn */
