@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The figures of rollouts that walk by themselves: the gate of src/core on simulated walks."""
+"""The figures of rollouts that walk by themselves: the gate of src/core, and the whole, on simulated walks."""
 import json
 import os
 import subprocess
@@ -126,5 +126,49 @@ def tick(setting):
               notes=[f"time of its thread on a processor for each second, in windows of {seconds} s"])
 
 
+def told(*command):
+    """What it says as JSON, a line each; its progress goes to our stderr."""
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if run.returncode != 0:
+        raise Failed(f"{os.path.basename(command[0])} ended with {run.returncode}")
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def outage(setting):
+    walks = 10 if setting.quick else 100
+    rows = told(program("bench-outage-sim"), "--json", str(walks))
+    through = [r["name"] for r in rows if r["halted"] + r["completed"] != r["runs"]]
+    if through:
+        raise Failed(f"walks of {', '.join(through)} came to no end")
+    not_still = [r["name"] for r in rows if r["runs"] != (r["told_nobody"] if r["name"] == "broker" else r["paused"])]
+    if not_still:
+        raise Failed(f"walks of {', '.join(not_still)} did not pause")
+    yield Row("conductor-outage", "halts of a good release by an outage of six hours in the middle of it",
+              f"of {sum(r['runs'] for r in rows):,} walks", [sum(r["halted"] for r in rows)], goal=0, kind="at most",
+              meaning="what an outage of the broker, of the uplink, or of half of the sites, is taken for",
+              notes=[f"{walks} walks of {rows[0]['devices']:,} devices each of {', '.join(r['name'] for r in rows)}; "
+                     "all of the last four were paused, and those without a broker told nobody meanwhile; "
+                     f"{sum(r['silent'] for r in rows)} devices were counted as silent"])
+
+
+def year(setting):
+    devices = 10_000 if setting.quick else 1_000_000
+    r = told(program("bench-year-sim"), "--json", str(devices))[0]
+    if r["rollouts"] != 200 or r["newest"] < 0.99 * r["devices"]:
+        raise Failed(f"{r['rollouts']} rollouts were made, and {r['newest']:,} devices run the newest good release")
+    how = (f"{r['completed']} of 200 rollouts were completed and {r['halted']} halted; {r['updates']:,} updates in "
+           f"{r['commands']:,} commands; the store keeps nothing")
+    # Their goals are those of a million.
+    yield Row("conductor-year", f"a year of {devices:,} devices, 50 releases, 200 rollouts", "s", [r["wall_s"]],
+              goal=None if setting.quick else 600, kind="at most", meaning="what a year costs in time",
+              notes=[f"{r['cpu_s']:.0f} s of a processor, of all threads; {how}"])
+    yield Row("conductor-year-memory", "its resident memory at the most, the simulation's own part included", "MB",
+              [r["peak_mb"]], goal=None if setting.quick else 500, kind="at most",
+              meaning="whether what has ended is given back",
+              notes=[f"{r['fleet_mb']:.0f} MB when all devices were there, none of which had met a release; what is "
+                     f"older than {r['keep_days']} days is given up"])
+
+
 FIGURES = {"conductor-tick": tick, "conductor-bricks": bricks, "conductor-variant": variant, "conductor-bad": shares,
-           "conductor-false-halts": false_halts, "conductor-through": through}
+           "conductor-false-halts": false_halts, "conductor-through": through,
+           "conductor-outage": outage, "conductor-year": year}

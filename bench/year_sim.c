@@ -27,12 +27,13 @@
 #define TEST       10 /* named devices, which the first is for */
 #define MINUTE_US  (60 * US_PER_S)
 #define YEAR_MIN   (365 * 24 * 60)
-#define IDLE_MIN   30             /* a step while nobody is on trial */
-#define DROP_MIN   (30 * 24 * 60) /* a device drops out once in so long ... */
-#define AWAY_MIN   120            /* ... for up to so long */
-#define REPAIR_MIN (7 * 24 * 60)  /* a bricked device is back on what it ran before */
-#define AGAIN_MIN  (6 * 60)       /* who was not to be told is asked about again */
-#define STUCK_MIN  (10 * 24 * 60)
+#define LAST_MIN   (340 * 24 * 60) /* no release begins later */
+#define IDLE_MIN   30              /* a step while nobody is on trial */
+#define DROP_MIN   (30 * 24 * 60)  /* a device drops out once in so long ... */
+#define AWAY_MIN   120             /* ... for up to so long */
+#define REPAIR_MIN (7 * 24 * 60)   /* a bricked device is back on what it ran before */
+#define AGAIN_MIN  (6 * 60)        /* who was not to be told is asked about again */
+#define STUCK_MIN  (5 * 24 * 60)
 #define WHEEL      16384 /* minutes ahead that are known; a power of two */
 
 enum fault { GOOD, BRICKS, FAILS, ROLLS_BACK };
@@ -466,7 +467,7 @@ static void hour(struct year *y)
 {
 	for (int i = 0; i < RELEASES; i++) {
 		struct campaign *c = &y->campaigns[i];
-		if (!c->made && y->minute >= (int64_t)i * YEAR_MIN / RELEASES)
+		if (!c->made && y->minute >= (int64_t)i * LAST_MIN / RELEASES)
 			begin(y, c);
 		else if (c->made && !c->over)
 			operate(y, c);
@@ -531,7 +532,8 @@ static void live(struct year *y, double begun_s)
 	}
 }
 
-static void report(const struct year *y, double begun_s, double fleet_mb, bool json)
+static void report(const struct year *y, int64_t keep_days, double begun_s, double fleet_mb,
+		   bool json)
 {
 	int64_t made = 0, newest = 0;
 
@@ -547,14 +549,16 @@ static void report(const struct year *y, double begun_s, double fleet_mb, bool j
 	}
 	printf(json ? "{\"devices\":%u,\"rollouts\":%lld,\"completed\":%lld,\"halted\":%lld,"
 		      "\"updates\":%lld,\"harmed\":%lld,\"newest\":%lld,\"commands\":%lld,"
-		      "\"wall_s\":%.1f,\"cpu_s\":%.1f,\"fleet_mb\":%.1f,\"peak_mb\":%.1f}\n"
+		      "\"wall_s\":%.1f,\"cpu_s\":%.1f,\"fleet_mb\":%.1f,\"peak_mb\":%.1f,\"keep_"
+		      "days\":%lld}\n"
 		    : "%u devices: %lld rollouts, %lld completed, %lld halted; %lld updates, %lld "
 		      "harmed, %lld run the newest good release; %lld commands; %.1f s, %.1f s of "
-		      "a processor; %.1f MB when all were there, %.1f MB at the most\n",
+		      "a processor; %.1f MB when all were there, %.1f MB at the most, what is "
+		      "older than %lld days being given up\n",
 	       y->devices, (long long)made, (long long)y->completed, (long long)y->halted,
 	       (long long)y->updated, (long long)y->harmed, (long long)newest,
 	       (long long)y->sim.commands, sim_real_s() - begun_s, sim_cpu_s(), fleet_mb,
-	       sim_peak_mb());
+	       sim_peak_mb(), (long long)keep_days);
 }
 
 int main(int argc, char **argv)
@@ -565,7 +569,7 @@ int main(int argc, char **argv)
 				       .new_devices_per_second = 1000000000,
 				       .last_seen_flush_s = 60,
 				       .command_timeout_s = 60,
-				       .keep_days = 400,
+				       .keep_days = 90,
 				       .queue_max = 100000};
 	struct year *y = get(1, sizeof *y);
 	double begun_s = sim_real_s();
@@ -592,7 +596,7 @@ int main(int argc, char **argv)
 	register_all(y);
 	double fleet_mb = sim_peak_mb();
 	live(y, begun_s);
-	report(y, begun_s, fleet_mb, json);
+	report(y, cfg.keep_days, begun_s, fleet_mb, json);
 	sim_end(&y->sim);
 	return 0;
 }
