@@ -20,6 +20,9 @@
  * and closes (another client has our id, say) is not asked four times a second for ever. */
 #define STEADY_MS        10000
 #define SESSION_EXPIRY_S (14 * 86400)
+/* Over TLS nothing is said before the broker has been quiet for so long: its word on a certificate
+ * comes after the handshake, and is lost to who writes to a connection that it has closed. */
+#define QUIET_MS 50
 /* Messages the broker may send before the first is acknowledged: more than a batch. */
 #define RECEIVE_MAXIMUM 2000
 /* Messages of ours that may be on their way at once.  At each acknowledgement libmosquitto walks
@@ -35,7 +38,7 @@ void client_init(struct client *c)
 	c->in_flight = 0;
 	c->refusal[0] = c->tls_error[0] = '\0';
 	c->since_us = clock_service_us();
-	c->retry_at_ms = 0;
+	c->retry_at_ms = c->quiet_ms = 0;
 	c->backoff_ms = BACKOFF_FIRST_MS;
 	snprintf(c->problem, sizeof c->problem, "not connected yet");
 }
@@ -279,7 +282,9 @@ static int connect_v5(struct client *c)
 
 static bool check(struct client *c, int rc)
 {
-	const char *text = rc == MOSQ_ERR_ERRNO       ? strerror(errno)
+	bool mute = rc == MOSQ_ERR_ERRNO && errno == EPROTO; /* of TLS, without a reason */
+	const char *text = mute ? "the broker ended the TLS connection without a word"
+			   : rc == MOSQ_ERR_ERRNO     ? strerror(errno)
 			   : rc == MOSQ_ERR_KEEPALIVE ? "the broker does not answer any more"
 						      : mosquitto_strerror(rc);
 	char why[200];
@@ -313,6 +318,23 @@ static bool files_are_readable(const struct client *c, char *why, size_t size)
 	return true;
 }
 
+static void listen_first(struct client *c)
+{
+	c->quiet_ms = c->cfg->ca_file ? clock_mono_ms() + QUIET_MS : 0;
+}
+
+static bool is_readable(const struct client *c)
+{
+	struct pollfd p = {.fd = mosquitto_socket(c->m), .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+static bool may_write(const struct client *c)
+{
+	return c->m && mosquitto_want_write(c->m) && (c->up || clock_mono_ms() >= c->quiet_ms);
+}
+
 void client_tend(struct client *c)
 {
 	char why[200];
@@ -327,6 +349,7 @@ void client_tend(struct client *c)
 	int rc = c->m ? configure(c) : MOSQ_ERR_NOMEM;
 	if (rc == 0)
 		rc = connect_v5(c);
+	listen_first(c);
 	if (rc != 0)
 		(void)check(c, rc);
 }
@@ -335,6 +358,8 @@ bool client_read(struct client *c)
 {
 	unsigned seen = c->packets;
 
+	if (c->m && !c->up && is_readable(c))
+		listen_first(c);
 	return c->m && check(c, mosquitto_loop_read(c->m, 1)) && c->packets != seen;
 }
 
@@ -372,11 +397,9 @@ static void cork(const struct client *c, int on)
 void client_write(struct client *c)
 {
 	/* A broker that refuses has said why before it closed; a write that fails would hide it. */
-	struct pollfd said = {.fd = c->m ? mosquitto_socket(c->m) : -1, .events = POLLIN};
-
-	if (!c->up && poll(&said, 1, 0) > 0)
+	while (c->m && !c->up && is_readable(c))
 		(void)client_read(c);
-	if (!c->m || !mosquitto_want_write(c->m))
+	if (!may_write(c))
 		return;
 	cork(c, 1);
 	if (check(c, mosquitto_loop_write(c->m, 1)))
@@ -415,7 +438,7 @@ struct pollfd client_pollfd(const struct client *c)
 {
 	struct pollfd p = {.fd = c->m ? mosquitto_socket(c->m) : -1, .events = POLLIN};
 
-	if (c->m && mosquitto_want_write(c->m))
+	if (may_write(c))
 		p.events |= POLLOUT;
 	return p;
 }

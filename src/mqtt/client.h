@@ -48,6 +48,7 @@ struct client {
 	int64_t since_us;    /* up or down since then */
 	int64_t up_at_ms;    /* up: since then, by the clock that nobody sets */
 	int64_t retry_at_ms; /* down: when to try again */
+	int64_t quiet_ms;    /* not up: nothing is written before */
 	int backoff_ms;
 	char problem[200];   /* why it is down, or what is wrong while it is up; "" unknown, nothing
 			      */

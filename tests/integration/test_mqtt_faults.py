@@ -387,6 +387,8 @@ def test_a_broker_is_shown_a_certificate(tmp_path, far, choosy):
 
 @pytest.mark.parametrize("name,env,why", [
     ("client", {"OTA_MQTT_CA": "other.pem"}, "certificate verify failed"),
+    ("stranger", {}, "unknown ca"),
+    ("client", {"OTA_MQTT_CERT": "", "OTA_MQTT_KEY": ""}, "certificate required"),
     ("client", {"OTA_MQTT_CERT": "nowhere.pem"}, "the file of OTA_MQTT_CERT cannot be read")])
 def test_the_reason_why_tls_failed_is_told(tmp_path, choosy, name, env, why):
     paths = {key: tmp_path / value if value else "" for key, value in env.items()}
