@@ -154,7 +154,7 @@ enum next request_wait(struct request *r, handler_fn *resume)
 
 void request_resume(struct request *r)
 {
-	MHD_resume_connection(r->connection);
+	worker_resume(r->worker, r->connection);
 }
 
 static void submit_suspended(struct request *r)

@@ -55,7 +55,7 @@ def test_old_rows_go_and_live_ones_stay(services, clock):
             service.check(name, "1.2.0")
 
     def proven():
-        clock.go_on(61)
+        clock.go_on(30)
         for name in ("a", "b"):
             service.check(name, "1.2.0")
         return show(service, live)["evidence"]["proven"] == 2
