@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define AGAIN_MS     1000
+#define POLL_S       60  /* where the service does not say, or makes no sense */
 #define UNHURRIED_MS 250 /* until reports that wait are looked for again */
 
 /* Reasons after which something is still to come. */
@@ -41,7 +42,7 @@ static int64_t poll_ms(const struct fleet *f, struct device *d, const json_t *an
 		return (int64_t)((double)f->o.poll_ms *
 				 (0.8 +
 				  0.4 * draw_unit(f->o.seed, d->number, DRAW_POLL, d->polls)));
-	return told_s > 0 && told_s < 86400 ? told_s * 1000 : 60000;
+	return (told_s > 0 && told_s <= RETRY_MOST_S ? told_s : POLL_S) * 1000;
 }
 
 static void take_answer(struct fleet *f, struct device *d, const json_t *answer)

@@ -198,7 +198,7 @@ static void finish(struct web *w, struct request *r, CURLcode rc)
 	curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &reply.status);
 	curl_easy_getinfo(r->easy, CURLINFO_RETRY_AFTER, &retry_s);
 	curl_easy_getinfo(r->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
-	reply.retry_after_s = retry_s > 0 && retry_s < 86400 ? (int)retry_s : 0;
+	reply.retry_after_s = retry_s > 0 && retry_s <= RETRY_MOST_S ? (int)retry_s : 0;
 	reply.length = (int64_t)length;
 	reply.body = r->body.data ? r->body.data : "";
 	if (rc != CURLE_OK && !r->cut) {

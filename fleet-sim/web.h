@@ -13,16 +13,20 @@
 
 #include <stddef.h>
 
+/* A week, the longest interval of a service, and the fifth by which it spreads it: more makes no
+ * sense. */
+#define RETRY_MOST_S 725760
+
 struct web;
 
 struct web_reply {
-	long status; /* 0: no answer */
-	int retry_after_s;
-	const char *body; /* of the talk lane: NUL-terminated, "" without; gone after DONE */
-	int64_t got;      /* bytes of the image, of this request */
-	int64_t length;   /* Content-Length; -1: not told */
-	bool whole;       /* the answer came to its end */
-	bool cut;         /* ended here, at stop_at */
+	long status;       /* 0: no answer */
+	int retry_after_s; /* 0: not told */
+	const char *body;  /* of the talk lane: NUL-terminated, "" without; gone after DONE */
+	int64_t got;       /* bytes of the image, of this request */
+	int64_t length;    /* Content-Length; -1: not told */
+	bool whole;        /* the answer came to its end */
+	bool cut;          /* ended here, at stop_at */
 };
 
 typedef void web_done(void *ctx, uint64_t arg, const struct web_reply *r);

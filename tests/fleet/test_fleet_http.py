@@ -132,6 +132,12 @@ def test_a_busy_service_is_asked_when_it_says(fleet, fake):
     assert told["http"]["busy"] == 1
 
 
+def test_a_service_that_says_to_come_in_days_is_not_asked_before(fleet, fake):
+    fake.checks = [(503, {"detail": "busy"}, {"Retry-After": "90000"})]
+    fleet.json("run", "--http", "--devices", 1, "--until", "time", "--duration", 3, service=fake)
+    assert len(fake.of("/check")) == 1
+
+
 def test_what_waits_is_still_to_come(fleet, fake):
     """One is updated and done while the other has still to wait for its place, or its turn."""
     fake.checks = [(200, fake.offer()),
