@@ -217,9 +217,11 @@ static bool count_device(const struct device *d, void *ctx)
 {
 	struct part *p = ctx;
 
+	p->devices++;
+	if (!is_of(p->tally, d->state.model))
+		return true;
 	tallies_hear(p->c, (struct device *)(uintptr_t)d);
 	add(p->c, p->tally, d, 1);
-	p->devices++;
 	return true;
 }
 
