@@ -157,22 +157,54 @@ void request_resume(struct request *r)
 	worker_resume(r->worker, r->connection);
 }
 
-static void submit_suspended(struct request *r)
+/* What the requests of this worker's turn have for the committer. */
+static _Thread_local struct command_list of_turn;
+
+static void submit(struct committer *c, struct command_list *list)
 {
-	r->command.by = r->route->admin ? ADMIN_NAME : NULL;
-	r->command.owner = r;
-	r->command.done = command_done;
-	if (committer_submit(r->server->committer, &r->command, &r->job_err) != OTA_OK) {
+	struct ota_err err;
+	struct command *cmd;
+
+	if (!list->first || committer_submit_list(c, list, &err) == OTA_OK)
+		return;
+	while ((cmd = list_pop(list)) != NULL) {
+		struct request *r = cmd->owner;
+		r->job_err = err;
 		r->resume = answer_job_err;
 		worker_resume(r->worker, r->connection);
 	}
 }
 
+void request_turn(void *server)
+{
+	submit(((struct http_server *)server)->committer, &of_turn);
+}
+
+static struct command *make_command(struct request *r)
+{
+	r->command.by = r->route->admin ? ADMIN_NAME : NULL;
+	r->command.owner = r;
+	r->command.done = command_done;
+	return &r->command;
+}
+
 enum next request_submit(struct request *r, handler_fn *resume)
 {
 	suspend(r, resume);
-	submit_suspended(r);
+	if (!of_turn.first)
+		list_init(&of_turn);
+	list_push(&of_turn, make_command(r));
 	return NEXT_SUSPENDED;
+}
+
+/* From a job's thread. */
+static void submit_now(struct request *r)
+{
+	struct command_list one;
+
+	list_init(&one);
+	list_push(&one, make_command(r));
+	submit(r->server->committer, &one);
 }
 
 static void run_job(struct job *job)
@@ -181,7 +213,7 @@ static void run_job(struct job *job)
 
 	r->job_fn(r);
 	if (r->job_submits)
-		submit_suspended(r);
+		submit_now(r);
 	else
 		worker_resume(r->worker, r->connection);
 }

@@ -157,6 +157,9 @@ enum MHD_Result request_proceed(void *server, struct MHD_Connection *connection,
 void request_end(void *server, struct MHD_Connection *connection, void **request,
 		 enum MHD_RequestTerminationCode why);
 
+/* A turn of a worker is over: the committer gets what its requests have for it. */
+void request_turn(void *server);
+
 /* --- suspending (request.c) --- */
 
 /* Hands r->command to the committer; RESUME runs on the worker with its outcome. */

@@ -59,6 +59,7 @@ static enum ota_code start_workers(struct http_server *s, struct ota_err *err)
 		.end = request_end,
 		.connection = on_connection,
 		.log = on_log,
+		.turn = request_turn,
 		.cls = s,
 	};
 

@@ -108,6 +108,8 @@ static void *run(void *arg)
 			let_go(w);
 		w->has_room = false;
 		(void)MHD_run(w->daemon);
+		if (w->cfg->turn)
+			w->cfg->turn(w->cfg->cls);
 	}
 	return NULL;
 }

@@ -29,6 +29,8 @@ struct workers_config {
 	MHD_RequestCompletedCallback end;
 	MHD_NotifyConnectionCallback connection;
 	void (*log)(void *cls, const char *fmt, va_list ap);
+	/* After it has called for all that there was to do, on each thread; or NULL. */
+	void (*turn)(void *cls);
 	void *cls;
 };
 

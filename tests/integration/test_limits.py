@@ -13,6 +13,7 @@ import images
 from service import Service, raise_file_limit, wait_for
 
 IDLE = 10000
+ROOM = 16  # commands that may wait for the committer
 
 
 def cut(sock, timeout=15):
@@ -177,6 +178,32 @@ def test_requests_that_come_at_the_same_moment_are_all_answered(services, count)
     finally:
         for s in held:
             s.close()
+
+
+def test_what_the_committer_has_no_room_for_is_refused(services):
+    """Of requests that come at the same moment, and so are handed over together, as of any."""
+    service = services(env={"OTA_HTTP_THREADS": 1, "OTA_MAX_QUEUE": ROOM,
+                            "OTA_IDLE_TIMEOUT_S": 3600})
+    held = [service.connect(60) for _ in range(3 * ROOM)]
+    try:
+        for s in held:
+            s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert s.recv(4096).startswith(b"HTTP/1.1 200")
+        service.signal(signal.SIGSTOP)
+        wait_for(lambda: is_stopped(service), "its threads to stand")
+        for i, s in enumerate(held):
+            s.sendall(b"GET /api/firmware/check?device_id=q%d&device_model=esp32&current_version=1"
+                      b" HTTP/1.1\r\nHost: x\r\n\r\n" % i)
+        service.signal(signal.SIGCONT)
+        answers = [s.recv(4096) for s in held]
+    finally:
+        for s in held:
+            s.close()
+    taken = {"q%d" % i for i, a in enumerate(answers) if a.startswith(b"HTTP/1.1 200")}
+    refused = [a for a in answers if a.startswith(b"HTTP/1.1 503")]
+    assert len(taken) >= ROOM and refused and len(taken) + len(refused) == len(held)
+    assert all(b"Retry-After" in a and b"too much to do" in a for a in refused)
+    assert {d["device_id"] for d in service.ok("GET", "/api/admin/devices")["devices"]} == taken
 
 
 def test_fewer_files_than_connections_is_told(services):
