@@ -9,6 +9,7 @@
 #define GAP      2
 #define COLS_MAX 16
 #define COMFORT  24 /* a version `{hash7}-{YYYYMMDD-HHMMSS}` has 23 characters */
+#define PAD_MAX  40 /* without a terminal: one long cell makes its own line long, and no other */
 
 struct cell {
 	char *text;
@@ -114,6 +115,8 @@ static void fit(const struct table *t, int width, int *w)
 		for (size_t i = (size_t)c; i < t->n; i += (size_t)t->ncols)
 			w[c] = t->cells[i].width > w[c] ? t->cells[i].width : w[c];
 		natural[c] = w[c];
+		if (width == 0 && w[c] > PAD_MAX)
+			w[c] = PAD_MAX;
 	}
 	if (width == 0)
 		return;
@@ -166,10 +169,11 @@ void table_render(const struct table *t, struct buf *out, int width)
 	buf_addc(out, '\n');
 	for (size_t i = 0; i < t->n; i++) {
 		int c = (int)(i % (size_t)t->ncols);
+		int own = t->cells[i].width, room = width == 0 && own > w[c] ? own : w[c];
 
 		if (w[c] >= 0)
-			put(out, &t->cols[c], t->cells[i].text, t->cells[i].width, w[c],
-			    t->cells[i].colour, c == last);
+			put(out, &t->cols[c], t->cells[i].text, own, room, t->cells[i].colour,
+			    c == last);
 		if (c == t->ncols - 1) {
 			while (out->len && out->data[out->len - 1] == ' ')
 				out->data[--out->len] = 0;

@@ -4,7 +4,8 @@
  *
  * Too wide: first the columns that may shrink do, the widest first, as long as they stay
  * comfortable; then columns are left out, highest `drop` first; then the rest shrinks to its least
- * width.  Where there is no terminal nothing is cut.
+ * width.  Where there is no terminal nothing is cut, and a long cell moves what follows in its own
+ * row alone.
  */
 #pragma once
 

@@ -202,6 +202,15 @@ def test_rejected(cli, service):
     assert [r["id"] for r in rows["rejected"]] == [9, 8]
 
 
+def test_a_long_cell_makes_no_other_line_long(cli, service):
+    row = {"id": 8, "device_id": None, "topic": "a/b", "reason": "topic", "detail": "no device", "payload": "",
+           "created_at": "2026-11-23T22:01:00.000000Z"}
+    service.answer_list("/api/admin/rejected", "rejected", [{**row, "id": 9, "topic": "x" * 3000, "payload": "{"}, row])
+    head, long, short = cli("rejected").stdout.splitlines()
+    assert "x" * 3000 in long and long.endswith("  no device  {")
+    assert len(head) < 140 and len(short) < 140
+
+
 def alert(n, **changes):
     row = {"id": n, "kind": "failure_rate", "subject": "release/4", "severity": "critical",
            "sentence": "12 of 180 failed.", "raised_at": "2026-11-23T22:12:49.000000Z",
