@@ -123,7 +123,7 @@ static int publish(uint32_t count, size_t bytes)
 	link_await(&c, false);
 	double begun = now_s();
 	while (acked < count) {
-		/* As many as the service has with its committer at once. */
+		/* More than may be on their way: there is always one to send. */
 		for (; sent < count && sent - acked < 1000; sent++)
 			publish_one(&c, sent, payload, bytes);
 		link_turn(&c, 100);
