@@ -72,7 +72,11 @@ void list_update_row(const struct cli *c, struct table *t, const json_t *row)
 	table_add(t, text, COLOUR_DIM);
 	format_int(row, "rollout_id", text);
 	table_add(t, text, COLOUR_NONE);
-	table_add(t, api_str(row, "error_message"), COLOUR_RED);
+	/* What was never begun has no error, and a reason. */
+	if (api_str(row, "closed"))
+		table_add(t, api_str(row, "why"), COLOUR_DIM);
+	else
+		table_add(t, api_str(row, "error_message"), COLOUR_RED);
 }
 
 const struct list list_updates = {"updates", "no updates", update_cols,

@@ -284,7 +284,15 @@ static bool is_offline(const struct device *d)
 	return d->state.link && d->state.link->presence == PRESENCE_OFFLINE;
 }
 
-/* The sentence, and what it means for it that the device is not there. */
+/* It answered none of its commands, and was not heard of since. */
+static bool is_silent(const struct device *d)
+{
+	const struct device_link *l = d->state.link;
+
+	return l && l->silent_us && d->last_seen_us <= l->silent_us;
+}
+
+/* The sentence, and what it means for it that the device is not there, or does not answer. */
 static void explain_sentence(const struct device *d, const struct decision *x, int64_t now_us,
 			     char *out, size_t size)
 {
@@ -293,13 +301,16 @@ static void explain_sentence(const struct device *d, const struct decision *x, i
 	size_t used;
 
 	reason_sentence(d, x, out, size);
+	used = strlen(out);
+	if (x->reason == REASON_OFFER && !is_offline(d) && is_silent(d))
+		snprintf(out + used, size - used,
+			 " Its commands were unanswered; it is told again when it is next seen.");
 	if (!is_offline(d))
 		return;
 	if (l->presence_us) {
 		duration_text((now_us - l->presence_us) / US_PER_S, lasted, sizeof lasted);
 		snprintf(since, sizeof since, " since %s", lasted);
 	}
-	used = strlen(out);
 	if (x->reason == REASON_OFFER)
 		snprintf(out, size,
 			 "It runs %s and is offered %s by rollout %s; it is offline%s and will be "

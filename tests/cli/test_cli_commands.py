@@ -130,7 +130,8 @@ def test_updates_and_events(cli, service):
     service.answer_list("/api/admin/rollouts", "rollouts", [rollout()])
     service.answer_list("/api/admin/update-status", "updates",
                         [update(3, "dev-1", "downloading", progress_percent=40),
-                         update(2, "dev-2", "failed", error_message="verification failed")])
+                         update(2, "dev-2", "failed", error_message="verification failed"),
+                         update(1, "dev-3", "pending", closed="lapsed", why="unanswered")])
     service.answer_list("/api/admin/events", "events",
                         [event(9, "update_failed", "dev-2", attempt_id="a1", m=[1], x=None,
                                error_message="broken")])
@@ -139,6 +140,7 @@ def test_updates_and_events(cli, service):
     assert service.requests[-1].query == {"device_id": "d", "firmware_version": "1.3.0",
                                           "rollout_id": "7", "status": "failed", "limit": "100"}
     assert "verification failed" in out and " 40 " in out
+    assert "pending (lapsed)" in out and "unanswered" in out
     out = cli("events", "--type", "update_failed", "--rollout", "7").stdout
     assert service.requests[-1].query == {"rollout_id": "7", "event_type": "update_failed",
                                           "limit": "100"}

@@ -240,7 +240,9 @@ def test_who_never_answers_is_left_alone_until_it_is_seen(services):
     device.close()
     service.start()
     row = wait_for(lambda: (r := service.update_of("esp32_001"))["completed_at"] and r, "the lapse")
-    assert (row["status"], row["closed"]) == ("pending", "lapsed")
+    assert (row["status"], row["closed"], row["why"]) == ("pending", "lapsed", "unanswered")
+    [event] = service.list("events", device_id="esp32_001", event_type="update_lapsed")
+    assert event["event_data"]["why"] == "unanswered"
     other = Device(service, "esp32_002")
     other.command()
     assert len(service.list("updates", device_id="esp32_001")) == 1

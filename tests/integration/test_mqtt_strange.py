@@ -196,6 +196,24 @@ def test_a_broker_that_acknowledges_nothing(service, broker):
     assert broker.commands()[before:] == ["paku/edge/d00/cmd/ota"]
 
 
+def test_who_does_not_answer_is_told_of(service, broker):
+    """All of its windows have passed, and no last will came."""
+    service.extra["OTA_COMMAND_TIMEOUT_S"] = 1
+    service.start()
+    births(broker.collecting(), 1)
+    wait_for(lambda: service.list("devices"), "the device")
+    service.release(images.esp32("2.0.0"), "2.0.0")
+    service.rollout("2.0.0")
+    wait_for(broker.commands, "the command")
+    service.stop()
+    service.sql("UPDATE device_update_status SET commands = 4")
+    service.start()
+    row = wait_for(lambda: (r := service.update_of("d00"))["completed_at"] and r, "the lapse")
+    assert (row["status"], row["closed"], row["why"]) == ("pending", "lapsed", "unanswered")
+    why = service.ok("GET", "/api/admin/devices/d00/explain")["sentence"]
+    assert why.endswith(" Its commands were unanswered; it is told again when it is next seen."), why
+
+
 def test_a_broker_that_gives_one_place_at_a_time(service, broker):
     """Each is taken, and none of them is a transaction of one command."""
     broker.window, broker.acknowledges = 5, False
