@@ -338,15 +338,18 @@ def disturb(setting, group, disturbances, stack):
 ROLLOUTS = 40  # each of a quarter of the fleet: ten updates for a device
 ATTEMPTS = """
 SET synchronous_commit = off; SET maintenance_work_mem = '512MB';
-INSERT INTO rollout_configurations (id, name, firmware_version, device_model, target_type, state, state_since, stages,
-  stage, release_id) SELECT 1000 + i, 'rollout ' || i, '1.' || i || '.0', 'esp32', 'all', 'completed',
-  now() - interval '9 days', '[{"percent":100}]', 1, 1 FROM generate_series(0, 39) i;
+INSERT INTO firmware_releases (id, version, device_model, file_path, file_size, checksum_sha256, created_at, deleted_at)
+ SELECT 1000 + i, '2.' || i || '.0', 'esp32', 'bench.bin', 1048576, repeat('ab', 32), now(), now()
+ FROM generate_series(0, 39) i;
+INSERT INTO rollout_configurations (id, name, firmware_version, device_model, target_type, state, is_active, state_since,
+  stages, stage, release_id) SELECT 1000 + i, 'rollout ' || i, '2.' || i || '.0', 'esp32', 'all', 'completed', false,
+  now() - interval '100 days', '[{"percent":100}]', 1, 1000 + i FROM generate_series(0, 39) i;
 INSERT INTO device_update_status (id, device_id, firmware_version, status, error_message, started_at, completed_at,
-  reported_at, release_id, rollout_id, from_version, opened_at, attempt_id)
- SELECT 10000000 + i, 'bench-' || lpad((i %% %(devices)d)::text, 7, '0'), '1.' || r || '.0',
+  reported_at, release_id, rollout_id, from_version, opened_at, attempt_id, settled)
+ SELECT 10000000 + i, 'bench-' || lpad((i %% %(devices)d)::text, 7, '0'), '2.' || r || '.0',
   CASE WHEN i %% 50 = 7 THEN 'failed' WHEN i %% 333 = 5 THEN 'rolled_back' ELSE 'success' END,
-  CASE WHEN i %% 50 = 7 THEN 'code ' || i %% 13 END, t - (i %% 600) * interval '1 second', t, t, 1, 1000 + r, '1.0.0', t,
-  'a' || i
+  CASE WHEN i %% 50 = 7 THEN 'code ' || i %% 13 END, t - (i %% 600) * interval '1 second', t, t, 1000 + r, 1000 + r, '1.0.0', t,
+  'a' || i, 1
  FROM (SELECT i, i %% 4 + 4 * (i * 10 / %(rows)d) AS r, now() - (%(rows)d - i) * (interval '100 days' / %(rows)d) AS t
        FROM generate_series(%(first)d, %(last)d) i) x;
 INSERT INTO ota_events (event_type, device_id, firmware_version, rollout_id, event_data, created_at, created_by)
@@ -412,12 +415,12 @@ def ask(service, path):
 
 LISTS = {
     "devices": ("", "device_model=esp32", "device_model=none", "group=field"),
-    "update-status": ("", "device_id=bench-0000007", "firmware_version=1.39.0", "rollout_id=1003", "status=failed",
-                      "status=pending", "status=rolled_back&rollout_id=1003", "firmware_version=1.0.0&status=failed",
+    "update-status": ("", "device_id=bench-0000007", "firmware_version=2.39.0", "rollout_id=1003", "status=failed",
+                      "status=pending", "status=rolled_back&rollout_id=1003", "firmware_version=2.0.0&status=failed",
                       "device_id=bench-0000007&status=failed", "device_id=nobody"),
     "events": ("", "device_id=bench-0000007", "rollout_id=1003", "operations=true", "event_type=update_completed",
-               "event_type=rollout_created", "firmware_version=1.3.0", "firmware_version=none"),
-    "rollouts": ("", "device_model=esp32", "firmware_version=1.39.0"),
+               "event_type=rollout_created", "firmware_version=2.3.0", "firmware_version=none"),
+    "rollouts": ("", "device_model=esp32", "firmware_version=2.39.0"),
     "firmware/releases": ("", "device_model=esp32"),
     "rejected": ("",), "alerts": ("",),
 }
