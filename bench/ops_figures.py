@@ -12,7 +12,7 @@ import time
 
 import figures
 import machine
-from figures import DEVICES, Row, check_path
+from figures import DEVICES, Row
 from machine import Failed, Service, bench_load, pinned, program, request, running
 
 # Clusters, instances and the dashboards' questions are those of the tests, on the bench's build.
