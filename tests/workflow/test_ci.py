@@ -163,6 +163,7 @@ def test_a_tag_that_is_not_the_version_builds_nothing(forge, tag, says):
     for run in forge.packages(tag):
         assert not run.ok and run.ran[-1] == "The tag names this version" and says in run.log
     assert list(forge.artifacts.iterdir()) == []
+    assert says in forge.job("release", tag).log and forge.released(tag) is None
 
 
 def test_the_changelog_has_to_have_it_too(forge):
