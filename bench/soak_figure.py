@@ -20,7 +20,7 @@ METRICS = {"queue": "paku_ota_commit_queue_length", "requests": "paku_ota_http_r
 COLUMNS = ("seconds", "anon_mb", "broker_mb", "descriptors", "threads", "cpu_s", "probe_ms",
            "answer_ms", "commit_ms", *METRICS, "events", "database_mb", "log_mb")
 MEMORY_MB = 1.0  # that memory may grow by in the second half, as bench/run takes for noise
-CACHES_FULL_MB = 20  # of database: SQLite keeps up to 16 MB of it in memory, and readers a little more
+CACHES_FULL_MB = 32  # of database: SQLite keeps up to 16 MB of it in memory, its readers some more
 DESCRIPTORS = 8
 
 

@@ -60,7 +60,7 @@ def test_a_short_run_and_what_it_leaves(tmp_path):
 def made(**columns):
     """100 hours, a sample each: nothing moves but the columns given, which are functions of the hour."""
     still = dict.fromkeys(soak_figure.COLUMNS, lambda hour: 10)
-    still.update(database_mb=lambda hour: hour, server_errors=lambda hour: 0, rejected=lambda hour: 0, queue=lambda hour: 0)
+    still.update(database_mb=lambda hour: 30 + hour, server_errors=lambda hour: 0, rejected=lambda hour: 0, queue=lambda hour: 0)
     still.update(columns, seconds=lambda hour: hour * 3600)
     return {name: [float(f(hour)) for hour in range(101)] for name, f in still.items()}
 
@@ -69,7 +69,7 @@ def made(**columns):
     ({}, set()),
     ({"anon_mb": lambda h: 10 + min(h, 20) + h % 2}, set()),  # warms up, and goes up and down
     ({"anon_mb": lambda h: 10 + 0.03 * h + h % 3}, {"memory"}),  # 1.5 MB in 50 hours, under noise
-    ({"anon_mb": lambda h: 10 + h, "database_mb": lambda h: h / 4}, set()),  # caches
+    ({"anon_mb": lambda h: 10 + h, "database_mb": lambda h: h / 2}, set()),  # caches
     ({"anon_mb": lambda h: 10 + 90 * (h > 98)}, set()),  # the comparison
     ({"descriptors": lambda h: 20 + h / 4}, {"descriptors"}),
     ({"descriptors": lambda h: 20 + h % 7}, set()),
