@@ -458,7 +458,7 @@ enum ota_code mirror_start(const struct mirror_parts *parts, struct mirror **out
 		rc = blob_list(parts->blobs, on_file, m, err);
 	if (rc == OTA_OK)
 		rc = jobs_start(FETCHERS, 0, &m->fetchers, err);
-	if (rc == OTA_OK) {
+	if (rc == OTA_OK && parts->wanted) {
 		int e = pthread_create(&m->keeper, NULL, mirror_keep, m);
 		m->keeping = e == 0;
 		if (e != 0)

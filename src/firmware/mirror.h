@@ -32,7 +32,9 @@ struct mirror_parts {
 	struct blob_store *blobs;
 	const struct bucket_place *place;
 	uint64_t max_bytes;
-	blob_wanted_fn *wanted; /* as for blob_sweep(); until mirror_stop() */
+	/* As for blob_sweep(); until mirror_stop().  NULL: BLOBS is empty, nothing is stored or
+	 * removed, and there is no keeper. */
+	blob_wanted_fn *wanted;
 	/* Called once, on the keeper, when the bucket has answered for the first time. */
 	void (*reached)(void *ctx, struct mirror *m);
 	void *ctx;

@@ -143,13 +143,41 @@ static bool add_image_headers(struct request *r, struct MHD_Response *m)
 	       MHD_add_response_header(m, "Cache-Control", "no-cache") == MHD_YES;
 }
 
+/* An instance that passed the request on sends the image itself.  Not where the network is shared
+ * out: that is done here. */
+static bool is_left_to_relay(struct request *r)
+{
+	return r->server->lease && !r->server->cfg->download_bytes_per_s &&
+	       strcmp(r->method, "GET") == 0 && request_header(r, RELAYED) &&
+	       request_header(r, IMAGES_HERE);
+}
+
+static struct MHD_Response *told_to_relay(struct request *r, uint64_t first, uint64_t length)
+{
+	struct download *d = state(r);
+	struct MHD_Response *m = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	char hex[SHA256_HEX_SIZE], text[SHA256_HEX_SIZE + 80];
+
+	hex_encode(d->sha256, SHA256_SIZE, hex);
+	snprintf(text, sizeof text, "%s %" PRIu64 " %" PRIu64 " %" PRIu64, hex, first, length,
+		 d->size);
+	if (m && MHD_add_response_header(m, IMAGE_TOLD, text) != MHD_YES) {
+		MHD_destroy_response(m);
+		m = NULL;
+	}
+	return m;
+}
+
 static enum next send_part(struct request *r, int status, uint64_t first, uint64_t length)
 {
 	struct download *d = state(r);
 	struct MHD_Response *m;
 	char range[80];
 
-	if (length == 0)
+	bool told = length > 0 && is_left_to_relay(r);
+	if (told)
+		m = told_to_relay(r, first, length);
+	else if (length == 0)
 		m = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
 	else
 		m = d->image ? from_memory(r, first, length) : from_file(r, first, length);
@@ -171,12 +199,13 @@ static enum next send_part(struct request *r, int status, uint64_t first, uint64
 	/* Who is answered 304 has all of it, or is a cache that now sends it. */
 	const char *token = request_filter(r, "attempt");
 	bool is_get = strcmp(r->method, "HEAD") != 0;
-	if (token && is_get && (status == 304 || first + length == d->size) &&
+	if (token && is_get && (status == 304 || (!told && first + length == d->size)) &&
 	    strlen(token) < sizeof r->sent_token)
 		strcpy(r->sent_token, token);
 	if (length > 0 && is_get) {
-		r->counted_download = true;
-		atomic_fetch_add(&r->server->active_downloads, 1);
+		r->counted_download = !told;
+		if (!told)
+			atomic_fetch_add(&r->server->active_downloads, 1);
 		atomic_fetch_add(&r->server->downloads_total, 1);
 		atomic_fetch_add(&r->server->download_bytes_total, (int64_t)length);
 	}
@@ -312,6 +341,8 @@ static enum next fetch_image(struct request *r)
 {
 	struct download *d = state(r);
 
+	if (is_left_to_relay(r))
+		return send_image(r);
 	d->image = cache_get(r->server->cache, d->sha256);
 	return d->image ? send_image(r) : find_image(r);
 }

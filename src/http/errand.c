@@ -22,6 +22,7 @@ struct errand {
 	struct errands *w;
 	struct errand *next_new, *next_poked, *next, **at; /* the thread's lists */
 	struct errand_order o;
+	char *target; /* ours, where it was left */
 	char leader[LEASE_URL_SIZE], url[LEASE_URL_SIZE + 8];
 	CURL *easy; /* the thread's, once it was sent */
 	/* Under the lock: */
@@ -94,6 +95,7 @@ static void free_errand(struct errand *e)
 	buf_fini(&e->up);
 	buf_fini(&e->down);
 	buf_fini(&e->headers);
+	free(e->target);
 	free(e);
 }
 
@@ -462,6 +464,20 @@ void errand_end(struct errand **ep)
 	bool last = (!e->sent || e->over) && !e->poked;
 	if (!last)
 		poke(e);
+	pthread_mutex_unlock(&e->w->lock);
+	if (last)
+		free_errand(e);
+}
+
+void errand_leave(struct errand **ep, char *target)
+{
+	struct errand *e = *ep;
+
+	*ep = NULL;
+	pthread_mutex_lock(&e->w->lock);
+	e->owned = false;
+	e->target = target;
+	bool last = e->over && !e->poked;
 	pthread_mutex_unlock(&e->w->lock);
 	if (last)
 		free_errand(e);

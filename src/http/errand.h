@@ -64,3 +64,6 @@ enum errand_state errand_look(struct errand *e, struct errand_answer *out);
 /* The answer's body as it comes; 0: SUSPEND was called; -1: that was all; -2: it broke off. */
 ssize_t errand_read(struct errand *e, char *out, size_t max);
 void errand_end(struct errand **e);
+/* Instead of errand_end(), after errand_fed(): its answer is of no interest.  It goes on without an
+ * owner, and takes TARGET, which its order named. */
+void errand_leave(struct errand **e, char *target);

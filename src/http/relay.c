@@ -3,13 +3,15 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "base/exposition.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "core/names.h"
 #include "http/connections.h"
 #include "http/errand.h"
 #include "http/parse/accept.h"
+#include "http/relay_headers.h"
+#include "http/relay_images.h"
+#include "http/relay_status.h"
 #include "http/request.h"
 #include "http/sockets.h"
 #include "http/workers.h"
@@ -24,8 +26,7 @@
 #define BLOCK           (32 * 1024) /* of an answer that is passed on as it comes */
 #define DISCARD_MAX     (16 * 1024 * 1024)
 #define AGAIN_S         "2"
-/* In a request that was passed on once: a second time would be a circle. */
-#define RELAYED "X-Paku-Relayed"
+#define DOWNLOADS       "/api/firmware/download/"
 
 struct relay {
 	const struct config *cfg;
@@ -33,10 +34,11 @@ struct relay {
 	struct connections *connections;
 	struct errands *errands;
 	struct workers *workers;
+	struct relay_images *images; /* NULL: the leader sends all */
 	int listen_fd;
 	int64_t started_mono_ms;
 	_Atomic bool draining;
-	_Atomic int64_t active, suspended;
+	_Atomic int64_t active, suspended, images_sent;
 };
 
 struct relayed {
@@ -48,6 +50,9 @@ struct relayed {
 	const char *method;
 	struct errand *errand; /* NULL: the answer is ours */
 	bool begun, body_ended, answered, suspended;
+	/* an image that is sent from here: */
+	struct relay_image image;
+	bool opening, sent_image, by_leader; /* by_leader: it could not be */
 	size_t discarded;
 	char peer[64];
 	/* our own answer */
@@ -124,58 +129,31 @@ static void say_nobody_leads(struct relayed *q, const struct lease_view *v)
 
 static void show_health(struct relayed *q)
 {
-	struct buf *b = &q->out;
 	struct lease_view v;
 
 	lease_look(q->r->lease, &v);
 	q->status = v.leader[0] ? 200 : 503;
 	q->type = "application/json";
-	json_open(b, NULL, '{');
-	json_str(b, "status", v.leader[0] ? "healthy" : "unhealthy");
-	if (!v.leader[0]) {
-		json_str(b, "reason", v.problem);
-		json_str(b, "detail", v.problem);
-	}
-	json_str(b, "version", PAKU_VERSION);
-	json_str(b, "store", "postgresql");
-	json_int(b, "uptime_s", (clock_mono_ms() - q->r->started_mono_ms) / 1000);
-	json_str(b, "role", "follower");
-	json_str(b, "leader", v.leader[0] ? v.leader : NULL);
-	json_int(b, "epoch", v.epoch);
-	json_close(b, '}');
+	relay_write_health(&q->out, &v, (clock_mono_ms() - q->r->started_mono_ms) / 1000);
 }
 
 static void show_metrics(struct relayed *q)
 {
 	const struct errands_stats *s = errands_stats(q->r->errands);
-	struct buf *b = &q->out;
 	struct lease_view v;
+	bool text = accept_prefers_text(header(q, "Accept"));
 
 	lease_look(q->r->lease, &v);
+	struct relay_figures f = {
+		.epoch = v.epoch,
+		.connections = connections_count(q->r->connections),
+		.relayed = s->relayed,
+		.failed = s->failed,
+		.images = q->r->images_sent,
+	};
 	q->status = 200;
-	if (accept_prefers_text(header(q, "Accept"))) {
-		q->type = "text/plain; version=0.0.4; charset=utf-8";
-		exposition_one(b, "paku_ota_leader", "gauge",
-			       "1 on the instance that leads, 0 on those that follow.", 0);
-		exposition_one(b, "paku_ota_epoch", "gauge", "How often the lead has been taken.",
-			       v.epoch);
-		exposition_one(b, "paku_ota_http_connections", "gauge", "HTTP connections.",
-			       connections_count(q->r->connections));
-		exposition_one(b, "paku_ota_relayed_total", "counter",
-			       "Requests that were passed on to the leader and answered.",
-			       s->relayed);
-		exposition_one(b, "paku_ota_relay_failures_total", "counter",
-			       "Requests that were passed on and got no answer.", s->failed);
-		return;
-	}
-	q->type = "application/json";
-	json_open(b, NULL, '{');
-	json_str(b, "role", "follower");
-	json_int(b, "epoch", v.epoch);
-	json_int(b, "http_connections", connections_count(q->r->connections));
-	json_int(b, "relayed_total", s->relayed);
-	json_int(b, "relay_failures_total", s->failed);
-	json_close(b, '}');
+	q->type = text ? "text/plain; version=0.0.4; charset=utf-8" : "application/json";
+	relay_write_metrics(&q->out, text, &f);
 }
 
 static bool is_path(const char *target, const char *path)
@@ -200,52 +178,11 @@ static bool answer_here(struct relayed *q)
 
 /* --- passing on --- */
 
-/* What belongs to one connection (RFC 9110 7.6.1), or is said anew. */
-static bool stays_here(const char *name)
-{
-	/* clang-format off */
-	static const char *const names[] = {
-		"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate",
-		"Proxy-Authorization", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
-		"Content-Length", "Expect", "Date", "X-Forwarded-For", RELAYED,
-	};
-	/* clang-format on */
-
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-		if (strcasecmp(name, names[i]) == 0)
-			return true;
-	return false;
-}
-
 struct headers {
-	struct curl_slist *list;
+	struct relay_headers to;
 	struct buf forwarded; /* by proxies that are believed */
-	bool trusted, ok, accept, type;
+	bool trusted, accept, type;
 };
-
-static void add_line(struct headers *h, const char *name, const char *value)
-{
-	struct buf line = BUF_INIT;
-
-	/* libcurl takes "Name:" for an order to leave it out, and "Name;" for an empty one. */
-	buf_printf(&line, value[0] ? "%s: %s" : "%s;%s", name, value);
-	struct curl_slist *more = buf_ok(&line) ? curl_slist_append(h->list, line.data) : NULL;
-	buf_fini(&line);
-	if (more)
-		h->list = more;
-	else
-		h->ok = false;
-}
-
-static void leave_out(struct headers *h, const char *name_colon)
-{
-	struct curl_slist *more = curl_slist_append(h->list, name_colon);
-
-	if (more)
-		h->list = more;
-	else
-		h->ok = false;
-}
 
 static enum MHD_Result take_header(void *cls, enum MHD_ValueKind kind, const char *name,
 				   const char *value)
@@ -256,11 +193,11 @@ static enum MHD_Result take_header(void *cls, enum MHD_ValueKind kind, const cha
 	value = value ? value : "";
 	if (h->trusted && strcasecmp(name, "X-Forwarded-For") == 0)
 		buf_printf(&h->forwarded, "%s, ", value);
-	if (stays_here(name) || (!h->trusted && strncasecmp(name, "X-Forwarded-", 12) == 0))
+	if (relay_header_stays(name) || (!h->trusted && strncasecmp(name, "X-Forwarded-", 12) == 0))
 		return MHD_YES;
 	h->accept |= strcasecmp(name, "Accept") == 0;
 	h->type |= strcasecmp(name, "Content-Type") == 0;
-	add_line(h, name, value);
+	relay_header_add(&h->to, name, value);
 	return MHD_YES;
 }
 
@@ -274,33 +211,41 @@ static int64_t declared_length(struct relayed *q)
 	return header(q, "Transfer-Encoding") ? -1 : 0;
 }
 
+static bool is_download(const struct relayed *q)
+{
+	return strcmp(q->method, "GET") == 0 &&
+	       strncmp(q->target, DOWNLOADS, strlen(DOWNLOADS)) == 0;
+}
+
 /* NULL: out of memory. */
 static struct curl_slist *headers_for_leader(struct relayed *q)
 {
-	struct headers h = {.ok = true};
+	struct headers h = {.to = {.ok = true}};
 	int64_t length = declared_length(q);
 
 	h.trusted = socket_peer(q->connection, q->r->connections, q->peer, sizeof q->peer);
 	MHD_get_connection_values(q->connection, MHD_HEADER_KIND, take_header, &h);
 	buf_adds(&h.forwarded, q->peer);
 	if (buf_ok(&h.forwarded))
-		add_line(&h, "X-Forwarded-For", h.forwarded.data);
-	h.ok = h.ok && buf_ok(&h.forwarded);
+		relay_header_add(&h.to, "X-Forwarded-For", h.forwarded.data);
+	h.to.ok = h.to.ok && buf_ok(&h.forwarded);
 	buf_fini(&h.forwarded);
-	add_line(&h, RELAYED, "1");
+	relay_header_add(&h.to, RELAYED, "1");
+	if (q->r->images && !q->by_leader && is_download(q))
+		relay_header_add(&h.to, IMAGES_HERE, "1");
 	/* A large body that is refused is refused before it is sent: one that is on its way when
 	 * the leader closes can cost the answer. */
 	if (length < 0 || length > BODY_MAX)
-		add_line(&h, "Expect", "100-continue");
+		relay_header_add(&h.to, "Expect", "100-continue");
 	else
-		leave_out(&h, "Expect:");
+		relay_header_leave_out(&h.to, "Expect:");
 	if (!h.accept)
-		leave_out(&h, "Accept:");
+		relay_header_leave_out(&h.to, "Accept:");
 	if (!h.type)
-		leave_out(&h, "Content-Type:");
-	if (h.ok)
-		return h.list;
-	curl_slist_free_all(h.list);
+		relay_header_leave_out(&h.to, "Content-Type:");
+	if (h.to.ok)
+		return h.to.list;
+	curl_slist_free_all(h.to.list);
 	return NULL;
 }
 
@@ -380,26 +325,6 @@ static enum MHD_Result answer_own(struct relayed *q)
 	return queue(q, status, m, ok, false);
 }
 
-/* "Name: value" lines, each with its NUL, into M. */
-static bool copy_headers(struct MHD_Response *m, const struct buf *lines)
-{
-	char name[128];
-
-	for (size_t at = 0; at < lines->len; at += strlen(lines->data + at) + 1) {
-		const char *line = lines->data + at;
-		size_t n = strcspn(line, ":");
-		if (line[n] == '\0' || n >= sizeof name)
-			continue;
-		memcpy(name, line, n);
-		name[n] = '\0';
-		const char *value = line + n + 1 + strspn(line + n + 1, " \t");
-		if (!stays_here(name) && value[0] &&
-		    MHD_add_response_header(m, name, value) != MHD_YES)
-			return false;
-	}
-	return true;
-}
-
 static ssize_t read_answer(void *cls, uint64_t pos, char *out, size_t max)
 {
 	struct relayed *q = cls;
@@ -425,7 +350,54 @@ static enum MHD_Result pass_back(struct relayed *q, const struct errand_answer *
 
 	if (!m)
 		return MHD_NO;
-	return queue(q, (unsigned)a->status, m, copy_headers(m, a->headers), !a->whole);
+	return queue(q, (unsigned)a->status, m, relay_headers_copy(m, a->headers), !a->whole);
+}
+
+/* The leader has said which image, and leaves it to us.  True: it is being opened. */
+static bool open_image(struct relayed *q, const struct errand_answer *a)
+{
+	if (q->by_leader || !relay_image_read(&q->image, a->headers))
+		return false;
+	q->image.done = resume;
+	q->image.owner = q;
+	q->opening = true;
+	suspend(q);
+	relay_image_open(q->r->images, &q->image);
+	return true;
+}
+
+static enum MHD_Result finish(struct relayed *q);
+
+/* The image is not to be had here: the leader is asked again, and sends it. */
+static enum MHD_Result leave_to_leader(struct relayed *q)
+{
+	struct lease_view v;
+
+	log_event(LOG_WARNING, "relay", "image_not_here", "%s; the leader sends it",
+		  q->image.err.msg);
+	relay_image_end(&q->image);
+	errand_end(&q->errand);
+	q->by_leader = true;
+	lease_look(q->r->lease, &v);
+	if (v.leader[0] && v.role != LEASE_LEADS)
+		begin_errand(q, &v);
+	else
+		say_nobody_leads(q, &v);
+	if (q->errand)
+		errand_fed(q->errand);
+	return finish(q);
+}
+
+static enum MHD_Result send_image(struct relayed *q, const struct errand_answer *a)
+{
+	if (q->image.code != OTA_OK)
+		return leave_to_leader(q);
+	struct MHD_Response *m = relay_image_response(&q->image);
+	if (!m)
+		return MHD_NO;
+	atomic_fetch_add(&q->r->images_sent, 1);
+	q->sent_image = true;
+	return queue(q, (unsigned)a->status, m, relay_headers_copy(m, a->headers), true);
 }
 
 static enum MHD_Result finish(struct relayed *q)
@@ -436,7 +408,12 @@ static enum MHD_Result finish(struct relayed *q)
 		return answer_own(q);
 	switch (errand_look(q->errand, &a)) {
 	case ERRAND_UNDER_WAY: return MHD_YES;
-	case ERRAND_ANSWERED: return pass_back(q, &a);
+	case ERRAND_ANSWERED:
+		if (q->opening) {
+			q->opening = false;
+			return send_image(q, &a);
+		}
+		return open_image(q, &a) ? MHD_YES : pass_back(q, &a);
 	case ERRAND_FAILED: break;
 	}
 	say(q, 503, "the instance that leads has not answered; come again");
@@ -541,6 +518,21 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 	return finish(q);
 }
 
+/* An attempt's image went out whole. */
+static void tell_sent(struct relayed *q)
+{
+	const struct relay_image *i = &q->image;
+	struct lease_view v;
+
+	if (!q->sent_image || i->first + i->length != i->size || !strstr(q->target, "attempt="))
+		return;
+	lease_look(q->r->lease, &v);
+	if (!v.leader[0])
+		return;
+	relay_image_tell(i, q->r->errands, &v, q->target, q->peer);
+	q->target = NULL;
+}
+
 static void on_end(void *cls, struct MHD_Connection *connection, void **con_cls,
 		   enum MHD_RequestTerminationCode why)
 {
@@ -548,12 +540,14 @@ static void on_end(void *cls, struct MHD_Connection *connection, void **con_cls,
 	struct relayed *q = *con_cls;
 
 	(void)connection;
-	(void)why;
 	*con_cls = NULL;
 	if (!q)
 		return;
 	goes_on(q);
 	errand_end(&q->errand);
+	if (why == MHD_REQUEST_TERMINATED_COMPLETED_OK)
+		tell_sent(q);
+	relay_image_end(&q->image);
 	if (q->tracked)
 		connection_idle(r->connections, q->tracked);
 	buf_fini(&q->out);
@@ -575,6 +569,7 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **s
 static void relay_free(struct relay *r)
 {
 	errands_stop(&r->errands);
+	relay_images_close(&r->images);
 	connections_stop(&r->connections);
 	if (r->listen_fd >= 0)
 		close(r->listen_fd);
@@ -622,6 +617,9 @@ enum ota_code relay_start(const struct config *cfg, struct lease *lease, int lis
 		relay_free(r);
 		return err->code;
 	}
+	if (relay_images_open(cfg, &r->images, err) != OTA_OK)
+		log_event(LOG_WARNING, "relay", "no_images_here", "%s; the leader sends them",
+			  err->msg);
 	if (start_workers(r, err) != OTA_OK) {
 		relay_free(r);
 		return err->code;
@@ -647,6 +645,7 @@ void relay_stop(struct relay **rp, int64_t wait_s, const volatile int *hurry)
 		wait_a_moment();
 	workers_let_go(r->workers);
 	errands_close(r->errands);
+	relay_images_abort(r->images);
 	/* Who asks now on a connection that he has is told to open another: that is the next one's.
 	 */
 	until_ms = clock_mono_ms() + LAST_ANSWERS_MS;

@@ -15,6 +15,7 @@
 #include "firmware/cache.h"
 #include "firmware/mirror.h"
 #include "http/connections.h"
+#include "http/relay_images.h"
 #include "json/field_errors.h"
 #include "json/json_body.h"
 #include "store/lease.h"

@@ -353,6 +353,27 @@ def test_several_instances_share_a_bucket(tmp_path, line, bucket, image):
         group.close()
 
 
+def test_one_that_follows_sends_from_the_bucket(tmp_path, line, bucket):
+    group = test_cluster.Group(tmp_path, 2, FIRMWARE_STORAGE_PATH="", OTA_IMAGE_CACHE_BYTES=0,
+                               **line.environment(bucket.name))
+
+    def fetched_once():
+        assert sum(m == "GET" and path.endswith(".bin") for m, path in list(line.seen)) == 1
+    try:
+        leader, follower, image = test_cluster.sends_itself(group, fetched_once)
+        wait_for(lambda: group.leader() is follower, "the other to lead")
+        assert os.listdir(os.path.join(follower.data, "relayed")) == []
+        leader.heal()
+        wait_for(leader.follows, "the first to follow")
+        line.fault = 503  # the one that follows has nothing, the leader neither
+        refused(download(leader, "1.2.0"), "SlowDown")
+        line.fault = None
+        wait_for(lambda: download(leader, "1.2.0").content == image, "the image")
+    finally:
+        line.fault = None
+        group.close()
+
+
 def test_deletion_removes_what_nobody_uses(in_bucket, line, bucket, image):
     other = images.esp32("2.0.0", fill=7)
     service = in_bucket()

@@ -486,3 +486,70 @@ def test_who_never_comes_back_leaves_nothing_at_the_broker(group, broker):
     old.process, old.is_frozen = None, False
     client.close()
     g.members = [new]
+
+
+def relay_images(member):
+    return member.get("/metrics").json()["relay_images_total"]
+
+
+def sends_itself(group, before_broken=lambda: None):
+    """Downloads through one that follows are sent by it, and the leader knows all the same."""
+    leader = group.leader()
+    follower = group.others(leader)[0]
+    image = images.big(8 << 20)
+    follower.release(image, "1.2.0", image_type="raw")
+    follower.rollout("1.2.0")
+    url = follower.check("dev-1")["download_url"].replace(leader.url, follower.url)
+    assert url.startswith(follower.url)
+    get = follower.session.get
+    assert get(url).content == image
+    part = get(url, headers={"Range": "bytes=100-299"})
+    assert part.status_code == 206 and part.content == image[100:300]
+    assert part.headers["Content-Range"] == "bytes 100-299/%d" % len(image)
+    assert relay_images(follower) == 2
+
+    def told():
+        return {e["event_type"] for e in follower.list("events", device_id="dev-1")}
+    wait_for(lambda: {"update_started", "device_at_risk"} <= told(), "the leader to know that it was sent")
+    # What has no body, or is no image, is the leader's.
+    etag = part.headers["ETag"]
+    assert etag == '"%s"' % part.headers["X-Checksum-SHA256"] and "X-Paku-Image" not in part.headers
+    assert get(url, headers={"If-None-Match": etag}).status_code == 304
+    assert get(url, headers={"Range": "bytes=%d-" % len(image)}).status_code == 416
+    assert get(follower.url + "/api/firmware/download/9.9.9").status_code == 404
+    head = follower.session.head(url)
+    assert head.headers["Content-Length"] == str(len(image)) and relay_images(follower) == 2
+    before_broken()
+    leader.kill()
+    return leader, follower, image
+
+
+def test_images_are_sent_by_who_was_asked(group):
+    g = group(OTA_PUBLIC_URL="")
+    leader, follower, image = sends_itself(g)
+    wait_for(lambda: g.leader() is follower, "the other to lead")
+    leader.heal()
+    wait_for(leader.follows, "the first to follow")
+    # What it cannot send, damaged or gone, is left to the leader.
+    (name,) = os.listdir(g.folder / "firmware")
+    os.rename(g.folder / "firmware" / name, g.folder / "kept")
+    url = leader.url + "/api/firmware/download/1.2.0"
+    assert leader.session.get(url).status_code == 500 and "image_not_here" in leader.log()
+    os.rename(g.folder / "kept", g.folder / "firmware" / name)
+    assert leader.session.get(url).content == image and relay_images(leader) == 1
+    # Without the folder it passes images on.
+    leader.stop()
+    leader.extra["FIRMWARE_STORAGE_PATH"] = g.folder / "kept" / "nowhere"
+    leader.start()
+    wait_for(leader.follows, "it to follow")
+    assert leader.session.get(leader.url + "/api/firmware/download/1.2.0").content == image
+    assert "no_images_here" in leader.log() and relay_images(leader) == 0
+
+
+def test_a_shared_out_network_is_shared_out_by_the_leader(group):
+    g = group(OTA_PUBLIC_URL="", OTA_DOWNLOAD_BYTES_PER_S=100000000)
+    follower = g.others(g.leader())[0]
+    image = images.big(100000)
+    follower.release(image, "1.2.0", image_type="raw")
+    assert follower.session.get(follower.url + "/api/firmware/download/1.2.0").content == image
+    assert relay_images(follower) == 0
