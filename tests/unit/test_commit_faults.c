@@ -660,8 +660,8 @@ static bool is_failure_told(enum ota_code code)
 }
 
 /*
- * Fails allocation 1, 2, 3 ... of each scene until one goes through without. PAKU_FAULT_STRIDE takes
- * only one in so many, for those to whom each costs much.
+ * Fails allocation 1, 2, 3 ... of each scene until one goes through without. PAKU_FAULT_STRIDE
+ * takes only one in so many, for those to whom each costs much.
  */
 static void every_allocation(void **state)
 {
