@@ -25,6 +25,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "test_folder.h" /* after cmocka's */
+
 #define MODEL "esp32-c3"
 
 struct bench {
@@ -66,8 +68,7 @@ static inline struct bench bench_new(void)
 				  .command_timeout_s = 60,
 				  .queue_max = 100000}};
 
-	strcpy(b.dir, "/tmp/paku-commit-XXXXXX");
-	assert_non_null(mkdtemp(b.dir));
+	test_folder("commit", b.dir, sizeof b.dir);
 	snprintf(b.path, sizeof b.path, "%s/ota.db", b.dir);
 	return b;
 }

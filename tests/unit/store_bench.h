@@ -18,6 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "test_folder.h" /* after cmocka's */
+
 #define T0 (INT64_C(1800000000) * US_PER_S)
 
 struct place {
@@ -83,8 +85,7 @@ static int begin_sqlite(void **state)
 
 	memset(&p, 0, sizeof p);
 	*state = &p;
-	strcpy(p.dir, "/tmp/paku-store-XXXXXX");
-	assert_non_null(mkdtemp(p.dir));
+	test_folder("store", p.dir, sizeof p.dir);
 	snprintf(p.path, sizeof p.path, "%s/ota.db", p.dir);
 	open_store(&p);
 	return 0;

@@ -122,7 +122,11 @@ static void a_promotion_crosses_the_halt(void **state)
 	for (int i = 0; i < rounds; i++) {
 		struct bench fresh = bench_new();
 		bench_open(&fresh);
-		promoted += cross(&fresh, i < 2 ? PERSON + i : EITHER, i % 3 ? 2000 : 0);
+		promoted += cross(&fresh,
+				  i == 0   ? PERSON
+				  : i == 1 ? GATE
+					   : EITHER,
+				  i % 3 ? 2000 : 0);
 		bench_restart(&fresh);
 		bench_end(&fresh);
 	}
