@@ -11,16 +11,15 @@
 
 static const struct string_list *groups_of(const char *a, const char *b)
 {
-	static struct {
-		struct string_list list;
-		const char *items[2];
-	} g;
-	const char **items = (const char **)g.list.items;
+	static _Alignas(struct string_list) char
+		room[sizeof(struct string_list) + 2 * sizeof(const char *)];
+	struct string_list *g = (struct string_list *)(void *)room;
+	const char **items = (const char **)g->items;
 
-	g.list.count = (size_t)(a != NULL) + (b != NULL);
+	g->count = (size_t)(a != NULL) + (b != NULL);
 	items[0] = a;
 	items[1] = b;
-	return &g.list;
+	return g;
 }
 
 static void who_gets_which(void **state)
