@@ -154,7 +154,12 @@ enum next request_wait(struct request *r, handler_fn *resume)
 
 void request_resume(struct request *r)
 {
+	struct http_server *s = r->server;
+
+	/* R may be gone before this returns, and the workers must not be. */
+	atomic_fetch_add(&s->resuming, 1);
 	worker_resume(r->worker, r->connection);
+	atomic_fetch_sub(&s->resuming, 1);
 }
 
 /* What the requests of this worker's turn have for the committer. */

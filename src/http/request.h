@@ -64,7 +64,8 @@ struct http_server {
 	_Atomic bool draining; /* new requests are told to come again */
 	_Atomic bool closing;  /* no handler begins any more */
 	_Atomic int64_t active_requests, active_downloads;
-	_Atomic int64_t working; /* requests from the start of their handler to its answer */
+	_Atomic int64_t working;  /* requests from the start of their handler to its answer */
+	_Atomic int64_t resuming; /* threads that are in request_resume() */
 	uint64_t id_prefix;
 	struct counts *counts;
 	struct census *census;
@@ -80,7 +81,7 @@ struct request;
 /* What a handler or continuation says. */
 enum next {
 	NEXT_ANSWER,    /* status and out (or response) are set */
-	NEXT_SUSPENDED, /* request_submit() or request_job() was called */
+	NEXT_SUSPENDED, /* request_submit(), request_job() or request_wait() was called */
 };
 typedef enum next handler_fn(struct request *r);
 

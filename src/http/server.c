@@ -192,12 +192,13 @@ void http_stop(struct http_server **sp, int64_t drain_s, const volatile int *hur
 	}
 	/*
 	 * No handler runs or is suspended past this loop, and none begins: begin_work() counts,
-	 * then looks.  Job threads and the committer may still be leaving worker_resume().
+	 * then looks.  Job threads, the committer and who else resumed one may still be leaving
+	 * worker_resume().
 	 */
 	atomic_store(&s->closing, true);
 	if (s->mirror)
 		mirror_abort(s->mirror);
-	while (atomic_load(&s->working) > 0)
+	while (atomic_load(&s->working) > 0 || atomic_load(&s->resuming) > 0)
 		wait_a_moment();
 	jobs_stop(&s->inspections);
 	jobs_stop(&s->jobs);
