@@ -89,8 +89,14 @@ static enum ota_code read_secret(const char *variable, const char *path, char **
 		ota_fail_errno(err, errno, "%s names %s, which cannot be read", variable, path);
 		return err->code = OTA_EINVAL;
 	}
+	errno = 0;
 	if (fgets(line, sizeof line, f))
 		n = strcspn(line, "\r\n");
+	if (ferror(f)) { /* a folder can be opened */
+		ota_fail_errno(err, errno, "%s names %s, which cannot be read", variable, path);
+		fclose(f);
+		return err->code = OTA_EINVAL;
+	}
 	fclose(f);
 	if (n == 0 || n > SECRET_MAX)
 		return ota_fail(err, OTA_EINVAL,
