@@ -484,6 +484,7 @@ def test_doctor_looks_at_it(in_bucket, line, image):
     ({"OTA_CACHE_BYTES": "1M"}, "OTA_CACHE_BYTES is"),
     ({"OTA_S3_SECRET_KEY_FILE": "/nowhere"}, "both OTA_S3_SECRET_KEY and OTA_S3_SECRET_KEY_FILE"),
     ({"OTA_S3_SECRET_KEY": "", "OTA_S3_SECRET_KEY_FILE": "/nowhere"}, "OTA_S3_SECRET_KEY_FILE names /nowhere"),
+    ({"OTA_S3_SECRET_KEY": "", "OTA_S3_SECRET_KEY_FILE": "/"}, "OTA_S3_SECRET_KEY_FILE names /, which cannot be read"),
     ({"OTA_S3_SECRET_KEY": "", "OTA_S3_SECRET_KEY_FILE": "/dev/null"}, "whose first line is empty"),
 ])
 def test_settings_that_make_no_sense_stop_the_start(in_bucket, env, words):
