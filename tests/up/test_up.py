@@ -7,11 +7,14 @@ import re
 import socket
 import stat
 import subprocess
+import sys
 import time
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "fault"))
+import faults
 
 
 def free_port():
@@ -52,6 +55,19 @@ def up(tmp_path):
 def key_in(text):
     found = re.search(r"API key +(paku_\w+)", text)
     return found.group(1) if found else None
+
+
+def test_the_key_is_shown_however_slow_the_disk_is(up, tmp_path):
+    """The service answers before the key is kept, and says it after that."""
+    shim = ROOT / "build" / "tests" / "fault" / "paku-fault-shim.so"
+    assert shim.exists()
+    up.data.mkdir(mode=0o700)
+    disk = faults.Faults(tmp_path)
+    with disk.slow_sync(0.3):
+        done = up(LD_PRELOAD=str(shim), PAKU_FAULT_CONTROL=str(disk.path), PAKU_FAULT_DIR=str(up.data))
+    disk.close()
+    assert done.returncode == 0, done.stdout
+    assert key_in(done.stdout), done.stdout
 
 
 def test_start_again_and_stop(up):
